@@ -1,0 +1,83 @@
+"""The data contract: what a data set owes the trainer, and loaders whose draws depend on nothing but seed and epoch.
+
+A batch is a dict. A data object has `.train`, an iterable of batches (with `set_epoch` if its order changes from epoch
+to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns what the run record shows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Batch = dict[str, Any]
+
+
+class Data(Protocol):
+    """What the trainer asks of a data set."""
+
+    train: Iterable[Batch]
+    evaluation: Mapping[str, Iterable[Batch]]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, counts and fingerprint, for the run record."""
+
+
+class BatchSampler(Protocol):
+    """Decides which samples meet in a batch. Stateless, so that resuming needs no state and workers cannot disagree."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def batches(self, epoch: int) -> Iterator[list[int]]:
+        """The sample indices of each batch of `epoch`; equal for equal seed and epoch."""
+
+
+class _EpochBatches:
+    """Presents a `BatchSampler` to torch's loader, which carries (epoch, index) to the data set in any worker."""
+
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler, self.epoch = sampler, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.sampler.batches(self.epoch):
+            yield [(self.epoch, index) for index in batch]
+
+
+class EpochLoader:
+    """Training batches, a function of (seed, epoch) alone: neither worker count nor resuming changes them.
+
+    Args:
+        dataset: Indexed by (epoch, sample index); draws its augmentation from its seed and these two.
+        sampler: Which samples meet in a batch.
+        workers: Loading processes; 0 loads in the main process.
+        pin_memory: Whether batches are copied to page-locked memory, for faster transfers to a GPU.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], sampler: BatchSampler, workers: int = 0, pin_memory: bool = False
+    ) -> None:
+        self.batches = _EpochBatches(sampler)
+        self.loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self.batches,  # type: ignore[arg-type]
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else the loader would draw its base seed from the global generator
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration goes through."""
+        self.batches.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)

@@ -1,0 +1,1 @@
+"""Retrieval data sets, one file each."""
