@@ -65,7 +65,7 @@ class EpochLoader:
         self.batches = _EpochBatches(sampler)
         self.loader: DataLoader[Any] = DataLoader(
             dataset,
-            batch_sampler=self.batches,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,

@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
+
+setup: $(READY)  ## build .venv from requirements.lock (about 3 minutes, 6 GB: torch brings CUDA)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python 3.10 or newer is needed, {v[0]}.{v[1]} found; use make PYTHON=python3.11 setup")'
+	@echo "setting up .venv from requirements.lock: about 3 minutes and 6 GB, once"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $(READY)
+
+check: $(READY)  ## format, lint, types and the fast tests (under 2 minutes)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+test: $(READY)  ## every test with coverage (about 8 minutes)
+	@echo "running all tests, about 8 minutes on two cores"
+	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov-report=term
+
+demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
+	@echo "training on rendered letters, under 5 minutes on two cores"
+	$(BIN)/python scripts/demo.py
+
+report: $(READY)  ## a table of the runs below outputs/
+	$(BIN)/python scripts/report.py outputs
+
+benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on a quiet machine)
+	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/evaluation.py
+
+lock: $(READY)  ## resolve requirements.lock anew
+	$(BIN)/python -m pip install --quiet uv
+	@echo "# Every package of the development environment, for Python 3.10 to 3.13. Made by: make lock" > requirements.lock
+	echo "torch==2.14.1\ntorchvision==0.29.1" | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
+	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
+
+.PHONY: help setup check test demo report benchmark lock

@@ -1,0 +1,91 @@
+"""Checkpoints: saved whole or not at all, loaded without running code, refused by name when broken."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, read or used, with its file's name."""
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Calls `write(file)` on a file beside `path` and renames it, so that `path` is never half written.
+
+    Args:
+        path: The file to replace.
+        write: Called with the binary file object.
+
+    Raises:
+        CheckpointError: If writing fails, for instance on a full disk; whatever `path` held before is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".writing")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        beside.unlink(missing_ok=True)
+        kept = "; the file of that name from before is unharmed" if path.exists() else ""
+        raise CheckpointError(f"could not write {path} ({error}){kept}; free some space and resume") from error
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` (tensors and plain values) to `path`, whole or not at all; see `write_whole`."""
+    write_whole(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is truncated, is no checkpoint, or holds anything but tensors and plain values.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason}); use an older one") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, wanted the dict that a run saves")
+    return state
+
+
+def restore(module: nn.Module, state: dict[str, Any], path: Path, what: str) -> None:
+    """Loads `state` into `module`.
+
+    Args:
+        module: Receives the state.
+        state: Its state_dict.
+        path: Where it came from, for the message.
+        what: "model" or "loss", for the message.
+
+    Raises:
+        CheckpointError: If it was saved by a different module; the first differing names are shown.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        ours, theirs = module.state_dict(), state
+        differing = [
+            name
+            for name in sorted(ours.keys() | theirs.keys())
+            if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape
+        ]
+        raise CheckpointError(
+            f"{path} was saved by another {what}: {len(differing)} entries differ, first {', '.join(differing[:3])}; "
+            "resume with the config that the run began with"
+        ) from error

@@ -1,0 +1,35 @@
+"""Where a run computes, and how batches get there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` takes a GPU when there is one.
+
+    Raises:
+        ValueError: If torch does not know or cannot use the device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"trainer.device={name} cannot be used here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is."""
+    if isinstance(value, torch.Tensor):
+        moved = value.to(device, non_blocking=True)
+        return moved.contiguous(memory_format=torch.channels_last) if channels_last and moved.ndim == 4 else moved
+    if isinstance(value, dict):
+        return {key: to_device(item, device, channels_last) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device, channels_last) for item in value)
+    return value

@@ -1,0 +1,110 @@
+"""Seeds, deterministic algorithms, and the provenance of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RECORDED_PACKAGES = (
+    "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "wandb", "pytorch-metric-learning", "pillow",
+)  # fmt: skip
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed in [0, 2^63) that depends on all `parts`, such as (seed, epoch), and is equal on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seeds Python's and torch's generators, of every device, from `parts`.
+
+    The trainer calls it with (seed, epoch) at the start of every epoch. What an epoch draws is then a function of the
+    two, and a resumed run needs no saved generator state to repeat it.
+    """
+    seed = derived_seed(*parts)
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def set_up(threads: int | None, deterministic: bool) -> None:
+    """Prepares this process: number of CPU threads, deterministic algorithms.
+
+    Args:
+        threads: Threads of CPU operations; None leaves torch's choice. Sums can differ in the last bit between counts.
+        deterministic: Whether torch uses deterministic algorithms, with a warning where an operation has none.
+
+    Raises:
+        ValueError: If `threads` is below 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1 or null, got {threads}")
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it before it is deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Revision of the code in `folder` and whether it has uncommitted changes; empty outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"revision": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def provenance() -> dict[str, Any]:
+    """What a stranger needs to know to judge a run: code, packages, hardware."""
+    packages = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "code": git_state(Path(__file__).resolve().parent.parent),
+        "python": platform.python_version(),
+        "packages": packages,
+        "hardware": {
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": gpus,
+        },
+    }
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Largest memory held so far, in bytes: of the process and, on a GPU, of torch's allocator."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

@@ -1,0 +1,123 @@
+"""Trains and evaluates one experiment: python train.py experiment=cub_rambo."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine import checkpoint, reproducibility, runs
+from engine.optimization import build_optimizer
+from engine.trainer import TrainingStoppedError
+
+log = logging.getLogger("train")
+CONFIGS = Path(__file__).parent / "configs"
+OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
+
+
+def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
+    """Builds the seven nouns, fits, and leaves a run folder.
+
+    Args:
+        config: The composed config.
+        folder: The run folder; with `config.resume`, the one to go on in.
+        name: The experiment's name, for the record.
+        overrides: What the command line changed, for the record.
+
+    Returns:
+        The report that was written to report.json.
+    """
+    started = time.time()
+    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    if config.resume:
+        runs.check_same(folder, resolved)
+    reproducibility.set_up(config.threads, config.deterministic)
+    reproducibility.seed_everything(config.seed, "initial weights")
+
+    data = build(config.data)
+    model = build(config.model)
+    loss = build(config.loss)
+    if hasattr(loss, "prepare"):
+        loss.prepare(data)
+    metrics = build(config.metrics)
+    optimizer = build_optimizer(build(config.optimizer), model, loss)
+    scheduler = build(config.scheduler)(optimizer)
+    trainer = build(config.trainer)
+
+    runs.begin(folder, resolved)
+    tracker = build(config.tracking)(folder=folder, config=resolved, name=f"{name}_seed{config.seed}")
+    log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)
+    try:
+        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, resume=bool(config.resume))
+    finally:
+        tracker.close()
+    report = {
+        "experiment": name,
+        "overrides": overrides,
+        "seed": config.seed,
+        "config": resolved,
+        "data": data.describe(),
+        "loss": getattr(loss, "settings", {}),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        **reproducibility.provenance(),
+        "results": results,
+    }
+    runs.finish(folder, report)
+    return report
+
+
+def build(config: DictConfig) -> Any:
+    """Instantiates one noun; lists and dicts inside arrive as plain Python ones."""
+    return instantiate(config, _convert_="all")
+
+
+@hydra.main(config_path="configs", config_name="train", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Runs what the command line composed, and turns bad input into one sentence."""
+    chosen = HydraConfig.get()
+    name = chosen.runtime.choices.get("experiment")
+    if name is None:
+        raise SystemExit(list_experiments())
+    folder = Path(config.resume or chosen.runtime.output_dir)
+    try:
+        train(config, folder, name, [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))])
+    except KeyboardInterrupt:
+        saved = (folder / "checkpoints" / "last.pt").exists()
+        print(f"\ninterrupted; go on with the same command and resume={folder}" if saved else "\ninterrupted")
+        raise SystemExit(130) from None
+    except (InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError, TrainingStoppedError,
+            checkpoint.CheckpointError) as error:  # fmt: skip
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        raise SystemExit(f"error: {sentence(error)}") from None
+
+
+def sentence(error: BaseException) -> str:
+    """The message of the error that a constructor raised, without Hydra's wrapping."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ModuleNotFoundError) and error.name == "pytorch_metric_learning":
+        return 'this loss comes from pytorch-metric-learning; run: pip install "blackbox-ranking[peers]"'
+    return str(error)
+
+
+def list_experiments() -> str:
+    """The experiments with the first line of each file."""
+    lines = ["which experiment? python train.py experiment=NAME, where NAME is one of"]
+    for path in sorted((CONFIGS / "experiment").glob("*.yaml")):
+        comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+        lines.append(f"  {path.stem:24} {comments[0][2:] if comments else ''}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
