@@ -79,12 +79,10 @@ def restore(module: nn.Module, state: dict[str, Any], path: Path, what: str) -> 
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        ours, theirs = module.state_dict(), state
-        differing = [
-            name
-            for name in sorted(ours.keys() | theirs.keys())
-            if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape
-        ]
+        ours = {name: getattr(value, "shape", None) for name, value in module.state_dict().items()}
+        theirs = {name: getattr(value, "shape", None) for name, value in state.items()}
+        names = sorted(ours.keys() | theirs.keys())
+        differing = [n for n in names if n not in ours or n not in theirs or ours[n] != theirs[n]]
         raise CheckpointError(
             f"{path} was saved by another {what}: {len(differing)} entries differ, first {', '.join(differing[:3])}; "
             "resume with the config that the run began with"

@@ -15,13 +15,7 @@ FREE_TO_CHANGE = ("resume", "workers", "paths", "tracking", "trainer.epochs", "t
 
 
 def begin(folder: Path, config: dict[str, Any]) -> None:
-    """Writes config.yaml, what the run was asked for with everything resolved.
-
-    Raises:
-        FileExistsError: If the folder holds a finished run.
-    """
-    if (folder / "DONE").exists():
-        raise FileExistsError(f"{folder} holds a finished run; start a new one without resume")
+    """Writes config.yaml, what the run was asked for with everything resolved."""
     text = OmegaConf.to_yaml(OmegaConf.create(config))
     write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
 
@@ -37,10 +31,13 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
 
     Raises:
         FileNotFoundError: If `folder` holds no run.
+        FileExistsError: If the run is finished.
         ValueError: If a value that shapes the numbers differs; the first few are named.
     """
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"resume={folder}: no run there (config.yaml is missing)")
+    if (folder / "DONE").exists():
+        raise FileExistsError(f"resume={folder}: that run is finished; start a new one without resume")
     before, now = _flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))), _flat(config)
     changed = [
         f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"

@@ -21,11 +21,11 @@ def test_resuming_nothing_is_said(tmp_path):
         runs.check_same(tmp_path, CONFIG)
 
 
-def test_a_finished_run_is_not_begun_again(tmp_path):
+def test_a_finished_run_does_not_go_on(tmp_path):
     runs.begin(tmp_path, CONFIG)
     runs.finish(tmp_path, {"results": {}})
-    with pytest.raises(FileExistsError, match="holds a finished run"):
-        runs.begin(tmp_path, CONFIG)
+    with pytest.raises(FileExistsError, match="that run is finished"):
+        runs.check_same(tmp_path, CONFIG)
 
 
 def test_a_truncated_report_is_refused_by_name(tmp_path):

@@ -1,0 +1,118 @@
+"""Run folders -> tables: mean and standard deviation over seeds, beside the published numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import runs
+
+# What tells two runs of one method apart without making them two methods.
+NOT_THE_METHOD = ("seed", "threads", "workers", "paths", "tracking", "resume", "trainer.log_every")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The experiment and what its command line changed, seeds aside."""
+        changed = [o.lstrip("+") for o in self.report["overrides"]]
+        kept = [o for o in changed if not any(o.split("=")[0].startswith(name) for name in NOT_THE_METHOD)]
+        return " ".join([self.report["experiment"], *sorted(kept)])
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """The finished runs at or below `folders`, in the order of their names.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If a report is truncated.
+    """
+    done = sorted({path.parent for folder in folders for path in folder.rglob("DONE")})
+    if not done:
+        names = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"no finished run below {names}; make one: python train.py experiment=demo_rambo")
+    return [Run(folder, runs.read_json(folder / "report.json")) for folder in done]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method over its seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation; None for a single seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def percent(self) -> str:
+        """As in papers: 64.0 +- 0.3, of a metric in [0, 1]."""
+        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+
+def group_by_method(found: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in the seed alone.
+
+    Raises:
+        ValueError: If a method was run twice with one seed, or on different data: their mean would mean nothing.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in found:
+        groups.setdefault(run.label, []).append(run)
+    for label, members in groups.items():
+        by_seed: dict[int, Run] = {}
+        for run in members:
+            seed, fingerprint = run.report["seed"], run.report["data"].get("fingerprint")
+            if seed in by_seed:
+                raise ValueError(f"{label}, seed {seed} is there twice: {by_seed[seed].folder} and {run.folder}")
+            first = members[0]
+            if fingerprint != first.report["data"].get("fingerprint"):
+                raise ValueError(f"{label} was run on different data: {first.folder} and {run.folder}")
+            by_seed[seed] = run
+    return groups
+
+
+def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
+    """`metric` of every run under `selection` (last, best_on_test, ...); None where a run lacks it."""
+    values = [run.report["results"].get(selection, {}).get("metrics", {}).get(metric) for run in members]
+    return None if any(value is None for value in values) else Cell(tuple(values))
+
+
+def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[str]) -> str:
+    """A Markdown table with a row per method and selection, and the published numbers where the config has any."""
+    lines = [
+        "| method | selected | " + " | ".join(metrics) + " | seeds |",
+        "|---|---|" + "---|" * (len(metrics) + 1),
+    ]
+    for label, members in group_by_method(found).items():
+        lines += _published_row(label, members[0], metrics)
+        for selection in selections:
+            cells = [cell(members, selection, metric) for metric in metrics]
+            if any(c is not None for c in cells):
+                words = " | ".join("" if c is None else c.percent() for c in cells)
+                lines.append(f"| {label} | {selection.replace('_', ' ')} | {words} | {len(members)} |")
+    return "\n".join(lines)
+
+
+def _published_row(label: str, run: Run, metrics: Sequence[str]) -> list[str]:
+    published = run.report["config"].get("published")
+    if not published or run.report["data"].get("fixture"):
+        return []  # numbers of a stand-in data set must not stand beside the paper's
+    values = published["metrics"]
+    words = " | ".join(f"{values[m]:.1f}" if m in values else "" for m in metrics)
+    return [f"| {label} | published: {published['source']} | {words} | {published.get('seeds', '')} |"]

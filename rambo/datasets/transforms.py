@@ -1,0 +1,204 @@
+"""From a decoded picture to what the network sees: modules on uint8 (3, height, width), random ones drawing from torch.
+
+Each begins with `prepare`, a deterministic and idempotent step; its outcome is what an image cache keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as functional
+import torchvision.transforms.v2.functional as vision
+from torch import Tensor, nn
+
+RESIZE_MODES = ("squash", "shorter")
+
+
+class Resize(nn.Module):
+    """Brings a picture to one size, with antialiased bilinear interpolation.
+
+    Args:
+        size: Pixels. None leaves every picture as it is.
+        mode: "squash" makes it size x size and lets the aspect go, as "resize to 256x256" reads in the paper;
+            "shorter" brings the shorter side to `size` and keeps the aspect, as most other code does.
+    """
+
+    def __init__(self, size: int | None, mode: str = "squash") -> None:
+        super().__init__()
+        if size is not None and size < 1:
+            raise ValueError(f"resize must be at least 1 pixel or null, got {size}")
+        if mode not in RESIZE_MODES:
+            raise ValueError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {mode!r}")
+        self.size, self.mode = size, mode
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The resized picture, (3, size, size) or with the shorter side at `size`."""
+        if self.size is None:
+            return image
+        size = [self.size, self.size] if self.mode == "squash" else [self.size]
+        resized: Tensor = vision.resize(image, size, antialias=True)
+        return resized
+
+    def extra_repr(self) -> str:
+        """Part of an image cache's key."""
+        return f"{self.size}, {self.mode}, antialiased bilinear"
+
+
+def _check_crop(size: int, resize: int | None) -> None:
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    if resize is not None and resize < size:
+        raise ValueError(f"resize must be at least the crop's size {size}, got {resize}")
+
+
+class RandomCrop(nn.Module):
+    """Resize, random crop, random horizontal flip.
+
+    Args:
+        size: Side of the crop in pixels.
+        resize: Size before the crop; None crops from the picture as it is.
+        resize_mode: "squash" or "shorter", see `Resize`.
+        crop: "random" cuts a size x size window, as the paper words it; "random_resized" cuts a window of random area
+            and aspect and brings it to size x size, as the pipeline that the paper builds on does.
+        scale: Smallest and largest share of the area for "random_resized".
+        ratio: Smallest and largest aspect for "random_resized".
+        flip: Probability of a horizontal flip; 0 for characters.
+
+    Source: RaMBO, section 5 (resize to 256x256, random crop to 224x224, random horizontal flip).
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        resize: int | None = 256,
+        resize_mode: str = "squash",
+        crop: str = "random",
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+    ) -> None:
+        super().__init__()
+        _check_crop(size, resize)
+        if crop not in ("random", "random_resized"):
+            raise ValueError(f"crop must be random or random_resized, got {crop!r}")
+        if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+            raise ValueError(f"scale must be two shares of the area, 0 < smallest <= largest <= 1, got {scale}")
+        if not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1]):
+            raise ValueError(f"ratio must be two aspects, 0 < smallest <= largest, got {ratio}")
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip must be a probability, 0 to 1, got {flip}")
+        self.size, self.crop, self.scale, self.ratio, self.flip = size, crop, tuple(scale), tuple(ratio), flip
+        self.prepare = Resize(resize, resize_mode)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A random crop, (3, size, size).
+
+        Raises:
+            ValueError: If the picture is smaller than the crop.
+        """
+        image = self.prepare(image)
+        image = self._random_window(image) if self.crop == "random" else self._resized_window(image)
+        if float(torch.rand(())) < self.flip:
+            image = vision.horizontal_flip(image)
+        return image
+
+    def _random_window(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        if height < self.size or width < self.size:
+            raise ValueError(
+                f"cannot cut {self.size} x {self.size} from a picture of {height} x {width}; give `resize`"
+            )
+        top = int(torch.randint(height - self.size + 1, ()))
+        left = int(torch.randint(width - self.size + 1, ()))
+        return image[..., top : top + self.size, left : left + self.size]
+
+    def _resized_window(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        for _ in range(10):  # a wide window of large area may not fit: draw again, then take the middle
+            area = height * width * float(torch.empty(()).uniform_(*self.scale))
+            aspect = math.exp(float(torch.empty(()).uniform_(math.log(self.ratio[0]), math.log(self.ratio[1]))))
+            h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < h <= height and 0 < w <= width:
+                top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
+                break
+        else:
+            h = w = min(height, width)
+            top, left = (height - h) // 2, (width - w) // 2
+        cut: Tensor = vision.resized_crop(image, top, left, h, w, [self.size, self.size], antialias=True)
+        return cut
+
+
+class CentreCrop(nn.Module):
+    """Resize and centre crop: the same picture every time.
+
+    Args:
+        size: Side of the crop in pixels.
+        resize: Size before the crop; None crops from the picture as it is.
+        resize_mode: "squash" or "shorter", see `Resize`.
+
+    Source: RaMBO, section 5 (resize to 256x256, centre crop 224x224).
+    """
+
+    def __init__(self, size: int = 224, resize: int | None = 256, resize_mode: str = "squash") -> None:
+        super().__init__()
+        _check_crop(size, resize)
+        self.size = size
+        self.prepare = Resize(resize, resize_mode)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The middle, (3, size, size)."""
+        image = self.prepare(image)
+        cropped: Tensor = vision.center_crop(image, [self.size, self.size])
+        return cropped
+
+
+class CharacterWarp(nn.Module):
+    """Small random rotation, scale, shear and shift for characters, which must not be mirrored.
+
+    What the moved picture uncovers repeats its border, so it fits dark on light and light on dark alike.
+
+    Args:
+        size: Side in pixels; pictures of another size are resized first.
+        rotation: Largest rotation either way, in degrees.
+        translation: Largest shift either way, as a share of the side.
+        scale: Smallest and largest magnification.
+        shear: Largest horizontal slant either way, in degrees.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        rotation: float = 10.0,
+        translation: float = 0.08,
+        scale: Sequence[float] = (0.85, 1.15),
+        shear: float = 8.0,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}")
+        if not 0 <= rotation <= 180:
+            raise ValueError(f"rotation must be 0 to 180 degrees, got {rotation}")
+        if not 0 <= translation < 1:
+            raise ValueError(f"translation must be a share of the side, 0 to 1, got {translation}")
+        if not (len(scale) == 2 and 0 < scale[0] <= scale[1]):
+            raise ValueError(f"scale must be two magnifications, 0 < smallest <= largest, got {scale}")
+        if not 0 <= shear < 90:
+            raise ValueError(f"shear must be at least 0 and below 90 degrees, got {shear}")
+        self.rotation, self.translation, self.scale, self.shear = rotation, translation, tuple(scale), shear
+        self.prepare = Resize(size, "squash")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The picture moved, (3, size, size)."""
+        image = self.prepare(image)
+        turn, slant, magnify, right, down = torch.rand(5, dtype=torch.float64).tolist()
+        angle = math.radians(self.rotation) * (2 * turn - 1)
+        lean = math.tan(math.radians(self.shear) * (2 * slant - 1))
+        size = 1 / (self.scale[0] + (self.scale[1] - self.scale[0]) * magnify)  # the grid runs from output to input
+        cos, sin = size * math.cos(angle), size * math.sin(angle)
+        shift = [2 * self.translation * (2 * right - 1), 2 * self.translation * (2 * down - 1)]
+        matrix = torch.tensor([[[cos, cos * lean - sin, shift[0]], [sin, sin * lean + cos, shift[1]]]])
+        grid = functional.affine_grid(matrix, [1, 1, *image.shape[-2:]], align_corners=False)
+        moved = functional.grid_sample(image[None].float(), grid, padding_mode="border", align_corners=False)
+        return moved[0].round().to(torch.uint8)

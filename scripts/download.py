@@ -1,0 +1,90 @@
+"""Downloads and checks the data sets: python scripts/download.py cub|sop|inshop|omniglot [--root DIR] [--verify]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
+from torch import nn
+
+from engine.download import DownloadError, faults, obtain
+from rambo.datasets.cub import CUB200
+from rambo.datasets.inshop import InShop
+from rambo.datasets.omniglot import Omniglot
+from rambo.datasets.records import Records
+from rambo.datasets.retrieval import RetrievalData
+from rambo.datasets.sop import StanfordOnlineProducts
+from rambo.sampling import ClassBalancedBatches
+
+DATA: dict[str, type[RetrievalData]] = {
+    "cub": CUB200,
+    "sop": StanfordOnlineProducts,
+    "inshop": InShop,
+    "omniglot": Omniglot,
+}
+
+
+def opened(kind: type[RetrievalData], root: Path) -> dict[str, Records]:
+    """The parts of a data set; building it checks its lists, counts and files."""
+    sampler = partial(ClassBalancedBatches, batch_size=8, samples_per_class=2)
+    return kind(root, sampler=sampler, train_transform=nn.Identity(), test_transform=nn.Identity()).parts
+
+
+def summary(kind: type[RetrievalData], root: Path) -> str:
+    parts = [f"{name} {len(r):,} images, {r.describe()['classes']:,} classes" for name, r in opened(kind, root).items()]
+    return f"{kind.title} is complete in {root}: {'; '.join(parts)}"
+
+
+def verify(kind: type[RetrievalData], root: Path) -> list[str]:
+    """Everything that is wrong with what is there; decodes every image."""
+    problems = faults(kind.files, root)
+    try:
+        parts = opened(kind, root)
+    except (OSError, ValueError) as error:
+        return [*problems, str(error)]
+    total, done = sum(len(records) for records in parts.values()), 0
+    for records in parts.values():
+        for index in range(len(records)):
+            try:
+                records.load(index)
+            except OSError as error:
+                problems.append(str(error))
+            done += 1
+            if sys.stderr.isatty() and (done % 200 == 0 or done == total):
+                print(f"\rdecoding {done:,} of {total:,} images", end="\n" if done == total else "", file=sys.stderr)
+    return problems
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Download a data set, or check the one that is there.")
+    parser.add_argument("data", choices=sorted(DATA), help="which data set")
+    parser.add_argument("--root", type=Path, help="its folder (default: data/<name>, or $RANKING_DATA/<name>)")
+    parser.add_argument("--verify", action="store_true", help="download nothing: check hashes, counts and every image")
+    parser.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking them")
+    chosen = parser.parse_args(arguments)
+    kind = DATA[chosen.data]
+    root = chosen.root or Path(os.environ.get("RANKING_DATA", "data")) / chosen.data
+    try:
+        if chosen.verify:
+            problems = verify(kind, root)
+            print("\n".join(problems) if problems else summary(kind, root))
+            return 1 if problems else 0
+        print(
+            obtain(kind.files, root, partial(summary, kind, root), kind.by_hand.format(root=root), chosen.keep_archives)
+        )
+        return 0
+    except (DownloadError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on where it stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+import statistics
+
+import pytest
+
+from engine import runs
+from engine.results import Cell, cell, find_runs, group_by_method, markdown
+
+
+def finished(folder, seed=0, recall=0.5, overrides=(), published=None, fingerprint="a", fixture=False):
+    folder.mkdir(parents=True)
+    report = {
+        "experiment": "cub_rambo",
+        "overrides": [f"seed={seed}", *overrides],
+        "seed": seed,
+        "config": {"published": published},
+        "data": {"fingerprint": fingerprint, "fixture": fixture},
+        "results": {"last": {"epoch": 2, "metrics": {"test/recall@1": recall}}},
+    }
+    runs.finish(folder, report)
+    return folder
+
+
+def test_a_cell_is_mean_and_deviation_over_seeds(tmp_path):
+    for seed, recall in enumerate([0.60, 0.62, 0.67]):
+        finished(tmp_path / f"{seed}", seed, recall)
+    (members,) = group_by_method(find_runs([tmp_path])).values()
+    found = cell(members, "last", "test/recall@1")
+    assert found.mean == pytest.approx((0.60 + 0.62 + 0.67) / 3)
+    assert found.deviation == pytest.approx(statistics.stdev([0.60, 0.62, 0.67]))
+    assert found.percent() == "63.0 ± 3.6"
+    assert cell(members, "best_on_test", "test/recall@1") is None
+    assert Cell((0.5,)).percent() == "50.0"
+
+
+def test_seeds_of_one_command_share_a_row_and_other_losses_get_their_own(tmp_path):
+    finished(tmp_path / "a", 0, 0.5)
+    finished(tmp_path / "b", 1, 0.7)
+    finished(tmp_path / "c", 0, 0.4, ["loss=triplet", "workers=0", "+tracking.wandb=offline"])
+    table = markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"]).splitlines()
+    assert table[2:] == [
+        "| cub_rambo | last | 60.0 ± 14.1 | 2 |",
+        "| cub_rambo loss=triplet | last | 40.0 | 1 |",
+    ]
+
+
+def test_published_numbers_stand_beside_ours_but_never_beside_stand_in_data(tmp_path):
+    published = {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}
+    finished(tmp_path / "a", published=published)
+    row = "| cub_rambo | published: table 3 | 64.0 | 3 |"
+    assert row in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
+    finished(tmp_path / "b" / "c", published=published, fixture=True)
+    assert row not in markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"])
+
+
+def test_what_cannot_be_averaged_is_refused_with_both_folders(tmp_path):
+    finished(tmp_path / "a", 0)
+    finished(tmp_path / "b", 0)
+    with pytest.raises(ValueError, match=r"seed 0 is there twice: .*a and .*b"):
+        group_by_method(find_runs([tmp_path]))
+    finished(tmp_path / "c" / "1", 0)
+    finished(tmp_path / "c" / "2", 1, fingerprint="another")
+    with pytest.raises(ValueError, match=r"different data: .*1 and .*2"):
+        group_by_method(find_runs([tmp_path / "c"]))
+
+
+def test_an_empty_folder_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run below"):
+        find_runs([tmp_path])
