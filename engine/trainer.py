@@ -5,7 +5,7 @@ the loss returns named scalars of which "loss" is minimised; `metrics(model, loa
 
 Optional hooks: `loss.prepare(data)` before the optimizer is built,
 `parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of model and loss,
-`metrics.pictures(model, loader, folder)` at the end, which returns {name: path of an image}.
+`metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}.
 """
 
 from __future__ import annotations
@@ -327,10 +327,10 @@ class _Run:
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)
 
     def pictures(self) -> None:
-        """Asks the metrics for pictures of the last evaluation split, and mirrors them."""
+        """Asks the metrics for pictures of every evaluation split, and mirrors them."""
         if hasattr(self.metrics, "pictures") and is_main():
             folder = self.tracker.folder / "pictures"
             folder.mkdir(exist_ok=True)
             for split, loader in self.data.evaluation.items():
-                for name, path in self.metrics.pictures(self.model, loader, folder).items():
+                for name, path in self.metrics.pictures(self.model, loader, folder, split).items():
                     self.tracker.image(f"{split}/{name}", Path(path), self.step)

@@ -152,9 +152,9 @@ def test_pictures_of_every_split_are_asked_for_at_the_end(tmp_path):
         def __call__(self, model, loader):
             return closeness(model, loader)
 
-        def pictures(self, model, loader, folder):
+        def pictures(self, model, loader, folder, split):
             assert folder.is_dir()
-            self.asked += (tuple(loader),)
+            self.asked += ((split, *loader),)
             return {}
 
     metrics = WithPictures()
@@ -163,7 +163,7 @@ def test_pictures_of_every_split_are_asked_for_at_the_end(tmp_path):
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     tracker = Tracker(tmp_path, {}, "disabled")
     Trainer(1, monitor="closeness").fit(model, SquaredError(), PointData(), metrics, optimizer, scheduler, tracker)
-    assert metrics.asked == ((2.0,), (5.0,))
+    assert metrics.asked == (("validation", 2.0), ("test", 5.0))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""Losses on rankings: drop-ins where a loss of (embeddings, labels) stands, needing torch alone.
+
+    loss = RecallLoss(interpolation=4.0, margin=0.02, weight="loglog")
+    loss(embeddings, labels).backward()
+
+`from_scores(scores, relevance)` is the raw entry point, one row per query. The ranks are exact; the gradient is that of
+blackbox differentiation (Rolinek et al. 2020), worked out in the forward pass, so that it is linear in whatever
+multiplies the loss later.
+"""
+
+from rambo.average_precision_loss import AveragePrecisionLoss, MeanAveragePrecisionLoss
+from rambo.ranking_loss import RankingLoss, RetrievalLoss
+from rambo.recall_loss import RecallLoss
+from rambo.smooth_ap_loss import SmoothAPLoss
+
+__all__ = [
+    "AveragePrecisionLoss",
+    "MeanAveragePrecisionLoss",
+    "RankingLoss",
+    "RecallLoss",
+    "RetrievalLoss",
+    "SmoothAPLoss",
+]

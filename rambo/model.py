@@ -1,0 +1,230 @@
+"""From images to points on the unit sphere: a backbone, a pooling, a linear embedding."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rambo.pretrained import load_file, load_packaged
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
+
+
+class RetrievalModel(nn.Module):
+    """Maps a batch of images to embeddings of unit length.
+
+    Args:
+        backbone: The name of any timm model, or a module that maps (images, 3, height, width) to feature maps (images,
+            `num_features`, height, width) or to features (images, `num_features`), with `num_features` as an attribute.
+        embedding_size: Dimensions of an embedding.
+        pooling: How a feature map becomes one vector: `"average"`, `"max"`, `"gem"` (generalised mean with a learned
+            exponent, Radenovic et al. 2018, eq. 4), `"average+max"` (their sum), or `"backbone"`, whatever the timm
+            model does itself. For transformers the first four pool patch tokens and `"backbone"` gives the class token
+            where there is one.
+        layer_norm: Whether the pooled features are normalised (without learned scale) before the embedding.
+        weights: `"hub"` downloads those timm knows, `"packaged"` takes those of an installed package, `"none"` starts
+            from scratch; anything else is the path of a state dict.
+        freeze_batch_norm: Whether batch norm keeps its running statistics in training too; its scale and shift still
+            learn.
+        embedding_learning_rate_factor: How much faster than the backbone the embedding learns.
+        mean: Of the colour channels, subtracted after scaling to [0, 1]; None takes what the backbone was trained with,
+            or ImageNet's.
+        std: Of the colour channels, by which they are then divided; None as above.
+        backbone_options: Further arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: If a value is out of range, the backbone is unknown, or the weights do not fit it.
+        FileNotFoundError: If `weights` names a file that does not exist.
+        ModuleNotFoundError: If timm, or the package that carries the weights, is not installed.
+        ConnectionError: If the hub cannot be reached.
+
+    Source: Rolinek et al. 2020, section 5.1 (ResNet-50, average pooling, 512 dimensions, unit length).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        embedding_size: int = 512,
+        pooling: Pooling = "average",
+        layer_norm: bool = False,
+        weights: str | Path = "hub",
+        freeze_batch_norm: bool = True,
+        embedding_learning_rate_factor: float = 1.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if embedding_size < 1:
+            raise ValueError(f"embedding_size must be at least 1, got {embedding_size}")
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
+        if not embedding_learning_rate_factor > 0:  # also refuses nan
+            raise ValueError(f"embedding_learning_rate_factor must be > 0, got {embedding_learning_rate_factor}")
+        self.backbone = _build(backbone, weights, dict(backbone_options or {}))
+        self.pooling, self.freeze_batch_norm = pooling, freeze_batch_norm
+        features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        if pooling == "backbone":
+            features = int(getattr(self.backbone, "head_hidden_size", features))  # some widen in the head
+        self.exponent = nn.Parameter(torch.tensor(3.0)) if pooling == "gem" else None
+        self.layer_norm = nn.LayerNorm(features, elementwise_affine=False) if layer_norm else nn.Identity()
+        self.embedding = nn.Linear(features, embedding_size)
+        self.embedding_learning_rate_factor = embedding_learning_rate_factor
+        trained_with: Mapping[str, Any] = getattr(self.backbone, "pretrained_cfg", None) or {}
+        mean = trained_with.get("mean", IMAGENET_MEAN) if mean is None else mean
+        std = trained_with.get("std", IMAGENET_STD) if std is None else std
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
+            )
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.train()
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Embeddings, float32 (images, embedding_size), of `batch["image"]`, uint8 (images, 3, height, width)."""
+        image: Tensor = batch["image"]
+        if image.ndim != 4 or image.shape[1] != 3 or image.dtype != torch.uint8:
+            raise ValueError(
+                f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
+            )
+        features = self._features((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        embedded: Tensor = self.embedding(self.layer_norm(features))
+        with torch.autocast(embedded.device.type, enabled=False):  # half precision would leave the sphere
+            return F.normalize(embedded.float(), dim=1)
+
+    def _features(self, image: Tensor) -> Tensor:
+        """One vector for each image, (images, features)."""
+        if self.pooling == "backbone":
+            return self.backbone(image)  # type: ignore[no-any-return]
+        make = getattr(self.backbone, "forward_features", self.backbone)
+        features: Tensor = make(image)
+        if features.ndim == 2:  # pooled already
+            return features
+        if features.ndim == 3:  # tokens: (images, tokens, features)
+            features = features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :].transpose(1, 2)
+        elif getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            features = features.permute(0, 3, 1, 2)
+        places = features.flatten(2)
+        if self.exponent is not None:
+            with torch.autocast(places.device.type, enabled=False):
+                powers = places.float().clamp(min=1e-6) ** self.exponent
+                return powers.mean(dim=2) ** (1 / self.exponent)
+        if self.pooling == "average":
+            return places.mean(dim=2)
+        highest = places.amax(dim=2)
+        return highest if self.pooling == "max" else highest + places.mean(dim=2)
+
+    def train(self, mode: bool = True) -> RetrievalModel:
+        """As usual, but frozen batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Backbone and embedding, each with its learning-rate factor, for the optimizer."""
+        backbone = list(self.backbone.parameters())
+        own = {id(parameter) for parameter in backbone}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in own]
+        return [
+            {"params": backbone, "name": "backbone", "learning_rate_factor": 1.0},
+            {"params": rest, "name": "embedding", "learning_rate_factor": self.embedding_learning_rate_factor},
+        ]
+
+
+def _build(backbone: str | nn.Module, weights: str | Path, options: dict[str, Any]) -> nn.Module:
+    """The backbone with its weights in it."""
+    if isinstance(backbone, str):
+        module = _from_timm(backbone, weights == "hub", options)
+    elif weights in ("hub", "packaged"):
+        raise ValueError(
+            f"there are no {weights} weights for a {type(backbone).__name__}: use weights=none or a file's path"
+        )
+    elif options:
+        raise ValueError(
+            f"backbone_options are for timm models by name, got {options} with a {type(backbone).__name__}"
+        )
+    elif not hasattr(backbone, "num_features"):
+        raise ValueError(f"{type(backbone).__name__} needs an attribute num_features, the width of what it returns")
+    else:
+        module = backbone
+    if weights == "packaged":
+        load_packaged(module, str(backbone))
+    elif weights not in ("hub", "none"):
+        load_file(module, weights)
+    return module
+
+
+def _from_timm(name: str, from_hub: bool, options: dict[str, Any]) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'backbones by name come from timm; run: pip install "blackbox-ranking[train]"'
+        ) from error
+    if not timm.is_model(name):
+        alike = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(alike)}?" if alike else "timm.list_models() shows all names"
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
+    if from_hub and not timm.is_model_pretrained(name):
+        raise ValueError(f"the hub has no weights for {name}: use weights=none or weights=PATH of a state dict")
+    try:
+        return timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
+    except Exception as error:
+        if not from_hub or isinstance(error, TypeError):
+            raise
+        raise ConnectionError(
+            f"the weights of {name} could not be downloaded from the hub ({type(error).__name__}): "
+            "connect to the internet, or use weights=PATH of a state dict (.pth, .safetensors), or weights=none"
+        ) from error
+
+
+class SmallConvNet(nn.Module):
+    """Four convolutions, each with a halving of the picture, batch norm and ReLU; for pictures of characters.
+
+    Sees brightness only: the mean of the three channels.
+
+    Args:
+        width: Channels of the first convolution; the others have 2, 4 and 4 times as many. 24 make 136,000 parameters.
+
+    Raises:
+        ValueError: If `width` is not positive.
+    """
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        sizes = [1, width, 2 * width, 4 * width, 4 * width]
+        self.num_features = sizes[-1]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
+                    nn.MaxPool2d(2),  # before the rest, which then has a quarter of the work
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(inplace=True),
+                )
+                for before, after in itertools.pairwise(sizes)
+            )
+        )
+        self.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Feature maps (images, 4 * width, height // 16, width // 16)."""
+        return self.blocks(image.mean(dim=1, keepdim=True))  # type: ignore[no-any-return]

@@ -1,0 +1,123 @@
+"""What training minimises: any loss of (embeddings, labels), ours or a peer's, with the miner that goes with it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class _HasClasses(Protocol):
+    @property
+    def classes(self) -> int: ...
+
+
+class RetrievalObjective(nn.Module):
+    """Hands the embeddings and labels of a batch to a loss, and its state of health to the log.
+
+    Args:
+        loss: Called as `loss(embeddings, labels)`: a module, or the dotted name of a class, as in a config. A class
+            that wants `num_classes` (one proxy for each) is built by `prepare`, which knows their number.
+        miner: Chooses pairs or triplets; called as `miner(embeddings, labels)`, its result becomes the third argument
+            of the loss.
+        learning_rate_factor: How much faster than the network the loss's own parameters (proxies) learn.
+        settings: What the named class is built with.
+
+    Raises:
+        TypeError: If `loss` is neither a module nor a name, or the class does not take one of the settings.
+        ValueError: If `learning_rate_factor` is not positive.
+        ImportError: If there is no class of that name.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module | str,
+        miner: Callable[[Tensor, Tensor], Any] | None = None,
+        learning_rate_factor: float = 1.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if not learning_rate_factor > 0:  # also refuses nan
+            raise ValueError(f"learning_rate_factor must be > 0, got {learning_rate_factor}")
+        self._kind: Callable[..., nn.Module] | None = None
+        self.loss: nn.Module | None = None
+        if isinstance(loss, str):
+            self._kind, self._settings = _class_named(loss), settings
+            wanted = _settings_of(self._kind)
+            if unknown := [name for name in settings if name not in wanted]:
+                raise TypeError(f"{loss} takes no {unknown[0]}; it takes {', '.join(wanted)}")
+            if "num_classes" not in wanted:
+                self.loss = self._kind(**settings)
+        elif isinstance(loss, nn.Module) and not settings:
+            self.loss = loss
+        else:
+            raise TypeError(f"loss must be a torch module, or the name of a class and its settings, got {loss!r}")
+        self.miner = miner
+        self.learning_rate_factor = learning_rate_factor
+
+    def prepare(self, data: _HasClasses) -> None:
+        """Builds a loss with one proxy for each of `data.classes`; to be called before the optimizer is built."""
+        if self.loss is None and self._kind is not None:
+            self.loss = self._kind(num_classes=data.classes, **self._settings)
+
+    def _ready(self) -> nn.Module:
+        if self.loss is None:
+            name = getattr(self._kind, "__name__", "this loss")
+            raise RuntimeError(f"{name} needs the number of training classes: call prepare(data) before training")
+        return self.loss
+
+    def forward(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `"loss"`, a scalar to minimise, and the loss's `health`, if it keeps one.
+
+        Args:
+            output: Embeddings, (batch, dimensions).
+            batch: Its `"label"`, int64 (batch,), says which images belong together.
+        """
+        loss, labels = self._ready(), batch["label"].to(output.device)
+        if self.miner is None:
+            value = loss(output, labels)
+        else:
+            with torch.no_grad():  # choosing pairs is not part of the function that is differentiated
+                chosen = self.miner(output, labels)
+            value = loss(output, labels, chosen)
+        return {**(getattr(loss, "health", None) or {}), "loss": value}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The loss's own parameters, for the optimizer; empty for most losses."""
+        parameters = list(self._ready().parameters())
+        if not parameters:
+            return []
+        return [{"params": parameters, "name": "loss", "learning_rate_factor": self.learning_rate_factor}]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Which loss this is, and the choices it wants to see in the run record."""
+        kind: Any = self._kind if self.loss is None else type(self.loss)
+        return {"loss": f"{kind.__module__}.{kind.__qualname__}", **dict(getattr(self.loss, "settings", None) or {})}
+
+
+def _class_named(name: str) -> Callable[..., nn.Module]:
+    module, _, kind = name.rpartition(".")
+    if not module:
+        raise ImportError(f"loss must be named with its module, such as rambo.losses.RecallLoss, got {name!r}")
+    found = getattr(importlib.import_module(module), kind, None)
+    if found is None:
+        raise ImportError(f"there is no {kind} in {module}")
+    return found  # type: ignore[no-any-return]
+
+
+def _settings_of(kind: Callable[..., nn.Module]) -> list[str]:
+    """The names that a class can be built with, those it hands on to its parents included."""
+    names: list[str] = []
+    for ancestor in getattr(kind, "__mro__", [kind]):
+        parameters = inspect.signature(ancestor.__init__).parameters.values()
+        names += [
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+        ]
+        if ancestor is nn.Module or not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys(names))

@@ -1,0 +1,140 @@
+"""Ranks, exact and differentiable: the one ranker of the whole project.
+
+Rank 1 is the largest score. `ranks` gives exact integer ranks; `rank` gives the same numbers with a gradient, whose
+rule is interchangeable: `Blackbox` (the method of the paper), `Identity` (a straight-through control) or `SoftRank`
+(the gradient of a sigmoid relaxation). `with_gradient` attaches a gradient worked out in the forward pass.
+
+Conventions:
+    Ties: `first_index_first` (default), `last_index_first`, or `pessimistic` (irrelevant items before relevant ones,
+        and by position within each kind). Each gives the same answer on every device.
+    Precision: half precision is ranked in float32, float64 stays float64.
+    NaN: refused, because a sort would place it somewhere without a word. The check reads the scores once and, on a
+        GPU, waits for the result; `check_nan=False` skips it.
+
+Source: Rolinek et al. 2020, arXiv:1912.03500, section 4 and algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rambo.exact_ranks import TIES, Ties, descending_order, rankable, ranks
+from rambo.gradient_rules import Blackbox, GradientRule, Identity, Projection, Scale, SoftRank
+
+__all__ = [
+    "TIES",
+    "Blackbox",
+    "GradientRule",
+    "Identity",
+    "Projection",
+    "Scale",
+    "SoftRank",
+    "Ties",
+    "descending_order",
+    "rank",
+    "rank_dtype",
+    "rankable",
+    "ranks",
+    "with_gradient",
+]
+
+
+class _Rank(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, values: Tensor, rule: GradientRule, ties: Ties, relevance: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(values, relevance)
+        ctx.rule, ctx.ties, ctx.dtype = rule, ties, scores.dtype
+        return ranks(values, ties, relevance, check_nan=False).to(rank_dtype(values))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+        values, relevance = ctx.saved_tensors
+        gradient = ctx.rule.score_gradient(values, upstream.to(values.dtype), ctx.ties, relevance)
+        return gradient.to(ctx.dtype), None, None, None, None
+
+
+def rank_dtype(scores: Tensor) -> torch.dtype:
+    """float32, or float64 for float64 scores and for rows of more items than float32 can count."""
+    return torch.float64 if scores.dtype == torch.float64 or scores.shape[-1] > 2**24 else torch.float32
+
+
+def rank(
+    scores: Tensor,
+    rule: GradientRule,
+    ties: Ties = "first_index_first",
+    relevance: Tensor | None = None,
+    normalize: bool = False,
+    check_nan: bool = True,
+) -> Tensor:
+    """Exact ranks that carry a gradient, for a loss of your own.
+
+    The rule sees whatever upstream gradient arrives. `Blackbox` is not linear in it, so a loss multiplied by 1000 (by
+    a gradient scaler, say) gives another gradient; where a loss knows its upstream gradient in advance,
+    `with_gradient` is the safe form, and the losses of this package use it.
+
+    Args:
+        scores: Any leading dimensions, items last; 1 is the rank of the largest.
+        rule: Where the gradient comes from.
+        ties: Which of two equal scores gets the smaller rank.
+        relevance: Same shape; needed by the pessimistic rule alone.
+        normalize: Whether ranks are divided by the number of items, as in the official code.
+        check_nan: Whether scores are searched for NaN first.
+
+    Returns:
+        float32 ranks (float64 for float64 scores), same shape; differentiable once.
+
+    Raises:
+        TypeError: If the scores are not floating point.
+        ValueError: If they hold NaN, or the tie rule lacks something.
+    """
+    values = rankable(scores, check_nan)
+    ranked: Tensor = _Rank.apply(scores, values, rule, ties, relevance)
+    return ranked / scores.shape[-1] if normalize else ranked
+
+
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = scores.dtype
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return None, (gradient * upstream).to(ctx.dtype), None
+
+
+def with_gradient(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
+    """The value, with a given gradient: differentiating the result by the scores yields upstream * gradient.
+
+    A ranking loss knows its own gradient with respect to the ranks, so it can run the gradient rule in the forward
+    pass. Whatever is multiplied on later (loss scaling, accumulation, a weight) then scales the gradient and does not
+    reach lambda, which would change the method.
+
+    Args:
+        value: A single number; its own graph, if any, is cut off.
+        scores: What the value depends on.
+        gradient: Same shape as the scores.
+
+    Returns:
+        A single number equal to the value; differentiable once.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    if value.dim() or gradient.shape != scores.shape:
+        raise ValueError(
+            f"expected a single value and a gradient of the scores' shape {tuple(scores.shape)}, "
+            f"got shapes {tuple(value.shape)} and {tuple(gradient.shape)}"
+        )
+    attached: Tensor = _WithGradient.apply(value, scores, gradient)
+    return attached

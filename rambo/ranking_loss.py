@@ -1,0 +1,218 @@
+"""What the losses on ranks share: options, checks, the gradient, the two entry points and the memories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rambo.batch_memory import BatchMemory
+from rambo.embedding_pairs import check_embeddings, check_scores, similarities, unit_length
+from rambo.exact_ranks import TIES, Ties, one_of, rankable
+from rambo.gradient_rules import Blackbox, GradientRule, Scale
+from rambo.ranking import with_gradient
+from rambo.relevant_ranks import STRATEGIES, Relevant, RelevantRanks, Strategy, relevant_ranks, score_gradient
+
+OnEmpty = Literal["nan", "zero", "error"]
+ON_EMPTY = ("nan", "zero", "error")
+
+Formula = Callable[[RelevantRanks, Relevant], tuple[Tensor, Tensor]]
+"""From ranks to a loss and its derivative by the rank among all items, (relevant,)."""
+
+_TIE_SAMPLE = 64  # the tie rate is estimated on so many rows and columns at most
+
+
+class RankingLoss(nn.Module):
+    """A loss that is a formula of ranks; see its children.
+
+    Args:
+        interpolation: Smoothness of the gradient (the paper's lambda), > 0.
+        margin: By how much a relevant item must lead (the paper's alpha), >= 0.
+        ties: Which of two equal scores ranks first.
+        on_empty: What a batch without any relevant item gives: nan, zero or an error.
+        scale: Which ranks lambda refers to; see `Blackbox`.
+        rule: Replaces `Blackbox(interpolation, scale)`.
+        strategy: How ranks are found; every choice gives the same numbers.
+
+    Attributes:
+        settings: The resolved options, for the record of a run.
+        health: Numbers of the last call, as tensors without a graph: `gradient_share` (of scores with a gradient that
+            is not zero; only where a gradient was asked for), `negatives_before` (mean number of irrelevant items
+            before a relevant one) and `tie_rate` (how often two neighbouring columns of a row are exactly equal, among
+            the first 64 rows and columns: near 1 after a collapse, above 0 in half precision, otherwise 0).
+
+    Raises:
+        ValueError: If a number is out of range or a name unknown.
+    """
+
+    def __init__(
+        self,
+        interpolation: float,
+        margin: float,
+        ties: Ties,
+        on_empty: OnEmpty,
+        scale: Scale,
+        rule: GradientRule | None,
+        strategy: Strategy,
+    ) -> None:
+        super().__init__()
+        if not (margin >= 0 and math.isfinite(margin)):
+            raise ValueError(f"margin must be >= 0 and finite, got {margin}")
+        one_of("ties", ties, TIES)
+        one_of("on_empty", on_empty, ON_EMPTY)
+        one_of("strategy", strategy, STRATEGIES)
+        blackbox = Blackbox(interpolation, scale)
+        self.rule: GradientRule = blackbox if rule is None else rule
+        self.margin, self.ties, self.on_empty, self.strategy = float(margin), ties, on_empty, strategy
+        self._last_call: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self._health: dict[str, Tensor] = {}
+        self.settings: dict[str, Any] = {
+            "rule": repr(self.rule),
+            "margin": self.margin,
+            "ties": ties,
+            "on_empty": on_empty,
+            "strategy": strategy,
+        }
+
+    def extra_repr(self) -> str:
+        """Shown by print(loss)."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
+    def _ranked(
+        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, needs_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The formula's value and, if needed, its gradient with respect to the values (rows, items).
+
+        Both are worked out here, in the forward pass, from an upstream gradient that nothing has scaled yet.
+        """
+        ranked = relevant_ranks(values, relevant, self.ties, margin, self.strategy)
+        value, upstream = formula(ranked, relevant)
+        gradient = None
+        if needs_gradient:
+            gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
+        self._last_call = (values, ranked.before, gradient)
+        return value, gradient
+
+    def _empty(self, values: Tensor) -> float:
+        """The loss of rows in which nothing is relevant."""
+        if self.on_empty == "error":
+            raise ValueError(
+                f"nothing is relevant in any of the {values.shape[0]} rows of this batch; let the sampler put two or "
+                "more images of a class into a batch, or set on_empty to zero"
+            )
+        return math.nan if self.on_empty == "nan" else 0.0
+
+    @property
+    def health(self) -> dict[str, Tensor]:
+        """Numbers of the last call, worked out when asked for; see the class."""
+        if self._last_call is not None:
+            values, before, gradient = self._last_call
+            self._last_call = None
+            sample = values[:_TIE_SAMPLE, :_TIE_SAMPLE]
+            equal = sample[:, :-1] == sample[:, 1:]
+            self._health = {"negatives_before": before.mean(), "tie_rate": equal.sum() / max(1, equal.numel())}
+            if gradient is not None:
+                self._health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
+        return self._health
+
+
+class RetrievalLoss(RankingLoss):
+    """A ranking loss in which every item of a batch is a query against the others.
+
+    Args (beyond those of `RankingLoss`):
+        normalize: Whether embeddings are divided by their length, so that scores are cosines.
+        exclude_self: Whether an item is left out of its own row; kept, it counts as relevant.
+        memory: "none"; "rows", which lets the queries of earlier batches, against their own batch, count in the loss
+            (the official code); or "gallery", which also ranks the stored items of earlier batches for the current
+            queries (the paper's description, on embeddings). Stored things carry no gradient.
+        memory_batches: How many batches are stored.
+
+    Memory is filled by calls in training mode with gradients enabled, saved in `state_dict`, and emptied by
+    `reset_memory`.
+    """
+
+    def __init__(self, normalize: bool, exclude_self: bool, memory: str, memory_batches: int, **options: Any) -> None:
+        super().__init__(**options)
+        if (memory == "none") != (memory_batches == 0):
+            raise ValueError(
+                f"memory={memory!r} with memory_batches={memory_batches} contradict each other; "
+                "give a kind and a number of batches, or neither"
+            )
+        self.normalize, self.exclude_self, self.memory_kind = bool(normalize), bool(exclude_self), memory
+        self.memory = BatchMemory(memory_batches) if memory != "none" else None
+        self.settings |= {
+            "normalize": self.normalize,
+            "exclude_self": self.exclude_self,
+            "memory": memory,
+            "memory_batches": memory_batches,
+        }
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            embeddings: (items, dimensions); half precision is scored in float32.
+            labels: One class number per item, (items,).
+
+        Returns:
+            A single number.
+
+        Raises:
+            TypeError: If embeddings are not floating point.
+            ValueError: If shapes do not fit, there is NaN, or nothing is relevant and `on_empty` is "error".
+        """
+        check_embeddings(embeddings, labels)
+        embeddings = unit_length(embeddings, self.normalize)
+        gallery = self.memory if self.memory_kind == "gallery" else None
+        scores, relevance = similarities(embeddings, labels, self.exclude_self, gallery)
+        loss = self._loss(scores, relevance)
+        if gallery is not None and self._fills_memory():
+            gallery.push(embeddings=embeddings, labels=labels)
+        return loss
+
+    def from_scores(self, scores: Tensor, relevance: Tensor) -> Tensor:
+        """Loss of given scores, one row per query, without anything being left out.
+
+        Args:
+            scores: Floating point (queries, items); a query and itself should not be among them.
+            relevance: Non-zero where the item is relevant to the query; bool, integer or floating point, same shape.
+
+        Returns:
+            A single number.
+
+        Raises:
+            TypeError: If scores are not floating point.
+            ValueError: If shapes differ, there is NaN, nothing is relevant and `on_empty` is "error", or the memory
+                needs embeddings.
+        """
+        if self.memory_kind == "gallery":
+            raise ValueError("a gallery memory stores embeddings; call the loss with (embeddings, labels) instead")
+        return self._loss(scores, relevance)
+
+    def reset_memory(self) -> None:
+        """Forgets the stored batches."""
+        if self.memory is not None:
+            self.memory.reset()
+
+    def _fills_memory(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _loss(self, scores: Tensor, relevance: Tensor) -> Tensor:
+        check_scores(scores, relevance)
+        values, relevant = rankable(scores), Relevant(relevance)
+        if not len(relevant) and not self._remembers_relevant():
+            fill = self._empty(values)
+            return with_gradient(values.new_tensor(fill), scores, torch.full_like(values, fill))
+        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
+        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient)
+        return value if gradient is None else with_gradient(value, scores, gradient)
+
+    def _remembers_relevant(self) -> bool:
+        """Whether the formula has something to say although nothing is relevant now."""
+        return False
+
+    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError

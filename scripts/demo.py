@@ -1,0 +1,108 @@
+"""Trains RaMBO and a triplet loss on rendered letters and shows what they learned: make demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+
+from engine import checkpoint
+from engine.results import Run, cell, find_runs, group_by_method
+from rambo.figures import learning_curves, loss_landscape, retrieval_grid
+
+ROOT = Path(__file__).resolve().parent.parent
+LOSSES = {"triplet": "triplet", "recall": "RaMBO (recall, log log)"}
+METRICS = {"test/recall@1": "recall@1", "test/r_precision": "R-precision", "test/map_at_r": "MAP@R"}
+console = Console()
+
+
+def train_all(folder: Path, seeds: int) -> None:
+    """Trains every loss with every seed, as many at a time as there are cores, one thread each."""
+    commands = {
+        f"{LOSSES[loss]}, seed {seed}": [
+            sys.executable, str(ROOT / "train.py"), "experiment=demo_rambo", f"loss={loss}", f"seed={seed}",
+            "threads=1", f"paths.outputs={folder}", "tracking.wandb=disabled",
+        ]
+        for seed in range(seeds)
+        for loss in LOSSES
+    }  # fmt: skip
+    at_once = min(len(commands), os.cpu_count() or 1)
+    console.print(
+        f"{len(commands)} short trainings, {at_once} at a time; each is python train.py experiment=demo_rambo"
+    )
+    started = time.perf_counter()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(at_once) as pool:
+        jobs = {
+            pool.submit(subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True): name
+            for name, command in commands.items()
+        }
+        for done, job in enumerate(as_completed(jobs), start=1):
+            result = job.result()
+            if result.returncode:
+                pool.shutdown(cancel_futures=True)
+                raise SystemExit(f"{jobs[job]} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+            console.print(f"  {done}/{len(commands)}  {time.perf_counter() - started:4.0f} s  {jobs[job]}")
+
+
+def table(groups: dict[str, list[Run]]) -> Table:
+    """Untrained and each loss after its last epoch, mean and deviation over the seeds."""
+    seeds = len(next(iter(groups.values())))
+    shown = Table(title=f"letters never seen in training (rendered glyphs), %, {seeds} seeds, after the last epoch")
+    shown.add_column("method")
+    for name in METRICS.values():
+        shown.add_column(name, justify="right")
+    rows = [("untrained", next(iter(groups.values())), "untrained")]
+    rows += [(name, members, "last") for name, members in groups.items()]
+    for name, members, selection in rows:
+        cells = [cell(members, selection, metric) for metric in METRICS]
+        shown.add_row(name, *("" if c is None else c.percent() for c in cells))
+    return shown
+
+
+def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
+    """Curves, the retrievals of the best RaMBO model and of the untrained one, and the paper's landscape."""
+    paths = [folder / f"{name}.png" for name in ("curves", "retrievals_untrained", "retrievals_rambo", "landscape")]
+    learning_curves(
+        paths[0], {name: [run.folder for run in members] for name, members in groups.items()}, "test/recall@1",
+        "recall@1, unseen letters",
+    )  # fmt: skip
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("train", ["experiment=demo_rambo"])
+    data, model = instantiate(config.data, _convert_="all"), instantiate(config.model, _convert_="all")
+    retrieval_grid(paths[1], model, data.evaluation["test"])
+    trained = groups[LOSSES["recall"]][0].folder / "checkpoints" / "last.pt"
+    checkpoint.restore(model, checkpoint.load(trained)["model"], trained, "model")
+    retrieval_grid(paths[2], model, data.evaluation["test"])
+    loss_landscape(paths[3])
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("outputs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    arguments = parser.parse_args()
+    torch.manual_seed(0)  # of the untrained model in the picture
+    folder = arguments.folder.resolve()
+    train_all(folder, arguments.seeds)
+    by_label = group_by_method(find_runs([folder]))
+    groups = {name: by_label[f"demo_rambo loss={loss}"] for loss, name in LOSSES.items()}
+    console.print(table(groups))
+    console.print("One run, with everything it recorded:", str(groups[LOSSES["recall"]][0].folder))
+    for path in pictures(folder, groups):
+        console.print("picture:", str(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Whole runs of every experiment on tiny data in the true on-disk format, and what bad input is answered with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import train
+from engine import runs
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in (train.CONFIGS / "loss").glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def small(experiment, folder, *overrides):
+    """The experiment on its fixture, with pictures small enough for a test."""
+    config = composed(
+        f"experiment={experiment}", "scale=fixture", "workers=0", "threads=1", f"paths.data={folder}", *overrides
+    )
+    for name in ("train_transform", "test_transform"):
+        if config.data[name].get("resize"):
+            config.data[name].update(size=32, resize=36)
+    if config.model.backbone == "resnet50":
+        config.model.backbone = "resnet18"  # the same code, less of it
+    if str(config.model.backbone).startswith("vit"):
+        config.model.update(backbone="vit_tiny_patch16_224", backbone_options={"img_size": 32})
+    return config
+
+
+def run(config, folder, name="test"):
+    return train.train(config, Path(folder), name, [])
+
+
+def record(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_from_end_to_end(experiment, tmp_path):
+    config = small(experiment, tmp_path)
+    report = run(config, tmp_path / "run", experiment)
+    last = report["results"]["last"]
+    assert last["epoch"] == config.trainer.epochs == 2
+    assert 0 <= last["metrics"]["test/recall@1"] <= 1
+    assert report["results"]["best_on_test"]["metrics"]["test/recall@1"] >= last["metrics"]["test/recall@1"]
+    assert runs.read_json(tmp_path / "run" / "report.json")["experiment"] == experiment
+    assert report["data"]["fixture"] is True
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "report.json", "DONE", "pictures"} <= written
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_says_what_it_is_and_only_names_what_exists(experiment):
+    lines = (train.CONFIGS / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("# ")
+    assert any(line.startswith(f"# python train.py experiment={experiment}") for line in lines)
+    config = composed(f"experiment={experiment}")
+    OmegaConf.resolve(config)
+    if config.published:
+        assert config.published.source
+        assert all(name.startswith("test/recall@") for name in config.published.metrics)
+        asked = {f"test/recall@{k}" for k in config.metrics.recall_at}
+        assert set(config.published.metrics) <= asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_one_override_of_the_same_recipe(loss, tmp_path):
+    pytest.importorskip("pytorch_metric_learning")
+    report = run(small("demo_rambo", tmp_path, f"loss={loss}", "trainer.epochs=1"), tmp_path / "run")
+    assert report["loss"]["loss"]
+    assert all(torch.isfinite(torch.tensor(line.get("loss", 0.0))) for line in record(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_equals_the_uninterrupted_one_with_memory_and_all(tmp_path):
+    """Three epochs in one go, and one epoch, a stop, and the rest."""
+    changes = ["trainer.log_every=1"]
+    whole = run(small("cub_rambo", tmp_path, *changes, "trainer.epochs=3"), tmp_path / "whole")
+    run(small("cub_rambo", tmp_path, *changes, "trainer.epochs=1"), tmp_path / "parts")
+    (tmp_path / "parts" / "DONE").unlink()
+    again = small("cub_rambo", tmp_path, *changes, "trainer.epochs=3", f"resume={tmp_path / 'parts'}")
+    parts = run(again, tmp_path / "parts")
+    assert record(tmp_path / "parts") == record(tmp_path / "whole")
+    assert parts["results"]["last"] == whole["results"]["last"]
+
+
+@pytest.mark.slow
+def test_same_seed_same_numbers(tmp_path):
+    for name in ("a", "b"):
+        run(small("demo_rambo", tmp_path), tmp_path / name)
+    assert record(tmp_path / "a") == record(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_classes_held_out_are_evaluated_and_select_a_model_of_their_own(tmp_path):
+    report = run(small("cub_rambo", tmp_path, "data.validation_fraction=0.4"), tmp_path / "run")
+    assert {"best_on_validation", "best_on_test", "last"} <= report["results"].keys()
+    assert (tmp_path / "run" / "checkpoints" / "best_on_validation.pt").exists()
+
+
+def command(*arguments, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, **options
+    )
+
+
+def test_without_an_experiment_the_choices_are_listed():
+    answer = command()
+    assert answer.returncode == 1
+    assert "which experiment? python train.py experiment=NAME" in answer.stderr
+    assert all(name in answer.stderr for name in EXPERIMENTS)
+
+
+def test_a_misspelt_experiment_is_answered_with_the_choices():
+    answer = command("experiment=cub_rmbo")
+    assert answer.returncode == 1
+    assert "Could not find 'experiment/cub_rmbo'" in answer.stderr
+    assert "cub_rambo" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["experiment=demo_rambo", "loss.interpolation=0"], "interpolation must be"),
+        (["experiment=demo_rambo", "loss.margin=-1"], "margin must be"),
+        (["experiment=demo_rambo", "data.sampler.samples_per_class=1"], "samples_per_class"),
+        (["experiment=cub_rambo", "paths.data=/nonexistent"], "no CUB-200-2011 in /nonexistent/cub"),
+        (["experiment=demo_rambo", "resume=outputs/none"], "resume=outputs/none: no run there"),
+        (["experiment=demo_rambo", "trainer.precision=fp8"], "trainer.precision must be one of"),
+        (["experiment=demo_rambo", "tracking.wandb=maybe"], "wandb must be one of"),
+        (["experiment=demo_rambo", "+loss.lamda=3"], "lamda"),
+        (["experiment=demo_rambo", "trainer.epoch=3"], "Key 'epoch' is not in struct"),
+    ],
+)
+def test_bad_input_is_answered_with_one_sentence(overrides, sentence, tmp_path):
+    answer = command(*overrides, f"paths.outputs={tmp_path}", "threads=1")
+    assert answer.returncode == 1
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path):
+    arguments = [
+        "experiment=demo_rambo", "trainer.epochs=50", "data.sampler.batches_per_epoch=2", f"paths.outputs={tmp_path}",
+        "tracking.wandb=disabled", "threads=1",
+    ]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("last.pt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    (checkpoint,) = tmp_path.rglob("last.pt")
+    folder = checkpoint.parent.parent
+    assert f"go on with the same command and resume={folder}" in said
+    done = torch.load(checkpoint, weights_only=True)["epoch"]
+    answer = command(*[a for a in arguments if "epochs=50" not in a], f"trainer.epochs={done + 1}", f"resume={folder}")
+    assert answer.returncode == 0, answer.stderr
+    assert (folder / "DONE").exists()
