@@ -11,7 +11,7 @@ from typing import Any
 from engine import runs
 
 # What tells two runs of one method apart without making them two methods.
-NOT_THE_METHOD = ("seed", "threads", "workers", "paths", "tracking", "resume", "trainer.log_every")
+NOT_THE_METHOD = ("seed", "threads", "workers", "paths", "tracking", "resume", "sweep", "trainer.log_every")
 
 
 @dataclass(frozen=True)

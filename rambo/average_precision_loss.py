@@ -14,7 +14,8 @@ from rambo.exact_ranks import Ties, one_of, rankable
 from rambo.gradient_rules import GradientRule, Scale
 from rambo.ranking import with_gradient
 from rambo.ranking_loss import OnEmpty, RankingLoss, RetrievalLoss
-from rambo.relevant_ranks import Relevant, RelevantRanks, Strategy
+from rambo.relevant import Relevant, RelevantRanks
+from rambo.relevant_ranks import Strategy
 
 MarginNoise = Literal["half_normal", "none"]
 
@@ -209,7 +210,9 @@ class MeanAveragePrecisionLoss(RankingLoss):
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
             class_wise = self._last_call
-            between, push = self._term(values.view(1, -1), mask.view(1, -1), self.interclass_weight, needs_gradient)
+            between, push = self._term(
+                values.reshape(1, -1), mask.reshape(1, -1), self.interclass_weight, needs_gradient
+            )
             self._last_call, value = class_wise or self._last_call, value + between
             if gradient is not None and push is not None:
                 gradient += push.view(values.shape)

@@ -14,7 +14,8 @@ from rambo.embedding_pairs import check_embeddings, check_scores, similarities, 
 from rambo.exact_ranks import TIES, Ties, one_of, rankable
 from rambo.gradient_rules import Blackbox, GradientRule, Scale
 from rambo.ranking import with_gradient
-from rambo.relevant_ranks import STRATEGIES, Relevant, RelevantRanks, Strategy, relevant_ranks, score_gradient
+from rambo.relevant import Relevant, RelevantRanks
+from rambo.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
 
 OnEmpty = Literal["nan", "zero", "error"]
 ON_EMPTY = ("nan", "zero", "error")
@@ -202,7 +203,7 @@ class RetrievalLoss(RankingLoss):
 
     def _loss(self, scores: Tensor, relevance: Tensor) -> Tensor:
         check_scores(scores, relevance)
-        values, relevant = rankable(scores), Relevant(relevance)
+        values, relevant = rankable(scores).contiguous(), Relevant(relevance)
         if not len(relevant) and not self._remembers_relevant():
             fill = self._empty(values)
             return with_gradient(values.new_tensor(fill), scores, torch.full_like(values, fill))

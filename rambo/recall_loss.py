@@ -11,7 +11,8 @@ from rambo.batch_memory import StoredBatch, stored_to
 from rambo.exact_ranks import Ties, one_of
 from rambo.gradient_rules import GradientRule, Scale
 from rambo.ranking_loss import OnEmpty, RetrievalLoss
-from rambo.relevant_ranks import Relevant, RelevantRanks, Strategy
+from rambo.relevant import Relevant, RelevantRanks
+from rambo.relevant_ranks import Strategy
 from rambo.weights import Weight, WeightFunction
 
 Preset = Literal["corrected", "official"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rambo.embedding_pairs import check_embeddings, check_scores, similarities, unit_length
 from rambo.exact_ranks import one_of, positive, rankable
 from rambo.ranking_loss import ON_EMPTY, OnEmpty
-from rambo.relevant_ranks import Relevant
+from rambo.relevant import Relevant
 
 
 class SmoothAPLoss(nn.Module):

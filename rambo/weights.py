@@ -57,6 +57,11 @@ class Weight:
             counts = counts.clone().requires_grad_()
             values = self.function(counts)
             (slopes,) = torch.autograd.grad(values.sum(), counts)
+        if slopes.numel():
+            # the square root is infinitely steep at 0, where nothing is left to overtake; the steepest finite slope
+            # keeps such an item ahead of its fellows
+            infinite = slopes.isinf()
+            slopes = torch.where(infinite, slopes.masked_fill(infinite, 0).max(), slopes)
         return values.detach(), slopes
 
 

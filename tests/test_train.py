@@ -36,6 +36,8 @@ def small(experiment, folder, *overrides):
             config.data[name].update(size=32, resize=36)
     if config.model.backbone == "resnet50":
         config.model.backbone = "resnet18"  # the same code, less of it
+    if config.model.backbone == "tf_efficientnet_lite0":
+        config.data.image_size = 32
     if str(config.model.backbone).startswith("vit"):
         config.model.update(backbone="vit_tiny_patch16_224", backbone_options={"img_size": 32})
     return config
@@ -162,8 +164,8 @@ def test_bad_input_is_answered_with_one_sentence(overrides, sentence, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path):
     arguments = [
-        "experiment=demo_rambo", "trainer.epochs=50", "data.sampler.batches_per_epoch=2", f"paths.outputs={tmp_path}",
-        "tracking.wandb=disabled", "threads=1",
+        "experiment=demo_rambo", "trainer.epochs=50", "data.sampler.batches_per_epoch=2", "scheduler=constant",
+        "tracking.wandb=disabled", "threads=1", f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     process = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -118,7 +118,7 @@ class RetrievalData:
         workers: Loading processes for each loader.
         seed: Decides batches and augmentation, and nothing else.
         validation_fraction: Share of the training classes kept from training and evaluated as "validation".
-        fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in batches of at most 16.
+        fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
         cache: Folder in which resized images are kept, or None.
         pin_memory: Whether batches are copied to page-locked memory.
 
@@ -233,9 +233,11 @@ class RetrievalData:
 
 
 def _for_fixture(sampler: Callable[..., BatchSampler]) -> Callable[..., BatchSampler]:
-    """The same sampler with batches of at most 16, which is what the few images of a fixture can fill."""
-    size = getattr(sampler, "keywords", {}).get("batch_size")
-    return sampler if size is None else partial(sampler, batch_size=min(size, 16))
+    """The same sampler with batches that the few images of a fixture can fill, and few of them."""
+    most = {"batch_size": 16, "batches_per_pair": 1, "batches_per_epoch": 4}
+    given = getattr(sampler, "keywords", {})
+    fewer = {name: min(given[name], limit) for name, limit in most.items() if given.get(name) is not None}
+    return partial(sampler, **fewer) if fewer else sampler
 
 
 def _counted(counts: Mapping[str, int]) -> str:

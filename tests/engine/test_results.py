@@ -35,7 +35,7 @@ def test_a_cell_is_mean_and_deviation_over_seeds(tmp_path):
 def test_seeds_of_one_command_share_a_row_and_other_losses_get_their_own(tmp_path):
     finished(tmp_path / "a", 0, 0.5)
     finished(tmp_path / "b", 1, 0.7)
-    finished(tmp_path / "c", 0, 0.4, ["loss=triplet", "workers=0", "+tracking.wandb=offline"])
+    finished(tmp_path / "c", 0, 0.4, ["loss=triplet", "workers=0", "+sweep=seeds", "+tracking.wandb=offline"])
     table = markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"]).splitlines()
     assert table[2:] == [
         "| cub_rambo | last | 60.0 ± 14.1 | 2 |",

@@ -195,6 +195,8 @@ def test_a_fixture_is_loaded_in_batches_that_it_can_fill(folder):
     assert len(next(iter(make(CUB200, folder).train))["label"]) == 16
     smaller = partial(ClassBalancedBatches, batch_size=8, samples_per_class=4)
     assert len(next(iter(make(CUB200, folder, sampler=smaller).train))["label"]) == 8
+    longer = partial(ClassBalancedBatches, batch_size=8, samples_per_class=4, batches_per_epoch=40)
+    assert len(make(CUB200, folder, sampler=longer).train) == 4
 
 
 # records

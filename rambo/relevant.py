@@ -1,0 +1,86 @@
+"""The relevant items of a batch of rows, and what is asked about their ranks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Relevant:
+    """Where the relevant items of a batch of rows stand.
+
+    Args:
+        relevance: Non-zero where an item is relevant; bool, integer or floating point (rows, items).
+
+    Attributes:
+        mask: The same as bool.
+        flat: Their places in the flattened (rows, items), ascending, int64 (relevant,).
+        counts: How many each row has, int64 (rows,).
+        most: The largest of these counts.
+        even: Whether all rows have as many.
+    """
+
+    def __init__(self, relevance: Tensor) -> None:
+        self.mask = mask = (relevance if relevance.dtype == torch.bool else relevance != 0).contiguous()
+        self.flat = mask.flatten().nonzero().squeeze(1)
+        self.counts = mask.sum(dim=1)
+        self.most = int(self.counts.max()) if len(self) else 0
+        self.even = len(self) == len(self.counts) * self.most
+        self._rows: Tensor | None = None
+        self._slots: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.flat.numel()
+
+    def padded(self, values: Tensor, padding: float) -> Tensor:
+        """Lays (relevant,) values out as (most, rows), rows with fewer filled up; a view where possible."""
+        if self.even:
+            return values.view(-1, self.most).T
+        table = values.new_full((self.most * len(self.counts),), padding)
+        table[self.slots] = values
+        return table.view(self.most, -1)
+
+    def unpadded(self, table: Tensor) -> Tensor:
+        """The inverse of `padded`."""
+        return table.T.reshape(-1) if self.even else table.view(-1)[self.slots]
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of each relevant item, int64 (relevant,)."""
+        if self._rows is None:
+            rows = torch.arange(len(self.counts), device=self.flat.device)
+            self._rows = rows.repeat_interleave(self.counts, output_size=len(self))
+        return self._rows
+
+    @property
+    def columns(self) -> Tensor:
+        """The place of each relevant item in its row, int64 (relevant,)."""
+        rows, items = self.mask.shape
+        if self.even and len(self):
+            starts = torch.arange(0, rows * items, items, device=self.flat.device)
+            return (self.flat.view(rows, -1) - starts[:, None]).view(-1)
+        return self.flat - self.rows * items
+
+    @property
+    def slots(self) -> Tensor:
+        """The place of each relevant item in the flattened (most, rows)."""
+        if self._slots is None:
+            first_of_row = self.counts.cumsum(0) - self.counts
+            in_row = torch.arange(len(self), device=self.flat.device) - first_of_row[self.rows]
+            self._slots = in_row * len(self.counts) + self.rows
+        return self._slots
+
+
+class RelevantRanks(Protocol):
+    """Ranks of the relevant items, however they were found; all of one number per relevant item, as in `Relevant`."""
+
+    before: Tensor
+    """Irrelevant items of the row that stand before it; floating point (relevant,)."""
+    among: Tensor
+    """Rank among the relevant items of the row, from 1; floating point (relevant,)."""
+
+    def rank_changes(self, steps: Tensor) -> Tensor:
+        """New minus old rank of every item, (rows, items), once the relevant scores have moved by (relevant,) steps."""
+        ...

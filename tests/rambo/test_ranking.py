@@ -1,0 +1,221 @@
+"""Ranks, tie rules, gradient rules and the attached gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rambo.ranking import TIES, Blackbox, Identity, SoftRank, descending_order, rank, ranks, with_gradient
+
+RULES = [Blackbox(2.0), Blackbox(2.0, projection="std"), Identity(), Identity("std"), SoftRank(0.5)]
+
+
+def slow_ranks(scores: list[float], ties: str, relevance: list[int]) -> list[int]:
+    """The definition: 1 + the number of items that stand before."""
+
+    def before(j: int, i: int) -> bool:
+        if scores[j] != scores[i]:
+            return scores[j] > scores[i]
+        if ties == "pessimistic" and relevance[j] != relevance[i]:
+            return relevance[j] < relevance[i]
+        return j > i if ties == "last_index_first" else j < i
+
+    return [1 + sum(before(j, i) for j in range(len(scores)) if j != i) for i in range(len(scores))]
+
+
+def test_the_largest_score_has_rank_one():
+    assert ranks(torch.tensor([0.3, 0.9, -1.0])).tolist() == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("ties", "expected"),
+    [("first_index_first", [1, 2, 4, 3]), ("last_index_first", [3, 2, 4, 1]), ("pessimistic", [2, 3, 4, 1])],
+)
+def test_tie_rules(ties, expected):
+    scores, relevance = torch.tensor([5.0, 5.0, 1.0, 5.0]), torch.tensor([1, 1, 0, 0])
+    assert ranks(scores, ties, relevance).tolist() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from(TIES))
+def test_ranks_equal_their_definition(data, ties):
+    items = data.draw(st.integers(1, 12))
+    row = st.lists(st.integers(-2, 2), min_size=items, max_size=items)
+    scores = [data.draw(row), data.draw(row)]
+    relevance = [[value % 2 for value in data.draw(row)] for _ in scores]
+    got = ranks(torch.tensor(scores).float(), ties, torch.tensor(relevance))
+    assert got.tolist() == [slow_ranks(s, ties, r) for s, r in zip(scores, relevance, strict=True)]
+
+
+def test_any_leading_dimensions():
+    scores = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([ranks(row) for row in scores.reshape(-1, 5)]).reshape(scores.shape)
+    assert torch.equal(ranks(scores), expected)
+    assert ranks(scores[0, 0, 0]).tolist() == expected[0, 0, 0].tolist()
+    assert ranks(torch.zeros(3, 0)).shape == (3, 0)
+
+
+def test_precision():
+    close = torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64)
+    assert ranks(close).tolist() == [2, 1]  # float32 could not tell them apart
+    assert rank(close, Blackbox(1.0)).dtype == torch.float64
+    half = torch.tensor([1.0, 2.0], dtype=torch.float16, requires_grad=True)
+    ranked = rank(half, Blackbox(1.0))
+    assert ranked.dtype == torch.float32
+    ranked[0].backward()
+    assert half.grad.dtype == torch.float16
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_long_rows_keep_ties_in_order(ties):
+    # sorts that are not stable only show it on long rows
+    order = descending_order(torch.zeros(1, 5000), ties, torch.zeros(1, 5000))
+    expected = torch.arange(5000)
+    assert torch.equal(order[0], expected.flip(0) if ties == "last_index_first" else expected)
+
+
+def test_bad_input_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="NaN"):
+        ranks(torch.tensor([0.0, math.nan]))
+    with pytest.raises(TypeError, match=r"floating point.*int64"):
+        ranks(torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match="at least one dimension"):
+        ranks(torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"pessimistic ties need a relevance.*none"):
+        ranks(torch.zeros(2), "pessimistic")
+    with pytest.raises(ValueError, match="got 'alphabetical'"):
+        ranks(torch.zeros(2), "alphabetical")
+    for interpolation in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"lambda.*got {interpolation}"):
+            Blackbox(interpolation)
+    with pytest.raises(ValueError, match=r"scale must be one of normalized, integer, got 'items'"):
+        Blackbox(1.0, scale="items")
+    with pytest.raises(ValueError, match=r"projection must be .*'sphere'"):
+        Identity("sphere")
+    with pytest.raises(ValueError, match="temperature"):
+        SoftRank(0.0)
+
+
+def test_blackbox_gradient_by_hand():
+    # Integer ranks (2, 1, 3); moving the third score by lambda * g = 10 puts it first: (3, 2, 1).
+    scores = torch.tensor([0.5, 1.0, 0.0], requires_grad=True)
+    rank(scores, Blackbox(5.0, scale="integer")).backward(torch.tensor([0.0, 0.0, 2.0]))
+    assert scores.grad.tolist() == pytest.approx([-(2 - 3) / 5, -(1 - 2) / 5, -(3 - 1) / 5])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), quarters=st.integers(1, 40), ties=st.sampled_from(TIES))
+def test_blackbox_gradient_is_its_defining_difference(seed, quarters, ties):
+    # 8 items and a lambda of so many quarters keep every sum exact, so that ties stay ties
+    interpolation, generator = quarters / 4, torch.Generator().manual_seed(seed)
+    scores = torch.randint(-3, 4, (3, 8), generator=generator).double().requires_grad_()
+    upstream = torch.randint(-2, 3, (3, 8), generator=generator).double()
+    relevance = torch.randint(0, 2, (3, 8), generator=generator)
+    rank(scores, Blackbox(interpolation), ties, relevance, normalize=True).backward(upstream)
+
+    moved = scores.detach() + interpolation * upstream
+    before, after = (ranks(s, ties, relevance).double() / 8 for s in (scores, moved))
+    torch.testing.assert_close(scores.grad, -(before - after) / interpolation)
+
+
+def test_normalised_lambda_is_an_integer_lambda_times_items():
+    scores = torch.randn(4, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    upstream = torch.randn(4, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    normalised = Blackbox(0.5).score_gradient(scores, upstream)
+    torch.testing.assert_close(normalised, Blackbox(0.5 * 7, "integer").score_gradient(scores, upstream))
+    assert normalised.count_nonzero()
+
+
+def test_identity_turns_the_sign():
+    scores, upstream = torch.randn(2, 4), torch.randn(2, 4)
+    assert torch.equal(Identity(scale="integer").score_gradient(scores, upstream), -upstream)
+    assert torch.equal(Identity().score_gradient(scores, upstream), -4 * upstream)
+
+
+@pytest.mark.parametrize("rule", [Identity("mean"), Identity("norm"), Identity("std"), Blackbox(3.0, projection="std")])
+def test_projected_gradients_are_orthogonal_to_what_the_projection_ignores(rule):
+    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    upstream = torch.randn(3, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    gradient = rule.score_gradient(scores, upstream)
+    assert gradient.abs().max() > 0.01
+    zero = torch.zeros(3, dtype=torch.float64)
+    if rule.projection in ("mean", "std"):  # adding a constant changes nothing
+        torch.testing.assert_close(gradient.sum(dim=1), zero)
+    if rule.projection == "norm":  # neither does stretching
+        torch.testing.assert_close((gradient * scores).sum(dim=1), zero)
+    if rule.projection == "std":
+        centred = scores - scores.mean(dim=1, keepdim=True)
+        torch.testing.assert_close((gradient * centred).sum(dim=1), zero)
+
+
+def test_soft_rank_gradient_is_that_of_the_relaxed_rank(monkeypatch):
+    monkeypatch.setattr("rambo.gradient_rules._SOFT_RANK_PAIRS", 40)  # several chunks
+    scores = torch.randn(2, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(2, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    upstream[:, 3] = 0
+    relaxed = 0.5 + torch.sigmoid((scores[:, None, :] - scores[:, :, None]) / 0.3).sum(dim=2)
+    (expected,) = torch.autograd.grad(relaxed, scores, upstream)
+    torch.testing.assert_close(SoftRank(0.3).score_gradient(scores.detach(), upstream), expected)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_questions_asked_of_every_rule(rule):
+    scores = torch.randn(3, 10, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    upstream = torch.zeros(3, 10, dtype=torch.float64)
+    upstream[:, :2] = torch.rand(3, 2, generator=torch.Generator().manual_seed(8)).double()
+    gradient = rule.score_gradient(scores, upstream)
+    assert gradient.shape == scores.shape
+    assert gradient.isfinite().all()
+    assert gradient.count_nonzero()
+    shuffled = torch.randperm(10, generator=torch.Generator().manual_seed(9))
+    moved = rule.score_gradient(scores[:, shuffled], upstream[:, shuffled])
+    torch.testing.assert_close(moved, gradient[:, shuffled])
+    single = rule.score_gradient(scores.float(), upstream.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), gradient, rtol=1e-4, atol=1e-5)
+    stacked = rule.score_gradient(scores[:, None], upstream[:, None])
+    torch.testing.assert_close(stacked[:, 0], gradient)
+
+
+def test_rank_refuses_a_second_derivative():
+    scores = torch.tensor([1.0, 2.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(rank(scores, Blackbox(1.0)).square().sum(), scores, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_rank_under_autocast_stays_in_float32():
+    scores = torch.tensor([1.0, 1.0 + 1e-4, 1.0 + 2e-4], requires_grad=True)  # equal in bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ranked = rank(scores, Blackbox(1.0))
+    assert ranked.tolist() == [3, 2, 1]
+    assert ranked.dtype == torch.float32
+
+
+def attached(scores: Tensor, gradient: Tensor) -> Tensor:
+    return with_gradient(torch.tensor(7.0), scores, gradient)
+
+
+def test_attached_gradient_is_linear():
+    gradient = torch.tensor([1.0, -2.0])
+    scores = torch.zeros(2, requires_grad=True)
+    loss = attached(scores, gradient)
+    assert loss.item() == 7
+    (3 * loss + 2 * attached(scores, gradient)).backward()
+    assert scores.grad.tolist() == [5.0, -10.0]
+
+
+def test_attached_gradient_passes_on_to_what_the_scores_depend_on():
+    weights = torch.tensor([2.0], requires_grad=True)
+    attached(weights * torch.tensor([1.0, 3.0]), torch.tensor([1.0, 10.0])).backward()
+    assert weights.grad.tolist() == [31.0]
+
+
+def test_attached_gradient_of_the_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
+        attached(torch.zeros(2), torch.zeros(3))
