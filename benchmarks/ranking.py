@@ -7,7 +7,7 @@ Contestants, all on the same scores, in turn within one process:
     sorted      our readable reference: every row sorted before and after the step
     ours        the loss as it is used (strategy "auto")
     torchsort   another differentiable rank, if installed: not the same gradient, so only its time is of interest
-Before anything is timed, gradients must agree: ours and sorted to the last bit, the published one to rounding.
+Before anything is timed, gradients must agree: ours and sorted to the last bit, the published one to half a rank.
 
 Also printed: memory at the peak beyond the inputs, in arrays of (rows, items), which must not grow with the rows.
 """
@@ -158,8 +158,8 @@ def compare(kind: str, shape: tuple[int, int, Any], seconds: float) -> str:
     published = published_precision if kind == "AP" else published_recall
     expected = gradient(reference.from_scores, scores, mask)  # type: ignore[arg-type,operator]
     assert torch.equal(gradient(ours.from_scores, scores, mask), expected), "the strategies disagree"  # type: ignore
-    # the published sort breaks ties as it likes, and long float32 rows always hold some
-    wrong = (gradient(published, scores, relevance) - expected).abs() > 1e-6 * expected.abs().max()
+    # float32 ranks round off less than half a rank; the published sort breaks ties as it likes, and long rows hold some
+    wrong = (gradient(published, scores, relevance) - expected).abs() * items * INTERPOLATION > 0.5
     assert wrong.float().mean() < 1e-2, f"{wrong.sum()} gradient entries differ from the published formula"
 
     leaf = scores.requires_grad_()

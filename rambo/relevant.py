@@ -17,22 +17,38 @@ class Relevant:
     Attributes:
         mask: The same as bool.
         flat: Their places in the flattened (rows, items), ascending, int64 (relevant,).
-        counts: How many each row has, int64 (rows,).
-        most: The largest of these counts.
+        most: How many the row with the most of them has.
         even: Whether all rows have as many.
     """
 
     def __init__(self, relevance: Tensor) -> None:
         self.mask = mask = (relevance if relevance.dtype == torch.bool else relevance != 0).contiguous()
         self.flat = mask.flatten().nonzero().squeeze(1)
-        self.counts = mask.sum(dim=1)
-        self.most = int(self.counts.max()) if len(self) else 0
-        self.even = len(self) == len(self.counts) * self.most
+        self._counts: Tensor | None = None
+        self._columns: Tensor | None = None
         self._rows: Tensor | None = None
         self._slots: Tensor | None = None
+        (rows, items), total = mask.shape, len(self)
+        self.most, self.even = total // max(1, rows), False
+        if total and total % rows == 0:
+            # if all rows have as many, the places within their rows come out in range, and only then
+            starts = torch.arange(0, rows * items, items, device=mask.device)
+            columns = self.flat.view(rows, -1) - starts[:, None]
+            low, high = torch.stack(columns.aminmax()).tolist()
+            if low >= 0 and high < items:
+                self.even, self._columns = True, columns.view(-1)
+        if total and not self.even:
+            self.most = int(self.counts.max())
 
     def __len__(self) -> int:
         return self.flat.numel()
+
+    @property
+    def counts(self) -> Tensor:
+        """How many relevant items each row has, int64 (rows,)."""
+        if self._counts is None:
+            self._counts = self.mask.sum(dim=1)
+        return self._counts
 
     def padded(self, values: Tensor, padding: float) -> Tensor:
         """Lays (relevant,) values out as (most, rows), rows with fewer filled up; a view where possible."""
@@ -57,11 +73,9 @@ class Relevant:
     @property
     def columns(self) -> Tensor:
         """The place of each relevant item in its row, int64 (relevant,)."""
-        rows, items = self.mask.shape
-        if self.even and len(self):
-            starts = torch.arange(0, rows * items, items, device=self.flat.device)
-            return (self.flat.view(rows, -1) - starts[:, None]).view(-1)
-        return self.flat - self.rows * items
+        if self._columns is None:
+            self._columns = self.flat - self.rows * self.mask.shape[1]
+        return self._columns
 
     @property
     def slots(self) -> Tensor:
@@ -78,8 +92,11 @@ class RelevantRanks(Protocol):
 
     before: Tensor
     """Irrelevant items of the row that stand before it; floating point (relevant,)."""
-    among: Tensor
-    """Rank among the relevant items of the row, from 1; floating point (relevant,)."""
+
+    @property
+    def among(self) -> Tensor:
+        """Rank among the relevant items of the row, from 1; floating point (relevant,)."""
+        ...
 
     def rank_changes(self, steps: Tensor) -> Tensor:
         """New minus old rank of every item, (rows, items), once the relevant scores have moved by (relevant,) steps."""

@@ -47,10 +47,10 @@ def fastest(rows: int, items: int, most: int, relevant: int) -> Strategy:
     if not relevant:
         return "sorted"
     bits = math.log2(items + 1)
-    sort = (3.6 if items < 256 else 5.5) * bits
+    sort = (3.6 if items < 256 else 5.0) * bits
     costs: dict[Strategy, float] = {
-        "counting": 2.0 * most,
-        "merging": sort + 85 * bits * relevant / (rows * items),
+        "counting": 1.8 * most,
+        "merging": sort + 140 * bits * relevant / (rows * items),
         "sorted": 2 * sort,
     }
     return min(costs, key=lambda strategy: costs[strategy])

@@ -48,10 +48,12 @@ class Weight:
         """Values and slopes at the given counts, both without a graph and of the counts' shape."""
         counts = counts.detach()
         if self.function == "log":
-            return counts.log1p(), (1 + counts).reciprocal_()
+            logarithm = counts.log1p()
+            return logarithm, logarithm.neg().exp_()  # 1 / (1 + x)
         if self.function == "loglog":
             logarithm = counts.log1p()
-            return logarithm.log1p(), (1 + counts).mul_(1 + logarithm).reciprocal_()
+            values = logarithm.log1p()
+            return values, logarithm.add_(values).neg_().exp_()  # 1 / ((1 + x) (1 + log(1 + x)))
         assert callable(self.function)
         with torch.enable_grad():
             counts = counts.clone().requires_grad_()
