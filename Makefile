@@ -24,7 +24,7 @@ check: $(READY)  ## format, lint, types and the fast tests (under 2 minutes)
 
 test: $(READY)  ## every test with coverage (about 8 minutes)
 	@echo "running all tests, about 8 minutes on two cores"
-	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov-report=term
+	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov-report=term --cov-fail-under=90
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"
@@ -40,7 +40,7 @@ benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on
 lock: $(READY)  ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
 	@echo "# Every package of the development environment, for Python 3.10 to 3.13. Made by: make lock" > requirements.lock
-	echo "torch==2.14.1\ntorchvision==0.29.1" | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
+	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
 .PHONY: help setup check test demo report benchmark lock

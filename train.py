@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine import checkpoint, reproducibility, runs
+from engine.command_line import refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
 
@@ -49,17 +53,20 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     if hasattr(loss, "prepare"):
         loss.prepare(data)
     metrics = build(config.metrics)
-    optimizer = build_optimizer(build(config.optimizer), model, loss)
-    scheduler = build(config.scheduler)(optimizer)
+    optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
+    scheduler = complete("scheduler", build(config.scheduler), optimizer)
     trainer = build(config.trainer)
 
     runs.begin(folder, resolved)
-    tracker = build(config.tracking)(folder=folder, config=resolved, name=f"{name}_seed{config.seed}")
+    run_name = f"{name}_seed{config.seed}"
+    tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)
     try:
         results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, resume=bool(config.resume))
-    finally:
-        tracker.close()
+    except BaseException:
+        tracker.close(exit_code=1)
+        raise
+    tracker.close()
     report = {
         "experiment": name,
         "overrides": overrides,
@@ -80,16 +87,23 @@ def build(config: DictConfig) -> Any:
     return instantiate(config, _convert_="all")
 
 
+def complete(noun: str, partial: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Completes a partial noun; a setting that it does not take is bad input, not a bug."""
+    try:
+        return partial(*arguments, **named)
+    except TypeError as error:
+        raise ValueError(f"{noun}: {error}") from error
+
+
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Runs what the command line composed, and turns bad input into one sentence."""
     chosen = HydraConfig.get()
-    name = chosen.runtime.choices.get("experiment")
-    if name is None:
-        raise SystemExit(list_experiments())
+    name = str(chosen.runtime.choices["experiment"])
     folder = Path(config.resume or chosen.runtime.output_dir)
+    overrides = [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))]
     try:
-        train(config, folder, name, [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))])
+        train(config, folder, name, overrides)
     except KeyboardInterrupt:
         saved = (folder / "checkpoints" / "last.pt").exists()
         print(f"\ninterrupted; go on with the same command and resume={folder}" if saved else "\ninterrupted")
@@ -98,26 +112,13 @@ def main(config: DictConfig) -> None:
             checkpoint.CheckpointError) as error:  # fmt: skip
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
+        if chosen.mode == RunMode.MULTIRUN:  # Hydra goes on with the other jobs and fails at the end
+            log.error("%s: %s", " ".join(chosen.overrides.task), sentence(error))
+            raise
         raise SystemExit(f"error: {sentence(error)}") from None
 
 
-def sentence(error: BaseException) -> str:
-    """The message of the error that a constructor raised, without Hydra's wrapping."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, ModuleNotFoundError) and error.name == "pytorch_metric_learning":
-        return 'this loss comes from pytorch-metric-learning; run: pip install "blackbox-ranking[peers]"'
-    return str(error)
-
-
-def list_experiments() -> str:
-    """The experiments with the first line of each file."""
-    lines = ["which experiment? python train.py experiment=NAME, where NAME is one of"]
-    for path in sorted((CONFIGS / "experiment").glob("*.yaml")):
-        comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
-        lines.append(f"  {path.stem:24} {comments[0][2:] if comments else ''}")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
+    if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
+        raise SystemExit(answer)
     main()

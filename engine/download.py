@@ -145,7 +145,11 @@ def obtain(
 
 
 def faults(files: Iterable[RemoteFile], folder: Path) -> list[str]:
-    """What is wrong with those of `files` that are in `folder`; archives may be gone once they are unpacked."""
+    """What is wrong with those of `files` that are in `folder`.
+
+    Archives may be gone once they are unpacked, and files to be brought by hand may lie in another of the layouts that
+    the data set reads; their absence is for it to notice.
+    """
     found = []
     for file in files:
         path = folder / file.name
@@ -153,7 +157,7 @@ def faults(files: Iterable[RemoteFile], folder: Path) -> list[str]:
             fault = file.fault(path)
             if fault is not None:
                 found.append(f"{path} {fault}")
-        elif not file.unpack:
+        elif file.urls and not file.unpack:
             found.append(f"{path} is missing")
     return found
 

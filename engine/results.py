@@ -11,7 +11,7 @@ from typing import Any
 from engine import runs
 
 # What tells two runs of one method apart without making them two methods.
-NOT_THE_METHOD = ("seed", "threads", "workers", "paths", "tracking", "resume", "sweep", "trainer.log_every")
+NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "sweep", "threads", "trainer.device", "data.root", "hydra")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Run:
     def label(self) -> str:
         """The experiment and what its command line changed, seeds aside."""
         changed = [o.lstrip("+") for o in self.report["overrides"]]
-        kept = [o for o in changed if not any(o.split("=")[0].startswith(name) for name in NOT_THE_METHOD)]
+        kept = [o for o in changed if not runs.is_under(o.partition("=")[0], NOT_THE_METHOD)]
         return " ".join([self.report["experiment"], *sorted(kept)])
 
 
@@ -111,8 +111,8 @@ def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[
 
 def _published_row(label: str, run: Run, metrics: Sequence[str]) -> list[str]:
     published = run.report["config"].get("published")
-    if not published or run.report["data"].get("fixture"):
-        return []  # numbers of a stand-in data set must not stand beside the paper's
+    if not published or run.report["data"].get("fixture") or label != run.report["experiment"]:
+        return []  # neither stand-in data nor a changed recipe may stand beside the paper's number
     values = published["metrics"]
     words = " | ".join(f"{values[m]:.1f}" if m in values else "" for m in metrics)
     return [f"| {label} | published: {published['source']} | {words} | {published.get('seeds', '')} |"]

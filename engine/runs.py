@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ from omegaconf import OmegaConf
 
 from engine.checkpoint import write_whole
 
-# What may differ between a run and its resumption, because it changes no number or only how long the run goes on.
-FREE_TO_CHANGE = ("resume", "workers", "paths", "tracking", "trainer.epochs", "trainer.log_every", "data.root")
+# Config keys that change no number of a run.
+CHANGES_NO_NUMBER = (
+    "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
+)  # fmt: skip
+# A resumed run may also go on for longer and find its data, known by their fingerprint, in another place.
+FREE_TO_CHANGE = (*CHANGES_NO_NUMBER, "trainer.epochs", "data.root")
+
+
+def is_under(key: str, keys: Iterable[str]) -> bool:
+    """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
+    return any(key == other or key.startswith(other + ".") for other in keys)
 
 
 def begin(folder: Path, config: dict[str, Any]) -> None:
@@ -39,14 +49,14 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
     if (folder / "DONE").exists():
         raise FileExistsError(f"resume={folder}: that run is finished; start a new one without resume")
     before, now = _flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))), _flat(config)
-    changed = [
-        f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == f or key.startswith(f + ".") for f in FREE_TO_CHANGE)
-    ]
+    keys = sorted(before.keys() | now.keys())
+    changed = [key for key in keys if before.get(key) != now.get(key) and not is_under(key, FREE_TO_CHANGE)]
     if changed:
+        words = [f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:3]]
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ValueError(f"resume={folder} was run with another config: {'; '.join(changed[:3])}{more}")
+        raise ValueError(
+            f"resume={folder} was run with another config: {'; '.join(words)}{more}{_tied(changed, before, now)}"
+        )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,6 +77,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
         ) from error
+
+
+def _tied(changed: list[str], before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Says so where a value changed only because it follows the number of epochs, as the length of a cosine does."""
+    epochs = before.get("trainer.epochs"), now.get("trainer.epochs")
+    tied = [key for key in changed if (before.get(key), now.get(key)) == epochs]
+    if not tied:
+        return ""
+    return f"; {', '.join(tied)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

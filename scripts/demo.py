@@ -31,7 +31,7 @@ def train_all(folder: Path, seeds: int) -> None:
     commands = {
         f"{LOSSES[loss]}, seed {seed}": [
             sys.executable, str(ROOT / "train.py"), "experiment=demo_rambo", f"loss={loss}", f"seed={seed}",
-            "threads=1", f"paths.outputs={folder}", "tracking.wandb=disabled",
+            "threads=1", f"paths.outputs='{folder}'", "tracking.wandb=disabled",
         ]
         for seed in range(seeds)
         for loss in LOSSES

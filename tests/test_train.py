@@ -34,7 +34,7 @@ def small(experiment, folder, *overrides):
     for name in ("train_transform", "test_transform"):
         if config.data[name].get("resize"):
             config.data[name].update(size=32, resize=36)
-    if config.model.backbone == "resnet50":
+    if str(config.model.backbone).startswith("resnet50"):
         config.model.backbone = "resnet18"  # the same code, less of it
     if config.model.backbone == "tf_efficientnet_lite0":
         config.data.image_size = 32
@@ -147,6 +147,7 @@ def test_a_misspelt_experiment_is_answered_with_the_choices():
         (["experiment=demo_rambo", "data.sampler.samples_per_class=1"], "samples_per_class"),
         (["experiment=cub_rambo", "paths.data=/nonexistent"], "no CUB-200-2011 in /nonexistent/cub"),
         (["experiment=demo_rambo", "resume=outputs/none"], "resume=outputs/none: no run there"),
+        (["experiment=demo_rambo", "+optimizer.foo=1"], "foo"),
         (["experiment=demo_rambo", "trainer.precision=fp8"], "trainer.precision must be one of"),
         (["experiment=demo_rambo", "tracking.wandb=maybe"], "wandb must be one of"),
         (["experiment=demo_rambo", "+loss.lamda=3"], "lamda"),
@@ -159,6 +160,17 @@ def test_bad_input_is_answered_with_one_sentence(overrides, sentence, tmp_path):
     assert sentence in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.slow
+def test_one_bad_cell_does_not_cost_the_rest_of_a_sweep(tmp_path):
+    answer = command(
+        "-m", "experiment=demo_rambo", "scale=fixture", "loss.margin=-1,0", "threads=1", f"paths.outputs={tmp_path}"
+    )
+    assert answer.returncode == 1
+    assert "margin must be >= 0" in answer.stdout + answer.stderr
+    (done,) = tmp_path.rglob("DONE")
+    assert runs.read_json(done.parent / "report.json")["config"]["loss"]["margin"] == 0
 
 
 @pytest.mark.slow

@@ -23,7 +23,11 @@ VERSION = "1"  # raise it when any layout below changes, so that old copies are 
 
 
 def beside(root: Path, write: Callable[[Path], None]) -> Path:
-    """Lets `write` fill the folder `<root>_fixture`, unless it is there already; safe with any number of processes."""
+    """Lets `write` fill the folder `<root>_fixture`, unless it is there already; safe with any number of processes.
+
+    Raises:
+        FileExistsError: If something else has that name.
+    """
     folder = root.with_name(f"{root.name}_fixture")
     stamp = folder / ".fixture"
 
@@ -41,6 +45,10 @@ def beside(root: Path, write: Callable[[Path], None]) -> Path:
             os.rename(building, folder)
         except OSError:  # something is there: an older version, or the copy of a faster process, which is as good
             if not ready():
+                if not stamp.is_file():
+                    raise FileExistsError(
+                        f"{folder} is in the way of stand-in data: it is not ours, so move it"
+                    ) from None
                 shutil.rmtree(folder)
                 os.rename(building, folder)
     finally:

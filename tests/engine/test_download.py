@@ -233,7 +233,16 @@ def test_obtain_is_not_content_with_data_that_fail_their_check(server, tmp_path)
         obtain([remote(server, "good")], tmp_path, check)
 
 
+def test_a_file_to_be_brought_by_hand_may_lie_elsewhere(tmp_path):
+    assert faults([RemoteFile("Eval/list.txt", urls=())], tmp_path) == []
+
+
 def test_faults_names_missing_and_damaged_files(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    files = [RemoteFile("a", size=3), RemoteFile("a", size=4), RemoteFile("b"), RemoteFile("c.zip", unpack=True)]
+    files = [
+        RemoteFile("a", size=3),
+        RemoteFile("a", size=4),
+        RemoteFile("b", urls=("http:",)),
+        RemoteFile("c.zip", unpack=True),
+    ]
     assert faults(files, tmp_path) == [f"{tmp_path / 'a'} has 3 bytes, expected 4", f"{tmp_path / 'b'} is missing"]

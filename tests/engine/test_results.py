@@ -52,6 +52,12 @@ def test_published_numbers_stand_beside_ours_but_never_beside_stand_in_data(tmp_
     assert row not in markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"])
 
 
+def test_a_changed_recipe_does_not_stand_beside_the_published_number(tmp_path):
+    published = {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}
+    finished(tmp_path / "a", overrides=["loss=triplet"], published=published)
+    assert "table 3" not in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
+
+
 def test_what_cannot_be_averaged_is_refused_with_both_folders(tmp_path):
     finished(tmp_path / "a", 0)
     finished(tmp_path / "b", 0)

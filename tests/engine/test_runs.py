@@ -1,6 +1,12 @@
+from pathlib import Path
+
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from engine import runs
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
 CONFIG = {"seed": 0, "trainer": {"epochs": 2}, "loss": {"margin": 0.1}, "workers": 4, "resume": None}
 
@@ -8,6 +14,67 @@ CONFIG = {"seed": 0, "trainer": {"epochs": 2}, "loss": {"margin": 0.1}, "workers
 def test_a_run_may_go_on_with_other_workers_and_more_epochs(tmp_path):
     runs.begin(tmp_path, CONFIG)
     runs.check_same(tmp_path, CONFIG | {"workers": 0, "trainer": {"epochs": 5}, "resume": str(tmp_path)})
+
+
+def demo(*overrides):
+    """What train.py makes of the command line."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", ["experiment=demo_rambo", *overrides]), resolve=True)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "workers=3",
+        "data.pin_memory=true",
+        "+data.cache=elsewhere",
+        "+data.root=elsewhere",
+        "paths.data=elsewhere",
+        "tracking.wandb=disabled",
+        "trainer.log_every=1",
+        "resume=folder",
+    ],
+)
+def test_what_changes_no_number_may_change(tmp_path, override):
+    runs.begin(tmp_path, demo())
+    assert demo(override) != demo()
+    runs.check_same(tmp_path, demo(override))
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("seed=1", "data.seed was 0, is 1; seed was 0, is 1; trainer.seed was 0, is 1$"),
+        ("threads=2", "threads was None, is 2$"),  # sums may differ in the last bit
+        ("trainer.device=cpu", "trainer.device was auto, is cpu$"),
+        ("+data.cached=1", "data.cached was absent, is 1$"),  # begins like data.cache, and is another thing
+        ("loss.margin=0.3", "loss.margin was 0.02, is 0.3$"),
+    ],
+)
+def test_what_changes_numbers_may_not(tmp_path, override, named):
+    runs.begin(tmp_path, demo())
+    with pytest.raises(ValueError, match=f"was run with another config: {named}"):
+        runs.check_same(tmp_path, demo(override))
+
+
+def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them(tmp_path):
+    runs.begin(tmp_path, demo())
+    with pytest.raises(
+        ValueError,
+        match=r"scheduler.T_max was 8, is 10; scheduler.T_max follows trainer.epochs here: keep trainer.epochs=8 or",
+    ):
+        runs.check_same(tmp_path, demo("trainer.epochs=10"))
+    runs.check_same(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
+    runs.begin(tmp_path, demo("scheduler=constant"))
+    runs.check_same(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
+
+
+@pytest.mark.parametrize(
+    ("key", "under"),
+    [("data.cache", True), ("data.cache.folder", True), ("data.cached", False), ("data", False), ("cache", False)],
+)
+def test_a_key_is_under_itself_and_what_it_begins_with_up_to_a_dot(key, under):
+    assert runs.is_under(key, ("paths", "data.cache")) is under
 
 
 def test_a_run_may_not_go_on_with_another_loss(tmp_path):

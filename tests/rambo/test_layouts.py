@@ -604,3 +604,20 @@ def test_the_written_layouts_raise_no_warnings(tmp_path):
         warnings.simplefilter("error")
         own(write_folder(tmp_path / "things"))
     assert isinstance(tmp_path, Path)
+
+
+def test_a_folder_of_somebody_else_is_never_replaced_by_stand_in_data(tmp_path):
+    (tmp_path / "cub_fixture").mkdir()
+    (tmp_path / "cub_fixture" / "precious.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="cub_fixture is in the way of stand-in data"):
+        write_cub(tmp_path / "cub")
+    assert (tmp_path / "cub_fixture" / "precious.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["cub_fixture"]
+
+
+def test_stand_in_data_of_an_older_version_are_replaced(tmp_path):
+    folder = write_cub(tmp_path / "cub")
+    (folder / ".fixture").write_text("0")
+    (folder / "old.txt").write_text("old")
+    assert write_cub(tmp_path / "cub") == folder
+    assert not (folder / "old.txt").exists()

@@ -36,6 +36,17 @@ def test_complete_data_are_left_alone(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == expected
 
 
+def test_verify_accepts_every_layout_of_inshop_that_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(InShop, "expected", {})
+    root = write_inshop(tmp_path / "inshop")
+    inner = root / "In-shop Clothes Retrieval Benchmark"
+    if not inner.exists():
+        inner.mkdir()
+        for part in [path for path in root.iterdir() if path != inner and not path.name.startswith(".")]:
+            shutil.move(part, inner / part.name)
+    assert download.main(["inshop", "--root", str(root), "--verify"]) == 0, capsys.readouterr().out
+
+
 def test_verify_names_every_damaged_image(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(CUB200, "expected", {})
     root = write_cub(tmp_path / "cub")
