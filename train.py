@@ -57,7 +57,8 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     scheduler = complete("scheduler", build(config.scheduler), optimizer)
     trainer = build(config.trainer)
 
-    runs.begin(folder, resolved)
+    if not config.resume:  # what a run began with stays on record, also if it refuses to go on
+        runs.begin(folder, resolved)
     run_name = f"{name}_seed{config.seed}"
     tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)

@@ -64,26 +64,48 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore(module: nn.Module, state: dict[str, Any], path: Path, what: str) -> None:
-    """Loads `state` into `module`.
+def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
+    """Loads `state` into `part`.
 
     Args:
-        module: Receives the state.
+        part: Receives the state: a module, an optimizer or anything else that has a state_dict.
         state: Its state_dict.
         path: Where it came from, for the message.
-        what: "model" or "loss", for the message.
+        what: "model", "loss", "optimizer", ..., for the message.
 
     Raises:
-        CheckpointError: If it was saved by a different module; the first differing names are shown.
+        CheckpointError: If it was saved by something else; of modules, the first differing names are shown.
     """
     try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        ours = {name: getattr(value, "shape", None) for name, value in module.state_dict().items()}
-        theirs = {name: getattr(value, "shape", None) for name, value in state.items()}
-        names = sorted(ours.keys() | theirs.keys())
-        differing = [n for n in names if n not in ours or n not in theirs or ours[n] != theirs[n]]
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        reason = _differences(part, state) if isinstance(part, nn.Module) else str(error)
         raise CheckpointError(
-            f"{path} was saved by another {what}: {len(differing)} entries differ, first {', '.join(differing[:3])}; "
-            "resume with the config that the run began with"
+            f"{path} was saved by another {what}: {reason}; resume with the config that the run began with"
         ) from error
+
+
+def check_data(before: str | None, now: str | None, path: Path) -> None:
+    """Refuses to go on with other data than a run began with.
+
+    Args:
+        before: Fingerprint of the data, as saved; None if they had none.
+        now: Fingerprint of the data at hand, likewise.
+        path: The checkpoint, for the message.
+
+    Raises:
+        CheckpointError: If both are known and differ.
+    """
+    if before is not None and now is not None and before != now:
+        raise CheckpointError(
+            f"{path} was saved on other data: their fingerprint was {before}, that of the data at hand is {now}; "
+            "resume with the data that the run began with (paths.data, data.root)"
+        )
+
+
+def _differences(module: nn.Module, state: dict[str, Any]) -> str:
+    ours = {name: getattr(value, "shape", None) for name, value in module.state_dict().items()}
+    theirs = {name: getattr(value, "shape", None) for name, value in state.items()}
+    names = sorted(ours.keys() | theirs.keys())
+    differing = [n for n in names if n not in ours or n not in theirs or ours[n] != theirs[n]]
+    return f"{len(differing)} entries differ, first {', '.join(differing[:3])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,5 +32,20 @@ def to_device(value: Any, device: torch.device, channels_last: bool = False) -> 
     if isinstance(value, dict):
         return {key: to_device(item, device, channels_last) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device, channels_last) for item in value)
+        items = [to_device(item, device, channels_last) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # the former a namedtuple
     return value
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+
+
+def all_finite(value: Any) -> bool:
+    """Whether no tensor of nested dicts, lists and tuples holds NaN or infinity."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value))

@@ -91,8 +91,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts the GPU's figure of `peak_memory` anew; the process's has no such switch."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Largest memory held so far, in bytes: of the process and, on a GPU, of torch's allocator."""
+    """Largest memory held, in bytes.
+
+    `process_bytes` is the process's since it began, so that the second run of one process shows at least the first's;
+    `device_bytes`, on a GPU, that of torch's allocator since `reset_peak_memory`.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":

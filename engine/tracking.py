@@ -11,11 +11,29 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from engine.distributed import is_main
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+
+
+class Means:
+    """Means of named numbers, each over the times that it was given."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[float, int]] = {}
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """Counts each number once."""
+        for name, value in numbers.items():
+            total, count = self._given.get(name, (0.0, 0))
+            self._given[name] = total + value, count + 1
+
+    def values(self) -> dict[str, float]:
+        """The mean of every name given so far."""
+        return {name: total / count for name, (total, count) in self._given.items()}
 
 
 class Tracker:
@@ -24,8 +42,8 @@ class Tracker:
     Args:
         folder: The run folder.
         config: The resolved config of the run, shown by W&B.
-        wandb: `auto` (online when logged in, else offline), `online`, `offline` or `disabled`. The environment
-            variable WANDB_MODE goes before `auto`.
+        wandb: `auto` (online when logged in, else offline), `online` (the same, with a warning), `offline` or
+            `disabled`. The environment variable WANDB_MODE goes before `auto`. Nobody is ever asked to log in.
         project: W&B project.
         name: W&B run name.
         tensorboard: Whether to write TensorBoard events too.
@@ -79,9 +97,9 @@ class Tracker:
             beside.write_text("".join(kept))
             os.replace(beside, self.file)
 
-    def close(self) -> None:
-        """Finishes the mirrors."""
-        self._each(lambda mirror: mirror.close())
+    def close(self, exit_code: int = 0) -> None:
+        """Finishes the mirrors; with an `exit_code` other than 0 they show the run as failed, where they can."""
+        self._each(lambda mirror: mirror.close(exit_code))
         self.mirrors = []
 
     def _mirror(self, name: str, start: Callable[[], _Mirror]) -> None:
@@ -106,7 +124,7 @@ class _Mirror:
     def image(self, name: str, path: Path, step: int) -> None:
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self, exit_code: int) -> None:
         raise NotImplementedError
 
 
@@ -118,6 +136,8 @@ class _WandB(_Mirror):
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:12])
         settings = wandb.Settings(silent=True, console="off", init_timeout=30)
+        if hasattr(settings, "finish_timeout"):  # newer versions only; without it a lost connection holds up the report
+            settings.finish_timeout = 120
         self.wandb = wandb
         self.run = wandb.init(
             project=project, name=name, id=identity.read_text().strip(), resume="allow", dir=str(folder),
@@ -130,8 +150,8 @@ class _WandB(_Mirror):
     def image(self, name: str, path: Path, step: int) -> None:
         self.run.log({name: self.wandb.Image(str(path))}, step=step)
 
-    def close(self) -> None:
-        self.run.finish()
+    def close(self, exit_code: int) -> None:
+        self.run.finish(exit_code=exit_code)
 
 
 class _TensorBoard(_Mirror):
@@ -150,24 +170,33 @@ class _TensorBoard(_Mirror):
 
         self.writer.add_image(name, torchvision.io.decode_image(str(path), mode="RGB"), step)
 
-    def close(self) -> None:
+    def close(self, exit_code: int) -> None:
         self.writer.close()
 
 
 def _wandb_mode(wanted: str) -> str:
-    """Resolves `auto` without asking anybody: logged in means a key in the environment or in the netrc file."""
-    if wanted != "auto":
-        return wanted
-    chosen = os.environ.get("WANDB_MODE", "").lower()
-    if chosen in WANDB_MODES[1:]:
-        return chosen
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
+    """Resolves `auto`, and `online` where nobody is logged in: W&B would ask on a terminal and hold up the run."""
+    if wanted == "auto":
+        chosen = os.environ.get("WANDB_MODE", "").lower()
+        wanted = chosen if chosen in WANDB_MODES else "auto"
+    if wanted in ("offline", "disabled") or _logged_in():
+        return "online" if wanted == "auto" else wanted
+    if wanted == "online":
+        log.warning(
+            "nobody is logged in to W&B, so this run is recorded offline; run `wandb login` or set WANDB_API_KEY"
+        )
+    return "offline"
+
+
+def _logged_in() -> bool:
+    """Whether a key is in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
     try:
-        file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
-        return "online" if netrc.netrc(file).authenticators("api.wandb.ai") else "offline"
+        return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
-        return "offline"
+        return False
 
 
 def _jsonable(value: float | int | str) -> float | int | str | None:

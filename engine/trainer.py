@@ -25,10 +25,10 @@ from torch import nn
 
 from engine import checkpoint
 from engine.data import Batch, Data
-from engine.device import choose_device, to_device
+from engine.device import all_finite, choose_device, to_device
 from engine.distributed import is_main
-from engine.reproducibility import peak_memory, seed_everything
-from engine.tracking import Tracker
+from engine.reproducibility import peak_memory, reset_peak_memory, seed_everything
+from engine.tracking import Means, Tracker
 
 log = logging.getLogger(__name__)
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -120,9 +120,10 @@ class Trainer:
             with the metrics of every split at that epoch; `seconds`, `peak_memory`.
 
         Raises:
-            TrainingStoppedError: If the loss is not finite.
-            CheckpointError: If a checkpoint cannot be written or does not fit.
+            TrainingStoppedError: If the loss, the model's output or a weight is not finite.
+            CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
         """
+        reset_peak_memory(self.device)
         run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
         if resume:
             run.restore()
@@ -155,6 +156,7 @@ class _Run:
     tracker: Tracker
     epoch: int = 0
     step: int = 0
+    gathered: int = 0  # micro-batches since the last step
     seconds: float = 0.0
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)
@@ -169,9 +171,11 @@ class _Run:
         self.scaler = torch.amp.GradScaler(trainer.device.type, enabled=trainer.precision == "fp16")
         self.folder = self.tracker.folder / "checkpoints"
         self.last = self.folder / "last.pt"
+        names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
+        self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training batches; returns the mean of every number that the loss names."""
+        """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
         trainer = self.trainer
         seed_everything(trainer.seed, self.epoch)
         set_epoch = getattr(self.data.train, "set_epoch", None)
@@ -179,61 +183,87 @@ class _Run:
             set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
-        sums: dict[str, float] = {}
-        micro_batches, since = 0, time.perf_counter()
+        means, micro_batches, since = Means(), 0, time.perf_counter()
         with Progress(disable=not (sys.stdout.isatty() and is_main()), transient=True) as bar:
             total = len(self.data.train) if isinstance(self.data.train, Sized) else None
             task = bar.add_task(f"epoch {self.epoch + 1}/{trainer.epochs}", total=total)
             for batch in self.data.train:
                 numbers = self._backward(to_device(batch, trainer.device, trainer.channels_last))
                 micro_batches += 1
-                if micro_batches % trainer.accumulate == 0:
+                if self.gathered == trainer.accumulate:
                     numbers |= self._update()
-                for name, value in numbers.items():
-                    sums[name] = sums.get(name, 0.0) + value
+                means.add(numbers)
                 if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
                     self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
                 bar.advance(task)
         if micro_batches == 0:
             raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
-        if micro_batches % trainer.accumulate:
-            self._update()  # what the last, incomplete group has gathered
+        if self.gathered:
+            means.add(self._update())
+        self._check_weights()
+        groups = enumerate(self.optimizer.param_groups)
+        rates = {f"learning_rate/{group.get('name', i)}": float(group["lr"]) for i, group in groups}
         self.epoch += 1
         self.scheduler.step()
         for module in (self.model, self.loss):
             hook: Callable[..., None] | None = getattr(module, "end_of_epoch", None)
             if hook is not None:
                 hook(self.model, self.data, self.epoch)
-        means = {name: total / micro_batches for name, total in sums.items()}
-        return means | {"seconds/train": time.perf_counter() - since}
+        return means.values() | rates | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         trainer = self.trainer
         dtype = PRECISIONS[trainer.precision]
         with torch.autocast(trainer.device.type, dtype=dtype, enabled=dtype is not None):
-            named = self.loss(self.forward(batch), batch)
+            output = self.forward(batch)
+            try:
+                named = self.loss(output, batch)
+            except ValueError as error:  # a loss may refuse what is not finite before the trainer sees it
+                if all_finite(output):
+                    raise
+                raise self._stopped("the model's output became non-finite", self.step + 1) from error
         numbers = {name: float(torch.as_tensor(value).detach()) for name, value in named.items()}
         if not math.isfinite(numbers["loss"]):
-            raise TrainingStoppedError(
-                f"the loss became {numbers['loss']} in epoch {self.epoch + 1}, step {self.step + 1}; "
-                f"{self.last} holds the end of epoch {self.epoch}; "
-                "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
-            )
+            raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
         if named["loss"].requires_grad:  # a batch without anything to learn from has no graph
             self.scaler.scale(named["loss"] / trainer.accumulate).backward()
+        self.gathered += 1
         return numbers
 
     def _update(self) -> dict[str, float]:
+        """One step along the mean gradient of the micro-batches gathered since the last."""
+        trainer, size = self.trainer, self.gathered
+        self.gathered = 0
+        self.step += 1
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
+            return {}
         numbers = {}
         self.scaler.unscale_(self.optimizer)
-        if self.trainer.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            numbers["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.trainer.clip_norm))
+        if size < trainer.accumulate:  # the last group of an epoch, each of whose losses was divided by `accumulate`
+            for parameter in parameters:
+                parameter.grad.mul_(trainer.accumulate / size)
+        if trainer.clip_norm is not None:
+            norm = float(nn.utils.clip_grad_norm_(parameters, trainer.clip_norm))
+            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
+                numbers["gradient_norm"] = norm
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
         return numbers
+
+    def _check_weights(self) -> None:
+        """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
+        for part, module in (("model", self.model), ("loss", self.loss)):
+            for name, parameter in module.named_parameters():
+                if not all_finite(parameter):
+                    raise self._stopped(f"{name} of the {part} became non-finite", self.step)
+
+    def _stopped(self, what: str, step: int) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"{what} in epoch {self.epoch + 1}, step {step}; {self.last} holds the end of epoch {self.epoch}; "
+            "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
+        )
 
     def evaluate(self, note: str = "") -> dict[str, float]:
         """Metrics of every split, named split/metric; notes which splits have a new best."""
@@ -267,9 +297,7 @@ class _Run:
 
     def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
         """Logs the epoch and saves it."""
-        groups = enumerate(self.optimizer.param_groups)
-        rates = {f"learning_rate/{group.get('name', i)}": group["lr"] for i, group in groups}
-        self.tracker.log({"epoch": self.epoch, **numbers, **rates}, self.step)
+        self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
         self.save()
         evaluated = any(name.partition("/")[0] in self.data.evaluation for name in numbers)
         headline = f"  {self._headline(numbers)}" if evaluated else ""
@@ -302,25 +330,16 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "results": self.results,
-            "model": self.model.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "fingerprint": self.data.describe().get("fingerprint"),
         }
-        checkpoint.save(self.last, state)
+        checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
 
     def restore(self) -> None:
         """Goes back to last.pt and drops what the record holds beyond it."""
         state = checkpoint.load(self.last)
-        checkpoint.restore(self.model, state["model"], self.last, "model")
-        checkpoint.restore(self.loss, state["loss"], self.last, "loss")
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise checkpoint.CheckpointError(f"{self.last} was saved with another optimizer ({error})") from error
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+        checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), self.last)
+        for what, part in self.parts.items():
+            checkpoint.restore(part, state[what], self.last, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.results = state["results"]
         self.tracker.rewind(self.step)
@@ -328,9 +347,13 @@ class _Run:
 
     def pictures(self) -> None:
         """Asks the metrics for pictures of every evaluation split, and mirrors them."""
-        if hasattr(self.metrics, "pictures") and is_main():
-            folder = self.tracker.folder / "pictures"
-            folder.mkdir(exist_ok=True)
-            for split, loader in self.data.evaluation.items():
+        if not hasattr(self.metrics, "pictures") or not is_main():
+            return
+        folder = self.tracker.folder / "pictures"
+        for split, loader in self.data.evaluation.items():
+            try:
+                folder.mkdir(exist_ok=True)
                 for name, path in self.metrics.pictures(self.model, loader, folder, split).items():
                     self.tracker.image(f"{split}/{name}", Path(path), self.step)
+            except Exception as error:  # whatever goes wrong with a picture must not cost the report
+                log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)

@@ -1,11 +1,15 @@
 import random
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from engine import reproducibility
 from engine.reproducibility import derived_seed, git_state, provenance, seed_everything, set_up
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_derived_seed_is_the_same_everywhere_and_depends_on_every_part():
@@ -49,14 +53,37 @@ def test_git_state_tells_revision_and_dirt(tmp_path):
 
 def test_provenance_names_what_ran(monkeypatch):
     record = provenance()
-    assert record["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert record["hardware"]["threads"] == torch.get_num_threads()
     monkeypatch.setattr(reproducibility, "RECORDED_PACKAGES", ("no-such-package",))
     assert provenance()["packages"] == {}
 
 
 def test_peak_memory_grows_with_what_is_held():
-    before = reproducibility.peak_memory(torch.device("cpu"))["process_bytes"]
-    held = torch.ones(50_000_000)
-    assert reproducibility.peak_memory(torch.device("cpu"))["process_bytes"] > before
+    """In a process of its own, since a peak never falls; under a shell, since Linux hands it on to what is executed."""
+    code = (
+        "import torch; from engine.reproducibility import peak_memory\n"
+        "before = peak_memory(torch.device('cpu'))['process_bytes']\n"
+        "held = torch.ones(50_000_000)\n"
+        "print(peak_memory(torch.device('cpu'))['process_bytes'] - before)"
+    )
+    command = ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 0.9 * 4 * 50_000_000 < int(said) < 2 * 4 * 50_000_000
+
+
+def test_only_a_gpu_counts_its_peak_anew(monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", devices.append)
+    reproducibility.reset_peak_memory(torch.device("cpu"))
+    reproducibility.reset_peak_memory(torch.device("cuda", 1))
+    assert devices == [torch.device("cuda", 1)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_of_a_gpu_is_that_of_the_run():
+    device = torch.device("cuda")
+    held = torch.ones(50_000_000, device=device)
     del held
+    reproducibility.reset_peak_memory(device)
+    assert reproducibility.peak_memory(device)["device_bytes"] < 4 * 50_000_000

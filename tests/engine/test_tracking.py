@@ -1,10 +1,11 @@
 import json
 import math
 import sys
+import types
 
 import pytest
 
-from engine.tracking import Tracker, _wandb_mode
+from engine.tracking import Means, Tracker, _wandb_mode
 
 
 def read(folder):
@@ -28,10 +29,36 @@ def test_rewinding_drops_later_lines_and_a_half_written_one(tmp_path):
     assert [line["step"] for line in read(tmp_path)] == [1, 2]
 
 
-def test_auto_is_online_only_for_somebody_logged_in(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+def test_each_mean_is_over_the_times_that_its_number_was_given():
+    means = Means()
+    for numbers in ({"loss": 1.0}, {"loss": 2.0, "norm": 5.0}, {"loss": 6.0}, {"norm": 7.0}):
+        means.add(numbers)
+    assert means.values() == {"loss": (1.0 + 2.0 + 6.0) / 3, "norm": (5.0 + 7.0) / 2}
+
+
+@pytest.fixture
+def logged_out(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def test_online_for_somebody_not_logged_in_is_offline_with_a_warning_and_no_question(
+    tmp_path, monkeypatch, logged_out, caplog
+):
+    assert _wandb_mode("online") == "offline"
+    assert "run `wandb login` or set WANDB_API_KEY" in caplog.text
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert _wandb_mode("auto") == "offline"
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password secret\n")
+    assert _wandb_mode("online") == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
+    caplog.clear()
+    assert _wandb_mode("online") == "online"
+    assert caplog.text == ""
+
+
+def test_auto_is_online_only_for_somebody_logged_in(tmp_path, monkeypatch, logged_out):
     assert _wandb_mode("auto") == "offline"
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
     assert _wandb_mode("auto") == "online"
@@ -73,6 +100,25 @@ def test_a_mirror_that_breaks_later_is_dropped_and_the_run_goes_on(tmp_path, cap
     assert broken.calls == 1
     assert "Broken stopped (gone)" in caplog.text
     assert len(read(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_a_run_that_failed_is_shown_as_failed(tmp_path, monkeypatch, newer):
+    finished = []
+
+    class Settings:
+        def __init__(self, **given):
+            if newer:
+                self.finish_timeout = 0.0  # which means to wait for ever
+
+    def init(settings, **given):
+        assert vars(settings) == ({"finish_timeout": 120} if newer else {})
+        return types.SimpleNamespace(finish=lambda exit_code: finished.append(exit_code))
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Settings=Settings, init=init))
+    for arguments in ({}, {"exit_code": 1}):
+        Tracker(tmp_path, {}, wandb="offline").close(**arguments)
+    assert finished == [0, 1]
 
 
 @pytest.mark.slow

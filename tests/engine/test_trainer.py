@@ -1,34 +1,19 @@
 import functools
-import json
-import math
+import shutil
+from collections import namedtuple
 
 import pytest
 import torch
-from engine_toy import InTurn, Line, PointData, Points, SquaredError, closeness
+from engine_toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, lines
 from torch import nn
 
-from engine.checkpoint import CheckpointError
 from engine.data import EpochLoader
+from engine.device import all_finite, to_device
 from engine.optimization import build_optimizer
 from engine.tracking import Tracker
-from engine.trainer import Trainer, TrainingStoppedError
+from engine.trainer import Trainer
 
-
-def fit(folder, epochs=3, resume=False, data=None, model=None, loss=None, **settings):
-    torch.manual_seed(0)
-    model, loss = model or Line(), loss or SquaredError()
-    optimizer = build_optimizer(functools.partial(torch.optim.Adam, lr=0.1), model, loss)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2], 0.5)
-    trainer = Trainer(epochs, monitor="closeness", device="cpu", **settings)
-    tracker = Tracker(folder, {}, wandb="disabled")
-    results = trainer.fit(model, loss, data or PointData(), closeness, optimizer, scheduler, tracker, resume)
-    return results, model
-
-
-def lines(folder):
-    """The record without the one thing that may differ, time."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 
 def test_training_brings_the_line_closer(tmp_path):
@@ -54,83 +39,149 @@ def test_worker_processes_change_no_number(tmp_path):
     assert torch.equal(alone.linear.weight, helped.linear.weight)
 
 
-class KilledError(Exception):
-    pass
-
-
-class DiesInEpoch(EpochLoader):
-    """Stops in the middle of the second of its epochs, as a power cut would."""
-
-    def __iter__(self):
-        for i, batch in enumerate(super().__iter__()):
-            if self.batches.epoch == 2 and i == 2:
-                raise KilledError
-            yield batch
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, precision):
-    options = {"epochs": 4, "precision": precision, "log_every": 1}
-    whole, expected = fit(tmp_path / "whole", **options)
-    data = PointData()
-    data.train = DiesInEpoch(Points(), InTurn())
-    with pytest.raises(KilledError):
-        fit(tmp_path / "killed", data=data, **options)
-    results, resumed = fit(tmp_path / "killed", resume=True, **options)
-    assert torch.equal(expected.linear.weight, resumed.linear.weight)
-    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
-    for name in ("last", "best_on_test", "best_on_validation", "untrained"):
-        assert results[name] == whole[name]
-
-
-def test_best_of_each_split_is_kept_with_its_model(tmp_path):
-    results, _ = fit(tmp_path, epochs=5)
-    for split in ("validation", "test"):
-        kept = torch.load(tmp_path / "checkpoints" / f"best_on_{split}.pt", weights_only=True)
-        best = results[f"best_on_{split}"]
-        model = Line()
-        model.load_state_dict(kept["model"])
-        assert kept["epoch"] == best["epoch"]
-        point = PointData().evaluation[split]
-        assert closeness(model.eval(), point)["closeness"] == pytest.approx(best["metrics"][f"{split}/closeness"])
-
-
-class GrowsToNan(SquaredError):
-    def __init__(self, good_calls):
-        super().__init__()
-        self.left = good_calls
-
-    def forward(self, output, batch):
-        self.left -= 1
-        return {"loss": output.sum() * (1.0 if self.left >= 0 else math.nan)}
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    with pytest.raises(TrainingStoppedError, match=r"became nan in epoch 2, step 6; .*end of epoch 1"):
-        fit(tmp_path, loss=GrowsToNan(good_calls=5))
-    kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
-    assert kept["epoch"] == 1
-    assert torch.isfinite(kept["model"]["linear.weight"]).all()
+def slope(weight, micro_batches):
+    """Derivative of the squared error at `weight`, averaged over some micro-batches of the first epoch."""
+    points = [Points()[0, i] for batch in list(InTurn().batches(0))[micro_batches] for i in batch]
+    pairs = [(point["x"].item(), point["y"].item()) for point in points]
+    return sum(2 * x * (weight * x - y) for x, y in pairs) / len(pairs)
 
 
 def test_accumulated_gradients_are_the_mean_of_the_micro_batches(tmp_path):
     """One epoch of 4 micro-batches in one SGD step moves the weight by the mean of the four gradients."""
-    model = Line()
-    model.dropout.p = 0.0
+    model = Line(dropout=0.0)
     start = model.linear.weight.item()
-    x = [Points()[0, i]["x"].item() for i in range(8)]
-    y = [Points()[0, i]["y"].item() for i in range(8)]
-    slope = sum(2 * xi * (start * xi - yi) for xi, yi in zip(x, y, strict=True)) / 8
-    optimizer = build_optimizer(functools.partial(torch.optim.SGD, lr=0.01), model)
-    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    trainer = Trainer(1, monitor="closeness", accumulate=4, device="cpu")
-    trainer.fit(model, SquaredError(), PointData(), closeness, optimizer, scheduler, Tracker(tmp_path, {}, "disabled"))
-    assert model.linear.weight.item() == pytest.approx(start - 0.01 * slope, abs=1e-6)
+    fit(tmp_path, epochs=1, model=model, optimizer=SGD, accumulate=4)
+    assert model.linear.weight.item() == pytest.approx(start - 0.1 * slope(start, slice(4)), abs=1e-6)
+
+
+def test_an_incomplete_group_of_micro_batches_counts_by_its_own_size(tmp_path):
+    """4 micro-batches, 3 to a step: the fourth makes a step of its own, with its whole gradient."""
+    model = Line(dropout=0.0)
+    start = model.linear.weight.item()
+    fit(tmp_path, epochs=1, model=model, optimizer=SGD, accumulate=3, clip_norm=1e6)
+    first, last = slice(3), slice(3, 4)
+    between = start - 0.1 * slope(start, first)
+    assert model.linear.weight.item() == pytest.approx(between - 0.1 * slope(between, last), abs=1e-6)
+    norms = abs(slope(start, first)), abs(slope(between, last))
+    assert lines(tmp_path)[-1]["gradient_norm"] == pytest.approx(sum(norms) / 2, rel=1e-5)
 
 
 def test_clipping_bounds_the_step(tmp_path):
-    fit(tmp_path, epochs=1, clip_norm=1e-3, log_every=1)
-    assert all(line["step/gradient_norm"] > 0 for line in lines(tmp_path) if "step/loss" in line)
+    moved = {}
+    for norm in (1e-3, None):
+        model = Line(dropout=0.0)
+        nn.init.constant_(model.linear.weight, -1.0)
+        fit(tmp_path / str(norm), epochs=1, model=model, optimizer=SGD, accumulate=4, clip_norm=norm)
+        moved[norm] = abs(model.linear.weight.item() + 1.0)
+    assert moved[1e-3] == pytest.approx(0.1 * 1e-3, rel=1e-2)
+    assert moved[None] == pytest.approx(0.1 * abs(slope(-1.0, slice(4))), rel=1e-4)
+    assert moved[None] > 100 * moved[1e-3]
+
+
+def test_the_learning_rate_recorded_is_the_one_that_the_epoch_used(tmp_path):
+    fit(tmp_path, epochs=4)  # halved after two epochs
+    rates = [line["learning_rate/Line"] for line in lines(tmp_path) if "learning_rate/Line" in line]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("clip_norm", [1e-3, None])
+def test_half_precision_makes_the_steps_of_full_precision(tmp_path, precision, clip_norm):
+    """With clipping, accumulation and an incomplete group; the gradients must be unscaled before both.
+
+    They are so small that fp16 does not overflow.
+    """
+    moved, norms = {}, {}
+    for name in ("fp32", precision):
+        model = Line(dropout=0.0)
+        nn.init.constant_(model.linear.weight, -1.0)
+        settings = {"precision": name, "accumulate": 3, "clip_norm": clip_norm}
+        fit(tmp_path / name, model=model, loss=SquaredError(0.01), optimizer=SGD, **settings)
+        moved[name] = model.linear.weight.item() + 1.0
+        norms[name] = [line.get("gradient_norm", 0.0) for line in lines(tmp_path / name)]
+    assert abs(moved["fp32"]) > 1e-4
+    assert moved[precision] == pytest.approx(moved["fp32"], rel=2e-2)
+    assert norms[precision] == pytest.approx(norms["fp32"], rel=2e-2)
+
+
+def test_a_step_that_fp16_skips_has_no_gradient_norm(tmp_path):
+    """The scale begins at 2^16, so that these gradients overflow until it has come down."""
+    results, _ = fit(tmp_path, epochs=5, precision="fp16", clip_norm=1.0, log_every=1)
+    steps = [line for line in lines(tmp_path) if "step/loss" in line]
+    assert "step/gradient_norm" not in steps[0]
+    assert 0 < steps[-1]["step/gradient_norm"] < 100
+    assert results["last"]["metrics"]["test/closeness"] > results["untrained"]["metrics"]["test/closeness"]
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_batches_with_nothing_to_learn_change_nothing(tmp_path, precision):
+    class NothingToLearn(nn.Module):
+        def forward(self, output, batch):
+            return {"loss": torch.zeros(())}
+
+    model = Line()
+    start = model.linear.weight.clone()
+    fit(tmp_path, epochs=1, model=model, loss=NothingToLearn(), precision=precision, accumulate=3, clip_norm=1.0)
+    assert torch.equal(model.linear.weight, start)
+
+
+class Squares(torch.utils.data.Dataset):
+    """Images of one brightness, which is to be told."""
+
+    def __getitem__(self, key):
+        y = torch.tensor([key[1] / 8])
+        noise = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(key[1]))
+        return {"image": y[:, None, None] + 0.1 * noise, "y": y}
+
+
+class SquareData(PointData):
+    def __init__(self):
+        super().__init__()
+        self.train = EpochLoader(Squares(), InTurn())
+
+
+class Convolution(nn.Module):
+    """Notes whether its images came in the channels-last format."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
+        self.formats = set()
+
+    def forward(self, batch):
+        self.formats.add(batch["image"].is_contiguous(memory_format=torch.channels_last))
+        return self.body(batch["image"]).mean(dim=(2, 3))
+
+
+def test_channels_last_is_another_format_and_the_same_run(tmp_path):
+    trained = {}
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        model = Convolution()
+        start = model.body[0].weight.clone()
+        options = {"data": SquareData(), "model": model, "metrics": lambda model, loader: {"closeness": 0.0}}
+        fit(tmp_path / str(channels_last), channels_last=channels_last, optimizer=SGD, **options)
+        assert model.formats == {channels_last}
+        assert model.body[0].weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+        assert not torch.allclose(model.body[0].weight, start, atol=1e-3)
+        trained[channels_last] = model.body[0].weight
+    torch.testing.assert_close(trained[True], trained[False], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("c++") and not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_makes_the_same_run(tmp_path):
+    trained = {}
+    for compiled in (False, True):
+        model = Line(dropout=0.0)
+        nn.init.constant_(model.linear.weight, -1.0)
+        fit(tmp_path / str(compiled), model=model, optimizer=SGD, compile=compiled)
+        trained[compiled] = model.linear.weight
+    assert trained[False].item() > -0.9
+    torch.testing.assert_close(trained[True], trained[False], rtol=1e-4, atol=1e-6)
+    kept = torch.load(tmp_path / "True" / "checkpoints" / "last.pt", weights_only=True)["model"]
+    assert kept.keys() == {"linear.weight"}  # so that it loads into a model that is not compiled
 
 
 def test_end_of_epoch_hook_is_called_with_the_epochs_done(tmp_path):
@@ -145,25 +196,62 @@ def test_end_of_epoch_hook_is_called_with_the_epochs_done(tmp_path):
     assert loss.seen == (1, 2, 3)
 
 
-def test_pictures_of_every_split_are_asked_for_at_the_end(tmp_path):
-    class WithPictures:
-        asked = ()
+class WithPictures:
+    """Metrics that also draw, and cannot draw the splits named in `broken`."""
 
-        def __call__(self, model, loader):
-            return closeness(model, loader)
+    def __init__(self, *broken):
+        self.asked, self.broken = [], broken
 
-        def pictures(self, model, loader, folder, split):
-            assert folder.is_dir()
-            self.asked += ((split, *loader),)
-            return {}
+    def __call__(self, model, loader):
+        return closeness(model, loader)
 
+    def pictures(self, model, loader, folder, split):
+        assert folder.is_dir()
+        self.asked.append((split, *loader))
+        if split in self.broken:
+            raise KeyError("no such font")
+        return {}
+
+
+def test_pictures_of_every_split_are_asked_for_at_the_end(tmp_path, caplog):
     metrics = WithPictures()
-    model = Line()
-    optimizer = build_optimizer(functools.partial(torch.optim.SGD, lr=0.01), model)
-    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    tracker = Tracker(tmp_path, {}, "disabled")
-    Trainer(1, monitor="closeness").fit(model, SquaredError(), PointData(), metrics, optimizer, scheduler, tracker)
-    assert metrics.asked == (("validation", 2.0), ("test", 5.0))
+    fit(tmp_path, epochs=1, metrics=metrics)
+    assert metrics.asked == [("validation", 2.0), ("test", 5.0)]
+    assert "no pictures" not in caplog.text
+
+
+def test_a_picture_that_fails_costs_a_warning_and_not_the_results(tmp_path, caplog):
+    metrics = WithPictures("validation")
+    results, _ = fit(tmp_path, epochs=1, metrics=metrics)
+    assert results["last"]["epoch"] == 1
+    assert metrics.asked == [("validation", 2.0), ("test", 5.0)]
+    assert "no pictures of validation (KeyError: 'no such font')" in caplog.text
+
+
+def test_the_peak_of_memory_is_counted_anew_in_every_run(tmp_path, monkeypatch):
+    devices = []
+    monkeypatch.setattr("engine.trainer.reset_peak_memory", devices.append)
+    fit(tmp_path, epochs=1)
+    assert devices == [torch.device("cpu")]
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+def test_nested_batches_keep_their_shape_on_the_way_to_the_device():
+    batch = {"pair": Pair(torch.zeros(1), "words"), "list": [torch.ones(1, 2, 2, 2)], "tuple": (1, torch.ones(1))}
+    moved = to_device(batch, torch.device("meta"))
+    assert isinstance(moved["pair"], Pair)
+    assert moved["pair"].second == "words"
+    assert [type(moved["list"]), type(moved["tuple"]), moved["tuple"][0]] == [list, tuple, 1]
+    assert all(x.is_meta for x in (moved["pair"].first, moved["list"][0], moved["tuple"][1]))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_numbers_that_are_not_finite_are_found_in_any_nesting(bad):
+    fine = {"a": [torch.ones(2), "words", None], "b": Pair(torch.tensor(1), {"c": (torch.zeros(0),)})}
+    assert all_finite(fine)
+    assert not all_finite(fine | {"d": Pair(1, [{"e": torch.tensor([0.0, bad])}])})
 
 
 @pytest.mark.parametrize(
@@ -189,18 +277,6 @@ def test_an_unknown_monitor_is_answered_with_the_metrics_there_are(tmp_path):
     tracker = Tracker(tmp_path, {}, "disabled")
     with pytest.raises(ValueError, match=r"trainer.monitor=recall@1 is no metric; there are validation/closeness"):
         trainer.fit(model, SquaredError(), PointData(), closeness, optimizer, scheduler, tracker)
-
-
-def test_resuming_with_another_model_names_what_differs(tmp_path):
-    fit(tmp_path, epochs=1)
-
-    class Other(Line):
-        def __init__(self):
-            super().__init__()
-            self.extra = nn.Linear(2, 2)
-
-    with pytest.raises(CheckpointError, match=r"another model: 2 entries differ, first extra.bias, extra.weight"):
-        fit(tmp_path, epochs=2, resume=True, model=Other())
 
 
 def test_learning_rate_factors_and_frozen_parameters_reach_the_optimizer():
