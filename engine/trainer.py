@@ -14,9 +14,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,12 +26,12 @@ from engine import checkpoint
 from engine.data import Batch, Data
 from engine.device import all_finite, choose_device, to_device
 from engine.distributed import is_main
+from engine.evaluation import Evaluation, Metrics
 from engine.reproducibility import peak_memory, reset_peak_memory, seed_everything
 from engine.tracking import Means, Tracker
 
 log = logging.getLogger(__name__)
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
 
 
 class TrainingStoppedError(RuntimeError):
@@ -138,8 +137,9 @@ class Trainer:
                 numbers |= run.evaluate()
             run.seconds += time.perf_counter() - started
             run.finish_epoch(numbers, time.perf_counter() - started)
-        run.pictures()
-        return {**run.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
+        if is_main():
+            run.evaluation.pictures(model, tracker, run.step)
+        return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
 
 
 @dataclass
@@ -158,11 +158,10 @@ class _Run:
     step: int = 0
     gathered: int = 0  # micro-batches since the last step
     seconds: float = 0.0
-    results: dict[str, Any] = field(default_factory=dict)
-    new_best: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         trainer = self.trainer
+        self.evaluation = Evaluation(self.metrics, self.data.evaluation, trainer.monitor, trainer.higher_is_better)
         self.model.to(trainer.device)
         self.loss.to(trainer.device)
         if trainer.channels_last:
@@ -266,51 +265,22 @@ class _Run:
         )
 
     def evaluate(self, note: str = "") -> dict[str, float]:
-        """Metrics of every split, named split/metric; notes which splits have a new best."""
+        """Metrics of every split, named split/metric."""
         since = time.perf_counter()
-        self.model.eval()
-        numbers: dict[str, float] = {}
-        for split, loader in self.data.evaluation.items():
-            with torch.no_grad():
-                found = self.metrics(self.model, loader)
-            numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
-        self.results["last"] = {"epoch": self.epoch, "metrics": numbers}
+        numbers = self.evaluation.run(self.model, self.epoch, note)
         if note:
-            self.results[note] = self.results["last"]
             self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
-            log.info("%s  %s", note, self._headline(numbers))
-            return numbers
-        self.new_best = [split for split in self.data.evaluation if self._is_best(split, numbers)]
-        for split in self.new_best:
-            self.results[f"best_on_{split}"] = self.results["last"]
+            log.info("%s%s", note, self.evaluation.headline(numbers))
         return numbers | {"seconds/evaluation": time.perf_counter() - since}
-
-    def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
-        name = f"{split}/{self.trainer.monitor}"
-        if name not in numbers:
-            raise ValueError(f"trainer.monitor={self.trainer.monitor} is no metric; there are {', '.join(numbers)}")
-        best = self.results.get(f"best_on_{split}")
-        if best is None:
-            return True
-        gain = numbers[name] - float(best["metrics"][name])
-        return gain > 0 if self.trainer.higher_is_better else gain < 0
 
     def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
         """Logs the epoch and saves it."""
         self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
+        headline = self.evaluation.headline(numbers)
         self.save()
-        evaluated = any(name.partition("/")[0] in self.data.evaluation for name in numbers)
-        headline = f"  {self._headline(numbers)}" if evaluated else ""
         log.info(
             "epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, self.trainer.epochs, numbers["loss"], headline, seconds
         )
-
-    def _headline(self, numbers: Mapping[str, float]) -> str:
-        words = []
-        for split in self.data.evaluation:
-            name = f"{split}/{self.trainer.monitor}"
-            words.append(f"{name} {numbers[name]:.4f}" + (" (best)" if split in self.new_best else ""))
-        return "  ".join(words)
 
     def save(self) -> None:
         """Writes the model of every split with a new best, then last.pt.
@@ -320,16 +290,16 @@ class _Run:
         """
         if not is_main():
             return
-        for split in self.new_best:
+        for split in self.evaluation.new_best:
             checkpoint.save(
                 self.folder / f"best_on_{split}.pt", {"model": self.model.state_dict(), "epoch": self.epoch}
             )
-        self.new_best = []
+        self.evaluation.new_best = []
         state = {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
-            "results": self.results,
+            "results": self.evaluation.results,
             "fingerprint": self.data.describe().get("fingerprint"),
         }
         checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
@@ -341,19 +311,6 @@ class _Run:
         for what, part in self.parts.items():
             checkpoint.restore(part, state[what], self.last, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.results = state["results"]
+        self.evaluation.results = state["results"]
         self.tracker.rewind(self.step)
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)
-
-    def pictures(self) -> None:
-        """Asks the metrics for pictures of every evaluation split, and mirrors them."""
-        if not hasattr(self.metrics, "pictures") or not is_main():
-            return
-        folder = self.tracker.folder / "pictures"
-        for split, loader in self.data.evaluation.items():
-            try:
-                folder.mkdir(exist_ok=True)
-                for name, path in self.metrics.pictures(self.model, loader, folder, split).items():
-                    self.tracker.image(f"{split}/{name}", Path(path), self.step)
-            except Exception as error:  # whatever goes wrong with a picture must not cost the report
-                log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)

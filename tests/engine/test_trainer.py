@@ -1,4 +1,5 @@
 import functools
+import re
 import shutil
 from collections import namedtuple
 
@@ -22,6 +23,15 @@ def test_training_brings_the_line_closer(tmp_path):
     assert last["test/closeness"] > untrained["test/closeness"]
     # With dropout d in {0, 1/0.8} the best weight is 3 E[d] / E[d^2] = 3 * 0.8.
     assert model.linear.weight.item() == pytest.approx(3 * 0.8, abs=0.2)
+
+
+def test_one_line_an_epoch_says_what_is_best(tmp_path, caplog):
+    caplog.set_level("INFO")
+    fit(tmp_path, epochs=1)
+    (line,) = [record.message for record in caplog.records if record.message.startswith("epoch 1/1")]
+    assert re.match(
+        r"epoch 1/1  loss [\d.]+  validation/closeness -[\d.]+ \(best\)  test/closeness -[\d.]+ \(best\)", line
+    )
 
 
 def test_same_seed_same_numbers_and_another_seed_others(tmp_path):

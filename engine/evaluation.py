@@ -1,0 +1,90 @@
+"""Metrics of every evaluation split, which epoch is best on each, and pictures of what the model does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.tracking import Tracker
+
+log = logging.getLogger(__name__)
+Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
+
+
+@dataclass
+class Evaluation:
+    """Evaluates a model on every split and remembers the best epoch of each.
+
+    Args:
+        metrics: Called with the model and a loader.
+        loaders: By split.
+        monitor: The metric by which the best epoch is chosen.
+        higher_is_better: Whether a larger `monitor` is better.
+
+    Attributes:
+        results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
+        new_best: The splits on which the last evaluation was the best so far.
+    """
+
+    metrics: Metrics
+    loaders: Mapping[str, Any]
+    monitor: str
+    higher_is_better: bool
+    results: dict[str, Any] = field(default_factory=dict)
+    new_best: list[str] = field(default_factory=list)
+
+    def run(self, model: nn.Module, epoch: int, note: str = "") -> dict[str, float]:
+        """The metrics of every split, named split/metric; those under a `note` are no candidate for the best."""
+        model.eval()
+        numbers: dict[str, float] = {}
+        for split, loader in self.loaders.items():
+            with torch.no_grad():
+                found = self.metrics(model, loader)
+            numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
+        self.results["last"] = {"epoch": epoch, "metrics": numbers}
+        if note:
+            self.results[note] = self.results["last"]
+        else:
+            self.new_best = [split for split in self.loaders if self._is_best(split, numbers)]
+            for split in self.new_best:
+                self.results[f"best_on_{split}"] = self.results["last"]
+        return numbers
+
+    def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
+        name = f"{split}/{self.monitor}"
+        if name not in numbers:
+            raise ValueError(f"trainer.monitor={self.monitor} is no metric; there are {', '.join(numbers)}")
+        best = self.results.get(f"best_on_{split}")
+        if best is None:
+            return True
+        gain = numbers[name] - float(best["metrics"][name])
+        return gain > 0 if self.higher_is_better else gain < 0
+
+    def headline(self, numbers: Mapping[str, float]) -> str:
+        """The monitored metric of every split that `numbers` has, as the log shows it."""
+        words = []
+        for split in self.loaders:
+            name = f"{split}/{self.monitor}"
+            if name in numbers:
+                words.append(f"  {name} {numbers[name]:.4f}" + (" (best)" if split in self.new_best else ""))
+        return "".join(words)
+
+    def pictures(self, model: nn.Module, tracker: Tracker, step: int) -> None:
+        """Asks the metrics for pictures of every split, and mirrors them."""
+        draw = getattr(self.metrics, "pictures", None)
+        if draw is None:
+            return
+        folder = tracker.folder / "pictures"
+        for split, loader in self.loaders.items():
+            try:
+                folder.mkdir(exist_ok=True)
+                for name, path in draw(model, loader, folder, split).items():
+                    tracker.image(f"{split}/{name}", Path(path), step)
+            except Exception as error:  # whatever goes wrong with a picture must not cost the report
+                log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)
