@@ -230,6 +230,4 @@ def _block_size(device: torch.device) -> int:
     """How many comparisons to make at once."""
     if device.type != "cpu":
         return 2**24
-    # one thread: what stays in its cache; several: just too few for torch to share out, because waiting for the other
-    # threads after every operation costs more than it gains unless the machine is idle
-    return 2**17 if torch.get_num_threads() == 1 else 2**15 - 1
+    return 2**17 * torch.get_num_threads()  # what stays in the cache of each
