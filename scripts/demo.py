@@ -99,9 +99,9 @@ def main() -> None:
     by_label = group_by_method(find_runs([folder]))
     groups = {name: by_label[f"demo_rambo loss={loss}"] for loss, name in LOSSES.items()}
     console.print(table(groups))
-    console.print("One run, with everything it recorded:", str(groups[LOSSES["recall"]][0].folder))
+    print("one run, with everything it recorded:", os.path.relpath(groups[LOSSES["recall"]][0].folder))
     for path in pictures(folder, groups):
-        console.print("picture:", str(path))
+        print("picture:", os.path.relpath(path))
 
 
 if __name__ == "__main__":
