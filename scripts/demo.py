@@ -26,12 +26,12 @@ METRICS = {"test/recall@1": "recall@1", "test/r_precision": "R-precision", "test
 console = Console()
 
 
-def train_all(folder: Path, seeds: int) -> None:
+def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
     """Trains every loss with every seed, as many at a time as there are cores, one thread each."""
     commands = {
         f"{LOSSES[loss]}, seed {seed}": [
             sys.executable, str(ROOT / "train.py"), "experiment=demo_rambo", f"loss={loss}", f"seed={seed}",
-            "threads=1", f"paths.outputs='{folder}'", "tracking.wandb=disabled",
+            "threads=1", f"paths.outputs='{folder}'", "tracking.wandb=disabled", *overrides,
         ]
         for seed in range(seeds)
         for loss in LOSSES
@@ -70,7 +70,7 @@ def table(groups: dict[str, list[Run]]) -> Table:
     return shown
 
 
-def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
+def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
     """Curves, the retrievals of the best RaMBO model and of the untrained one, and the paper's landscape."""
     paths = [folder / f"{name}.png" for name in ("curves", "retrievals_untrained", "retrievals_rambo", "landscape")]
     learning_curves(
@@ -78,7 +78,7 @@ def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
         "recall@1, unseen letters",
     )  # fmt: skip
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("train", ["experiment=demo_rambo"])
+        config = compose("train", ["experiment=demo_rambo", *overrides])
     data, model = instantiate(config.data, _convert_="all"), instantiate(config.model, _convert_="all")
     retrieval_grid(paths[1], model, data.evaluation["test"])
     trained = groups[LOSSES["recall"]][0].folder / "checkpoints" / "last.pt"
@@ -92,15 +92,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("outputs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()
     torch.manual_seed(0)  # of the untrained model in the picture
     folder = arguments.folder.resolve()
-    train_all(folder, arguments.seeds)
+    train_all(folder, arguments.seeds, arguments.overrides)
     by_label = group_by_method(find_runs([folder]))
-    groups = {name: by_label[f"demo_rambo loss={loss}"] for loss, name in LOSSES.items()}
+    groups = {
+        name: next(members for label, members in by_label.items() if f"loss={loss}" in label.split())
+        for loss, name in LOSSES.items()
+    }
     console.print(table(groups))
     print("one run, with everything it recorded:", os.path.relpath(groups[LOSSES["recall"]][0].folder))
-    for path in pictures(folder, groups):
+    for path in pictures(folder, groups, arguments.overrides):
         print("picture:", os.path.relpath(path))
 
 
