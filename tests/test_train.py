@@ -142,7 +142,7 @@ def test_a_misspelt_experiment_is_answered_with_the_choices():
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["experiment=demo_rambo", "loss.interpolation=0"], "interpolation must be"),
+        (["experiment=demo_rambo", "loss.interpolation=0"], "interpolation (lambda) must be > 0"),
         (["experiment=demo_rambo", "loss.margin=-1"], "margin must be"),
         (["experiment=demo_rambo", "data.sampler.samples_per_class=1"], "samples_per_class"),
         (["experiment=cub_rambo", "paths.data=/nonexistent"], "no CUB-200-2011 in /nonexistent/cub"),
