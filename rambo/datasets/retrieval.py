@@ -6,6 +6,7 @@ A data set's own file says where its images are and which class each shows (`rea
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,7 @@ class RetrievalData:
         train_transform: Augmentation, from uint8 (3, height, width) to uint8 (3, h, w).
         test_transform: The same without chance.
         evaluation_batch_size: Images per batch when evaluating.
-        workers: Loading processes for each loader.
+        workers: Loading processes for each loader; never more than there are processor cores.
         seed: Decides batches and augmentation, and nothing else.
         validation_fraction: Share of the training classes kept from training and evaluated as "validation".
         fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
@@ -159,6 +160,7 @@ class RetrievalData:
             raise ValueError(f"evaluation_batch_size must be at least 1, got {evaluation_batch_size}")
         if workers < 0:
             raise ValueError(f"workers must be at least 0, got {workers}")
+        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}")
         self.root, self.fixture, self.validation_fraction = Path(root), fixture, validation_fraction

@@ -1,5 +1,6 @@
 """The questions asked of every data set, and the machinery that they share."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -189,6 +190,11 @@ def test_an_unknown_option_is_refused(folder):
 def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_path):
     with pytest.raises(ValueError, match="Flatten has none"):
         make(CUB200, folder, cache=tmp_path, train_transform=nn.Flatten())
+
+
+def test_there_are_never_more_workers_than_cores(folder):
+    data = make(CUB200, folder, workers=1000)
+    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == os.cpu_count()
 
 
 def test_a_fixture_is_loaded_in_batches_that_it_can_fill(folder):
