@@ -95,7 +95,9 @@ def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
 
 def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[str]) -> str:
     """A Markdown table with a row per method and selection, and the published numbers where the config has any."""
-    lines = [
+    banner = ["**Stand-in data: these numbers mean nothing.**", ""]
+    lines = banner if any(run.report["data"].get("fixture") for run in found) else []
+    lines += [
         "| method | selected | " + " | ".join(metrics) + " | seeds |",
         "|---|---|" + "---|" * (len(metrics) + 1),
     ]

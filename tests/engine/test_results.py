@@ -49,7 +49,10 @@ def test_published_numbers_stand_beside_ours_but_never_beside_stand_in_data(tmp_
     row = "| cub_rambo | published: table 3 | 64.0 | 3 |"
     assert row in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
     finished(tmp_path / "b" / "c", published=published, fixture=True)
-    assert row not in markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"])
+    assert "mean nothing" not in markdown(find_runs([tmp_path / "a"]), ["last"], ["test/recall@1"])
+    table = markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"])
+    assert row not in table
+    assert table.startswith("**Stand-in data: these numbers mean nothing.**")
 
 
 def test_a_changed_recipe_does_not_stand_beside_the_published_number(tmp_path):
