@@ -31,7 +31,8 @@ def relevant_ranks(
         strategy: "auto", or one of the three by name.
     """
     if strategy == "auto" or not len(relevant):
-        strategy = fastest(scores.shape[0], scores.shape[1], relevant.most, len(relevant))
+        rows, items = scores.shape
+        strategy = fastest(rows, items, relevant.most, len(relevant), torch.get_num_threads())
     if strategy == "counting":
         return CountedRanks(scores, relevant, ties, margin)
     if strategy == "merging":
@@ -39,15 +40,16 @@ def relevant_ranks(
     return SortedRanks(scores, relevant, ties, margin)
 
 
-def fastest(rows: int, items: int, most: int, relevant: int) -> Strategy:
+def fastest(rows: int, items: int, most: int, relevant: int, threads: int = 1) -> Strategy:
     """The strategy that is fastest for so many rows and items, with so many relevant items at most and in all.
 
-    The costs are nanoseconds per item, measured on one core of a server processor; only their ratios matter.
+    The costs are nanoseconds per item, measured on a server processor; only their ratios matter. Threads share the
+    rows of a sort; counting and bisection gain less from them.
     """
     if not relevant:
         return "sorted"
     bits = math.log2(items + 1)
-    sort = (3.6 if items < 256 else 5.0) * bits
+    sort = (3.6 if items < 256 else 5.0) * bits / min(rows, threads)
     costs: dict[Strategy, float] = {
         "counting": 1.8 * most,
         "merging": sort + 140 * bits * relevant / (rows * items),

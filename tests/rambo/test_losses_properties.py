@@ -152,5 +152,7 @@ def test_long_sequences(strategy):
 def test_the_strategy_suits_the_shape():
     assert fastest(128, 127, 3, 384) == "counting"
     assert fastest(20, 32768, 1000, 20000) == "merging"
+    assert fastest(20, 32768, 1000, 20000, threads=2) == "sorted"  # which gains more from a second thread
+    assert fastest(1, 320000, 2000, 2000, threads=2) == "merging"  # but not on a single row
     assert fastest(1, 320000, 160000, 160000) == "sorted"
     assert fastest(4, 0, 0, 0) == "sorted"
