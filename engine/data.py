@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from engine.reproducibility import derived_seed
+
 Batch = dict[str, Any]
 
 
@@ -47,6 +49,37 @@ class _EpochBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.sampler.batches(self.epoch):
             yield [(self.epoch, index) for index in batch]
+
+
+class ShuffledBatches:
+    """Every sample once an epoch, in an order that seed and epoch decide.
+
+    Args:
+        size: Number of samples.
+        batch_size: Samples in a batch; the last may be smaller.
+        seed: Decides the order.
+        drop_last: Whether a smaller last batch is left out.
+
+    Raises:
+        ValueError: If there would be no batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int = 0, drop_last: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if size < (batch_size if drop_last else 1):
+            raise ValueError(f"{size} samples make no batch of {batch_size}; use a smaller batch_size or more data")
+        self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[list[int]]:
+        """The sample indices of each batch of `epoch`."""
+        draws = torch.Generator().manual_seed(derived_seed(self.seed, "batches", epoch))
+        order = torch.randperm(self.size, generator=draws).tolist()
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size]
 
 
 class EpochLoader:

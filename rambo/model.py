@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rambo.pretrained import load_file, load_packaged
+from engine.backbones import build_backbone
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
@@ -73,7 +71,7 @@ class RetrievalModel(nn.Module):
             raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
         if not embedding_learning_rate_factor > 0:  # also refuses nan
             raise ValueError(f"embedding_learning_rate_factor must be > 0, got {embedding_learning_rate_factor}")
-        self.backbone = _build(backbone, weights, dict(backbone_options or {}))
+        self.backbone = build_backbone(backbone, weights, dict(backbone_options or {}))
         self.pooling, self.freeze_batch_norm = pooling, freeze_batch_norm
         features = int(self.backbone.num_features)  # type: ignore[arg-type]
         if pooling == "backbone":
@@ -145,86 +143,3 @@ class RetrievalModel(nn.Module):
             {"params": backbone, "name": "backbone", "learning_rate_factor": 1.0},
             {"params": rest, "name": "embedding", "learning_rate_factor": self.embedding_learning_rate_factor},
         ]
-
-
-def _build(backbone: str | nn.Module, weights: str | Path, options: dict[str, Any]) -> nn.Module:
-    """The backbone with its weights in it."""
-    if isinstance(backbone, str):
-        module = _from_timm(backbone, weights == "hub", options)
-    elif weights in ("hub", "packaged"):
-        raise ValueError(
-            f"there are no {weights} weights for a {type(backbone).__name__}: use weights=none or a file's path"
-        )
-    elif options:
-        raise ValueError(
-            f"backbone_options are for timm models by name, got {options} with a {type(backbone).__name__}"
-        )
-    elif not hasattr(backbone, "num_features"):
-        raise ValueError(f"{type(backbone).__name__} needs an attribute num_features, the width of what it returns")
-    else:
-        module = backbone
-    if weights == "packaged":
-        load_packaged(module, str(backbone))
-    elif weights not in ("hub", "none"):
-        load_file(module, weights)
-    return module
-
-
-def _from_timm(name: str, from_hub: bool, options: dict[str, Any]) -> nn.Module:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'backbones by name come from timm; run: pip install "blackbox-ranking[train]"'
-        ) from error
-    if not timm.is_model(name):
-        alike = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(alike)}?" if alike else "timm.list_models() shows all names"
-        raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
-    if from_hub and not timm.is_model_pretrained(name):
-        raise ValueError(f"the hub has no weights for {name}: use weights=none or weights=PATH of a state dict")
-    try:
-        return timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
-    except Exception as error:
-        if not from_hub or isinstance(error, TypeError):
-            raise
-        raise ConnectionError(
-            f"the weights of {name} could not be downloaded from the hub ({type(error).__name__}): "
-            "connect to the internet, or use weights=PATH of a state dict (.pth, .safetensors), or weights=none"
-        ) from error
-
-
-class SmallConvNet(nn.Module):
-    """Four convolutions, each with a halving of the picture, batch norm and ReLU; for pictures of characters.
-
-    Sees brightness only: the mean of the three channels.
-
-    Args:
-        width: Channels of the first convolution; the others have 2, 4 and 4 times as many. 24 make 136,000 parameters.
-
-    Raises:
-        ValueError: If `width` is not positive.
-    """
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f"width must be at least 1, got {width}")
-        sizes = [1, width, 2 * width, 4 * width, 4 * width]
-        self.num_features = sizes[-1]
-        self.blocks = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(before, after, kernel_size=3, padding=1, bias=False),
-                    nn.MaxPool2d(2),  # before the rest, which then has a quarter of the work
-                    nn.BatchNorm2d(after),
-                    nn.ReLU(inplace=True),
-                )
-                for before, after in itertools.pairwise(sizes)
-            )
-        )
-        self.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Feature maps (images, 4 * width, height // 16, width // 16)."""
-        return self.blocks(image.mean(dim=1, keepdim=True))  # type: ignore[no-any-return]

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import checkpoint
+from engine.figures import learning_curves
 from engine.results import Run, cell, find_runs, group_by_method
-from rambo.figures import learning_curves, loss_landscape, retrieval_grid
+from rambo.figures import loss_landscape, retrieval_grid
 
 ROOT = Path(__file__).resolve().parent.parent
 LOSSES = {"triplet": "triplet", "recall": "RaMBO (recall, log log)"}

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import shutil
-import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,41 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-VERSION = "1"  # raise it when any layout below changes, so that old copies are replaced
-
-
-def beside(root: Path, write: Callable[[Path], None]) -> Path:
-    """Lets `write` fill the folder `<root>_fixture`, unless it is there already; safe with any number of processes.
-
-    Raises:
-        FileExistsError: If something else has that name.
-    """
-    folder = root.with_name(f"{root.name}_fixture")
-    stamp = folder / ".fixture"
-
-    def ready() -> bool:
-        return stamp.is_file() and stamp.read_text() == VERSION
-
-    if ready():
-        return folder
-    building = root.with_name(f".{root.name}_fixture.{uuid.uuid4().hex}")
-    try:
-        building.mkdir(parents=True)
-        write(building)
-        (building / ".fixture").write_text(VERSION)
-        try:
-            os.rename(building, folder)
-        except OSError:  # something is there: an older version, or the copy of a faster process, which is as good
-            if not ready():
-                if not stamp.is_file():
-                    raise FileExistsError(
-                        f"{folder} is in the way of stand-in data: it is not ours, so move it"
-                    ) from None
-                shutil.rmtree(folder)
-                os.rename(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+from engine.fixtures import beside
 
 
 def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.Image:

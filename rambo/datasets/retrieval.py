@@ -5,7 +5,6 @@ A data set's own file says where its images are and which class each shows (`rea
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,13 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.data import Batch, BatchSampler, EpochLoader
 from engine.download import RemoteFile
-from rambo.datasets.cache import ImageCache
+from engine.images import ImageCache, seeded_draws
 from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered
-
-
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """A 64-bit seed for the augmentation of one sample in one epoch."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest(), "big")
 
 
 class RetrievalDataset(Dataset[Batch]):
@@ -74,13 +68,8 @@ class RetrievalDataset(Dataset[Batch]):
     def __getitem__(self, key: int | tuple[int, int]) -> Batch:
         if isinstance(key, tuple):
             epoch, index = key
-            before = torch.get_rng_state()
-            # Not torch.manual_seed, which would also reseed the generators of every GPU.
-            torch.default_generator.manual_seed(sample_seed(self.seed, epoch, index))
-            try:
+            with seeded_draws(self.seed, epoch, index):
                 image = self.image(index)
-            finally:
-                torch.set_rng_state(before)
         else:
             index = key
             image = self.image(index)

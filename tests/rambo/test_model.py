@@ -3,7 +3,8 @@ import timm
 import torch
 from torch import nn
 
-from rambo.model import RetrievalModel, SmallConvNet
+from engine.backbones import SmallConvNet
+from rambo.model import RetrievalModel
 
 
 class Brightness(nn.Module):

@@ -1,4 +1,4 @@
-"""Reading image files, and an optional folder that keeps them already resized."""
+"""Reading image files, a folder that keeps them already resized, and augmentation that depends on no worker."""
 
 from __future__ import annotations
 
@@ -6,12 +6,31 @@ import hashlib
 import io
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A 64-bit seed for the augmentation of one sample in one epoch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest(), "big")
+
+
+@contextmanager
+def seeded_draws(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Within, torch's CPU generator draws for one sample of one epoch; afterwards it is as it was."""
+    before = torch.get_rng_state()
+    # Not torch.manual_seed, which would also reseed the generators of every GPU.
+    torch.default_generator.manual_seed(sample_seed(seed, epoch, index))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def decode(path: Path, upright: bool = False, content: bytes | None = None) -> Tensor:
