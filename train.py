@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import checkpoint, reproducibility, runs
+from engine import checkpoint, reproducibility, runs, stages
 from engine.command_line import refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
@@ -50,20 +50,27 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     data = build(config.data)
     model = build(config.model)
     loss = build(config.loss)
-    if hasattr(loss, "prepare"):
-        loss.prepare(data)
+    for part in (model, loss):
+        if hasattr(part, "prepare"):
+            part.prepare(data)
     metrics = build(config.metrics)
-    optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
-    scheduler = complete("scheduler", build(config.scheduler), optimizer)
     trainer = build(config.trainer)
 
     if not config.resume:  # what a run began with stays on record, also if it refuses to go on
         runs.begin(folder, resolved)
+    earlier: dict[str, Any] = {}
+    if config.first_stage:
+        earlier = {"first_stage": train_first_stage(config, folder, name, overrides)}
+        selected = folder / stages.FOLDER / "checkpoints" / f"{config.first_stage.checkpoint}.pt"
+        stages.take_over(model, selected, config.first_stage.retrain)
+    optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
+    scheduler = complete("scheduler", build(config.scheduler), optimizer)
+    begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
     run_name = f"{name}_seed{config.seed}"
     tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)
     try:
-        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, resume=bool(config.resume))
+        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, resume=begun)
     except BaseException:
         tracker.close(exit_code=1)
         raise
@@ -77,10 +84,21 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         "loss": getattr(loss, "settings", {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         **reproducibility.provenance(),
-        "results": results,
+        "results": {**results, **earlier},
     }
     runs.finish(folder, report)
     return report
+
+
+def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
+    """Trains what comes first, or goes on with it, or finds it done; returns its selected results."""
+    below = folder / stages.FOLDER
+    if not (below / "DONE").exists():
+        train(stages.first_stage(config, below), below, f"{name}_first_stage", overrides)
+    results: dict[str, Any] = runs.read_json(below / "report.json")["results"]
+    if config.first_stage.checkpoint not in results:
+        raise ValueError(f"first_stage.checkpoint={config.first_stage.checkpoint}: there are {', '.join(results)}")
+    return cast(dict[str, Any], results[config.first_stage.checkpoint])
 
 
 def build(config: DictConfig) -> Any:
@@ -106,7 +124,7 @@ def main(config: DictConfig) -> None:
     try:
         train(config, folder, name, overrides)
     except KeyboardInterrupt:
-        saved = (folder / "checkpoints" / "last.pt").exists()
+        saved = any(folder.rglob("last.pt"))
         print(f"\ninterrupted; go on with the same command and resume={folder}" if saved else "\ninterrupted")
         raise SystemExit(130) from None
     except (InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError, TrainingStoppedError,

@@ -30,6 +30,7 @@ class Evaluation:
     Attributes:
         results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
         new_best: The splits on which the last evaluation was the best so far.
+        history: The monitored metric of every evaluation after an epoch, by split.
     """
 
     metrics: Metrics
@@ -38,6 +39,7 @@ class Evaluation:
     higher_is_better: bool
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)
+    history: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, model: nn.Module, epoch: int, note: str = "") -> dict[str, float]:
         """The metrics of every split, named split/metric; those under a `note` are no candidate for the best."""
@@ -54,6 +56,8 @@ class Evaluation:
             self.new_best = [split for split in self.loaders if self._is_best(split, numbers)]
             for split in self.new_best:
                 self.results[f"best_on_{split}"] = self.results["last"]
+            for split in self.loaders:
+                self.history.setdefault(split, []).append(numbers[f"{split}/{self.monitor}"])
         return numbers
 
     def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import runs
+from engine import runs, stages
 
 # What tells two runs of one method apart without making them two methods.
 NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "sweep", "threads", "trainer.device", "data.root", "hydra")
@@ -37,6 +37,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         ValueError: If a report is truncated.
     """
     done = sorted({path.parent for folder in folders for path in folder.rglob("DONE")})
+    done = [folder for folder in done if folder.name != stages.FOLDER]  # a first stage is part of its run
     if not done:
         names = ", ".join(map(str, folders))
         raise FileNotFoundError(f"no finished run below {names}; make one: python train.py experiment=demo_rambo")
@@ -63,6 +64,22 @@ class Cell:
         """As in papers: 64.0 +- 0.3, of a metric in [0, 1]."""
         spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
         return f"{100 * self.mean:.1f}{spread}"
+
+    def plain(self) -> str:
+        """An error in the unit of its target: 7.77 +- 0.05; three decimals below 3, as papers give small ones."""
+        digits = 3 if self.mean < 3 else 2
+        spread = "" if self.deviation is None else f" ± {self.deviation:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
+
+    def shown(self, metric: str) -> str:
+        """As papers show `metric`: shares and correlations in percent, errors as they are."""
+        return self.plain() if is_error(metric) else self.percent()
+
+
+def is_error(metric: str) -> bool:
+    """Whether `metric`, with or without its split, is an error in the unit of the target and not a share of 1."""
+    name = metric.rpartition("/")[2]
+    return name.startswith(("mae", "mse", "rmse", "gmean", "balanced_mae", "loss"))
 
 
 def group_by_method(found: Sequence[Run]) -> dict[str, list[Run]]:
@@ -106,7 +123,7 @@ def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[
         for selection in selections:
             cells = [cell(members, selection, metric) for metric in metrics]
             if any(c is not None for c in cells):
-                words = " | ".join("" if c is None else c.percent() for c in cells)
+                words = " | ".join("" if c is None else c.shown(m) for c, m in zip(cells, metrics, strict=True))
                 lines.append(f"| {label} | {selection.replace('_', ' ')} | {words} | {len(members)} |")
     return "\n".join(lines)
 
@@ -116,5 +133,5 @@ def _published_row(label: str, run: Run, metrics: Sequence[str]) -> list[str]:
     if not published or run.report["data"].get("fixture") or label != run.report["experiment"]:
         return []  # neither stand-in data nor a changed recipe may stand beside the paper's number
     values = published["metrics"]
-    words = " | ".join(f"{values[m]:.1f}" if m in values else "" for m in metrics)
+    words = " | ".join(str(values.get(m, "")) for m in metrics)
     return [f"| {label} | published: {published['source']} | {words} | {published.get('seeds', '')} |"]

@@ -27,7 +27,9 @@ from engine.data import Batch, Data
 from engine.device import all_finite, choose_device, to_device
 from engine.distributed import is_main
 from engine.evaluation import Evaluation, Metrics
+from engine.optimization import learning_rates
 from engine.reproducibility import peak_memory, reset_peak_memory, seed_everything
+from engine.stopping import EarlyStopping
 from engine.tracking import Means, Tracker
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Trainer:
         compile: Whether to compile the model.
         device: `auto` takes a GPU when there is one.
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
+        stopping: Ends training before the last epoch, or None.
         seed: What every epoch's draws derive from.
 
     Raises:
@@ -75,12 +78,12 @@ class Trainer:
         compile: bool = False,
         device: str = "auto",
         log_every: int = 10,
+        stopping: EarlyStopping | None = None,
         seed: int = 0,
     ) -> None:
         counts = {"epochs": epochs, "evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
+        if low := [name for name, value in counts.items() if value < 1]:
+            raise ValueError(f"trainer.{low[0]} must be at least 1, got {counts[low[0]]}")
         if precision not in PRECISIONS:
             raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if clip_norm is not None and not clip_norm > 0:
@@ -89,7 +92,7 @@ class Trainer:
         self.monitor, self.higher_is_better = monitor, higher_is_better
         self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
         self.channels_last, self.compile, self.log_every, self.seed = channels_last, compile, log_every, seed
-        self.device = choose_device(device)
+        self.stopping, self.device = stopping, choose_device(device)
 
     def fit(
         self,
@@ -130,7 +133,7 @@ class Trainer:
             if self.evaluate_first:
                 run.evaluate("untrained")
             run.save()
-        while run.epoch < self.epochs:
+        while run.epoch < self.epochs and not run.stops_early():
             started = time.perf_counter()
             numbers = run.train_epoch()
             if run.epoch % self.evaluate_every == 0 or run.epoch == self.epochs:
@@ -173,6 +176,14 @@ class _Run:
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
         self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
 
+    def stops_early(self) -> bool:
+        """Whether the evaluations so far say that it is enough."""
+        stopping, evaluation = self.trainer.stopping, self.evaluation
+        if stopping is None or not stopping.reached(evaluation.history, evaluation.higher_is_better):
+            return False
+        log.info("stopped after epoch %d by trainer.stopping (%s)", self.epoch, stopping.rule)
+        return True
+
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
         trainer = self.trainer
@@ -200,8 +211,7 @@ class _Run:
         if self.gathered:
             means.add(self._update())
         self._check_weights()
-        groups = enumerate(self.optimizer.param_groups)
-        rates = {f"learning_rate/{group.get('name', i)}": float(group["lr"]) for i, group in groups}
+        rates = learning_rates(self.optimizer)
         self.epoch += 1
         self.scheduler.step()
         for module in (self.model, self.loss):
@@ -265,7 +275,6 @@ class _Run:
         )
 
     def evaluate(self, note: str = "") -> dict[str, float]:
-        """Metrics of every split, named split/metric."""
         since = time.perf_counter()
         numbers = self.evaluation.run(self.model, self.epoch, note)
         if note:
@@ -276,11 +285,9 @@ class _Run:
     def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
         """Logs the epoch and saves it."""
         self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
-        headline = self.evaluation.headline(numbers)
+        of, headline = self.trainer.epochs, self.evaluation.headline(numbers)
         self.save()
-        log.info(
-            "epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, self.trainer.epochs, numbers["loss"], headline, seconds
-        )
+        log.info("epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, of, numbers["loss"], headline, seconds)
 
     def save(self) -> None:
         """Writes the model of every split with a new best, then last.pt.
@@ -300,6 +307,7 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "results": self.evaluation.results,
+            "history": self.evaluation.history,
             "fingerprint": self.data.describe().get("fingerprint"),
         }
         checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
@@ -311,6 +319,6 @@ class _Run:
         for what, part in self.parts.items():
             checkpoint.restore(part, state[what], self.last, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.evaluation.results = state["results"]
+        self.evaluation.results, self.evaluation.history = state["results"], state["history"]
         self.tracker.rewind(self.step)
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from engine.named_class import check_settings, class_named
 
 
 class _HasClasses(Protocol):
@@ -46,11 +46,8 @@ class RetrievalObjective(nn.Module):
         self._kind: Callable[..., nn.Module] | None = None
         self.loss: nn.Module | None = None
         if isinstance(loss, str):
-            self._kind, self._settings = _class_named(loss), settings
-            wanted = _settings_of(self._kind)
-            if unknown := [name for name in settings if name not in wanted]:
-                raise TypeError(f"{loss} takes no {unknown[0]}; it takes {', '.join(wanted)}")
-            if "num_classes" not in wanted:
+            self._kind, self._settings = class_named(loss), settings
+            if "num_classes" not in check_settings(self._kind, settings):
                 self.loss = self._kind(**settings)
         elif isinstance(loss, nn.Module) and not settings:
             self.loss = loss
@@ -98,26 +95,3 @@ class RetrievalObjective(nn.Module):
         """Which loss this is, and the choices it wants to see in the run record."""
         kind: Any = self._kind if self.loss is None else type(self.loss)
         return {"loss": f"{kind.__module__}.{kind.__qualname__}", **dict(getattr(self.loss, "settings", None) or {})}
-
-
-def _class_named(name: str) -> Callable[..., nn.Module]:
-    module, _, kind = name.rpartition(".")
-    if not module:
-        raise ImportError(f"loss must be named with its module, such as rambo.losses.RecallLoss, got {name!r}")
-    found = getattr(importlib.import_module(module), kind, None)
-    if found is None:
-        raise ImportError(f"there is no {kind} in {module}")
-    return found  # type: ignore[no-any-return]
-
-
-def _settings_of(kind: Callable[..., nn.Module]) -> list[str]:
-    """The names that a class can be built with, those it hands on to its parents included."""
-    names: list[str] = []
-    for ancestor in getattr(kind, "__mro__", [kind]):
-        parameters = inspect.signature(ancestor.__init__).parameters.values()
-        names += [
-            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
-        ]
-        if ancestor is nn.Module or not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(dict.fromkeys(names))

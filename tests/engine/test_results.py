@@ -75,3 +75,17 @@ def test_what_cannot_be_averaged_is_refused_with_both_folders(tmp_path):
 def test_an_empty_folder_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run below"):
         find_runs([tmp_path])
+
+
+def test_errors_are_shown_in_their_unit_and_shares_in_percent():
+    assert Cell((7.1, 7.3)).shown("test/mae_few") == "7.20 ± 0.14"
+    assert Cell((0.891,)).shown("test/mse") == "0.891"
+    assert Cell((0.742,)).shown("test/pearson") == "74.2"
+    assert Cell((0.5,)).shown("test/recall@1") == "50.0"
+
+
+def test_a_first_stage_is_no_run_of_its_own(tmp_path):
+    finished(tmp_path / "run")
+    finished(tmp_path / "run" / "first_stage")
+    (found,) = find_runs([tmp_path])
+    assert found.folder == tmp_path / "run"
