@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -19,6 +16,7 @@ from rich.table import Table
 from engine import checkpoint
 from engine.figures import learning_curves
 from engine.results import Run, cell, find_runs, group_by_method
+from engine.several import run_all
 from rambo.figures import loss_landscape, retrieval_grid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,32 +26,18 @@ console = Console()
 
 
 def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
-    """Trains every loss with every seed, as many at a time as there are cores, one thread each."""
-    commands = {
-        f"{LOSSES[loss]}, seed {seed}": [
-            sys.executable, str(ROOT / "train.py"), "experiment=demo_rambo", f"loss={loss}", f"seed={seed}",
-            "threads=1", f"paths.outputs='{folder}'", "tracking.wandb=disabled", *overrides,
+    """Trains every loss with every seed."""
+    runs = {
+        f"{name}, seed {seed}": [
+            "experiment=demo_rambo", f"loss={loss}", f"seed={seed}", f"paths.outputs='{folder}'",
+            "tracking.wandb=disabled", *overrides,
         ]
         for seed in range(seeds)
-        for loss in LOSSES
+        for loss, name in LOSSES.items()
     }  # fmt: skip
-    at_once = min(len(commands), os.cpu_count() or 1)
-    console.print(
-        f"{len(commands)} short trainings, {at_once} at a time; each is python train.py experiment=demo_rambo"
-    )
-    started = time.perf_counter()
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with ThreadPoolExecutor(at_once) as pool:
-        jobs = {
-            pool.submit(subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True): name
-            for name, command in commands.items()
-        }
-        for done, job in enumerate(as_completed(jobs), start=1):
-            result = job.result()
-            if result.returncode:
-                pool.shutdown(cancel_futures=True)
-                raise SystemExit(f"{jobs[job]} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
-            console.print(f"  {done}/{len(commands)}  {time.perf_counter() - started:4.0f} s  {jobs[job]}")
+    console.print(f"{len(runs)} short trainings; each is python train.py experiment=demo_rambo")
+    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
+        raise SystemExit(f"{name} failed:\n{said}")
 
 
 def table(groups: dict[str, list[Run]]) -> Table:
