@@ -24,11 +24,15 @@ check: $(READY)  ## format, lint, types and the fast tests (under 2 minutes)
 
 test: $(READY)  ## every test, with coverage (about 4 minutes)
 	@echo "running all tests, about 4 minutes on two cores"
-	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"
 	$(BIN)/python scripts/demo.py
+
+demo-regression: $(READY)  ## imbalanced regression on turned digits: vanilla, LDS, RankSim and both, with pictures (under 5 minutes)
+	@echo "training on turned digits, under 5 minutes on two cores"
+	$(BIN)/python scripts/demo_regression.py
 
 report: $(READY)  ## a table of the runs below outputs/
 	$(BIN)/python scripts/report.py outputs
@@ -36,6 +40,8 @@ report: $(READY)  ## a table of the runs below outputs/
 benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on a quiet machine)
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/rank_similarity.py
+	$(BIN)/python benchmarks/smoothing.py
 
 lock: $(READY)  ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
@@ -43,4 +49,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test demo report benchmark lock
+.PHONY: help setup check test demo demo-regression report benchmark lock

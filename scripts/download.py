@@ -1,4 +1,4 @@
-"""Downloads and checks the data sets: python scripts/download.py cub|sop|inshop|omniglot [--root DIR] [--verify]."""
+"""Downloads and checks the data sets: python scripts/download.py NAME [--root DIR] [--verify]."""
 
 from __future__ import annotations
 
@@ -20,27 +20,46 @@ from rambo.datasets.records import Records
 from rambo.datasets.retrieval import RetrievalData
 from rambo.datasets.sop import StanfordOnlineProducts
 from rambo.sampling import ClassBalancedBatches
+from ranksim.bins import Bins
+from ranksim.datasets.agedb import AgeDB
+from ranksim.datasets.imdb_wiki import IMDBWiki
+from ranksim.datasets.regression import RegressionData
+from ranksim.datasets.samples import Samples
+from ranksim.datasets.sts_b import DRAWS, STSB, score_bins
 
-DATA: dict[str, type[RetrievalData]] = {
+Kind = type[RetrievalData] | type[RegressionData]
+DATA: dict[str, Kind] = {
     "cub": CUB200,
     "sop": StanfordOnlineProducts,
     "inshop": InShop,
     "omniglot": Omniglot,
+    "agedb": AgeDB,
+    "imdb_wiki": IMDBWiki,
+    "sts_b": STSB,
 }
 
 
-def opened(kind: type[RetrievalData], root: Path) -> dict[str, Records]:
+def opened(kind: Kind, root: Path) -> dict[str, Records] | dict[str, Samples]:
     """The parts of a data set; building it checks its lists, counts and files."""
+    if issubclass(kind, STSB):
+        parts = {draw: kind(root, draw=draw, bins=score_bins()).parts for draw in DRAWS}
+        return {f"{draw} {name}": part for draw, of in parts.items() for name, part in of.items()}
+    if issubclass(kind, RegressionData):
+        return kind(root, bins=Bins.uniform(0, 1, 1)).parts  # whatever the bins, the samples are the same
     sampler = partial(ClassBalancedBatches, batch_size=8, samples_per_class=2)
     return kind(root, sampler=sampler, train_transform=nn.Identity(), test_transform=nn.Identity()).parts
 
 
-def summary(kind: type[RetrievalData], root: Path) -> str:
-    parts = [f"{name} {len(r):,} images, {r.describe()['classes']:,} classes" for name, r in opened(kind, root).items()]
+def summary(kind: Kind, root: Path) -> str:
+    parts = []
+    for name, found in opened(kind, root).items():
+        facts = found.describe()
+        what = f"{facts['classes']:,} classes" if "classes" in facts else f"{facts['different']:,} different targets"
+        parts.append(f"{name} {len(found):,} samples, {what}")
     return f"{kind.title} is complete in {root}: {'; '.join(parts)}"
 
 
-def verify(kind: type[RetrievalData], root: Path) -> list[str]:
+def verify(kind: Kind, root: Path) -> list[str]:
     """Everything that is wrong with what is there; decodes every image."""
     problems = faults(kind.files, root)
     try:
@@ -49,6 +68,8 @@ def verify(kind: type[RetrievalData], root: Path) -> list[str]:
         return [*problems, str(error)]
     total, done = sum(len(records) for records in parts.values()), 0
     for records in parts.values():
+        if not getattr(records, "pictured", True):
+            continue
         for index in range(len(records)):
             try:
                 records.load(index)

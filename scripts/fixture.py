@@ -9,7 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from rambo.datasets.fixture import LAYOUTS
+from rambo.datasets import fixture as retrieval
+from ranksim.datasets import fixture as regression
+
+LAYOUTS = {**retrieval.LAYOUTS, **regression.LAYOUTS}
 
 
 def main(arguments: list[str] | None = None) -> int:

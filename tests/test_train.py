@@ -14,11 +14,20 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
-from engine import runs
+from engine import runs, trainer
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
-LOSSES = sorted(path.stem for path in (train.CONFIGS / "loss").glob("*.yaml"))
+LOSSES = {
+    path.stem: "demo_rambo" if "rambo.objective" in path.read_text() else "demo_regression"
+    for path in sorted((train.CONFIGS / "loss").glob("*.yaml"))
+}
+GROUPS = [
+    f"{group}={path.stem}"
+    for group in ("weighting", "fds", "regularizer", "stages")
+    for path in sorted((train.CONFIGS / group).glob("*.yaml"))
+    if path.stem not in ("none", "one")
+]
 
 
 def composed(*overrides):
@@ -27,19 +36,25 @@ def composed(*overrides):
 
 
 def small(experiment, folder, *overrides):
-    """The experiment on its fixture, with pictures small enough for a test."""
+    """The experiment on its fixture, with pictures and networks small enough for a test."""
     config = composed(
         f"experiment={experiment}", "scale=fixture", "workers=0", "threads=1", f"paths.data={folder}", *overrides
     )
     for name in ("train_transform", "test_transform"):
-        if config.data[name].get("resize"):
+        if (config.data.get(name) or {}).get("resize"):
             config.data[name].update(size=32, resize=36)
-    if str(config.model.backbone).startswith("resnet50"):
-        config.model.backbone = "resnet18"  # the same code, less of it
-    if config.model.backbone == "tf_efficientnet_lite0":
+    if "PaddedCrop" in str(config.data.get("train_transform")):
+        config.data.train_transform.size = config.data.test_transform.size = 32
+    network = config.model.get("encoder", config.model)
+    backbone = str(network.get("backbone"))
+    if backbone.startswith("resnet50"):
+        network.backbone = "resnet18"  # the same code, less of it
+    if backbone == "tf_efficientnet_lite0":
         config.data.image_size = 32
-    if str(config.model.backbone).startswith("vit"):
-        config.model.update(backbone="vit_tiny_patch16_224", backbone_options={"img_size": 32})
+    if backbone.startswith("vit"):
+        network.update(backbone="vit_tiny_patch16_224", backbone_options={"img_size": 32})
+    if "hidden" in network and isinstance(network.hidden, int):
+        network.hidden = 8
     return config
 
 
@@ -57,10 +72,12 @@ def record(folder):
 def test_every_experiment_runs_from_end_to_end(experiment, tmp_path):
     config = small(experiment, tmp_path)
     report = run(config, tmp_path / "run", experiment)
-    last = report["results"]["last"]
+    last, best = report["results"]["last"], report["results"]["best_on_test"]
     assert last["epoch"] == config.trainer.epochs == 2
-    assert 0 <= last["metrics"]["test/recall@1"] <= 1
-    assert report["results"]["best_on_test"]["metrics"]["test/recall@1"] >= last["metrics"]["test/recall@1"]
+    monitor = f"test/{config.trainer.monitor}"
+    sign = 1 if config.trainer.higher_is_better else -1
+    assert 0 <= last["metrics"][monitor] < float("inf")
+    assert sign * best["metrics"][monitor] >= sign * last["metrics"][monitor]
     assert runs.read_json(tmp_path / "run" / "report.json")["experiment"] == experiment
     assert report["data"]["fixture"] is True
     written = {path.name for path in (tmp_path / "run").iterdir()}
@@ -77,28 +94,83 @@ def test_every_experiment_says_what_it_is_and_only_names_what_exists(experiment)
     OmegaConf.resolve(config)
     if config.published:
         assert config.published.source
-        assert all(name.startswith("test/recall@") for name in config.published.metrics)
-        asked = {f"test/recall@{k}" for k in config.metrics.recall_at}
-        assert set(config.published.metrics) <= asked
+        if "recall_at" in config.metrics:
+            known = {f"test/recall@{k}" for k in config.metrics.recall_at}
+        else:
+            errors = ("mae", "mse", "gmean", "pearson", "spearman")
+            known = {f"test/{name}{shot}" for name in errors for shot in ("", "_many", "_medium", "_few")}
+        assert set(config.published.metrics) <= known
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_is_one_override_of_the_same_recipe(loss, tmp_path):
     pytest.importorskip("pytorch_metric_learning")
-    report = run(small("demo_rambo", tmp_path, f"loss={loss}", "trainer.epochs=1"), tmp_path / "run")
+    pytest.importorskip("mlxtend")
+    report = run(small(LOSSES[loss], tmp_path, f"loss={loss}", "trainer.epochs=1"), tmp_path / "run")
     assert report["loss"]["loss"]
     assert all(torch.isfinite(torch.tensor(line.get("loss", 0.0))) for line in record(tmp_path / "run"))
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_the_uninterrupted_one_with_memory_and_all(tmp_path):
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_part_of_the_toolbox_is_one_override_of_the_same_recipe(group, tmp_path):
+    pytest.importorskip("mlxtend")
+    overrides = [group, "trainer.epochs=2", *(["weighting=inverse"] if group.startswith("stages") else [])]
+    report = run(small("demo_regression", tmp_path, *overrides), tmp_path / "run")
+    numbers = [value for line in record(tmp_path / "run") for value in line.values() if isinstance(value, float)]
+    assert all(torch.isfinite(torch.tensor(numbers)))
+    assert ("first_stage" in report["results"]) is group.startswith("stages")
+
+
+@pytest.mark.slow
+def test_the_longest_row_of_the_table_is_a_choice_of_groups(tmp_path):
+    row = ["loss=focal_mse", "weighting=inverse", "lds=gaussian", "fds=gaussian", "stages=retrained_head"]
+    report = run(small("stsb_ranksim", tmp_path, *row), tmp_path / "run")
+    first = runs.read_json(tmp_path / "run" / "first_stage" / "report.json")
+    assert first["config"]["weighting"]["kind"] == "none"
+    assert first["config"]["model"]["smoothing"] is None
+    assert report["config"]["model"]["smoothing"]["kernel"] == "gaussian"
+    assert "RankSimilarity" in first["loss"]["regularizer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupted", ["first_stage", "."])
+def test_two_stages_interrupted_in_either_equal_the_uninterrupted_ones(interrupted, tmp_path, monkeypatch):
+    """Killed after an epoch of either stage, and gone on with."""
+    pytest.importorskip("mlxtend")
+    row = ["stages=retrained_head", "weighting=inverse", "regularizer=ranksim", "trainer.epochs=3"]
+    whole = run(small("demo_regression", tmp_path, *row), tmp_path / "whole")
+    finish = trainer._Run.finish_epoch
+
+    def killed(self, numbers, seconds):
+        finish(self, numbers, seconds)
+        if self.epoch == 1 and self.tracker.folder == tmp_path / "parts" / interrupted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer._Run, "finish_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(small("demo_regression", tmp_path, *row), tmp_path / "parts")
+    monkeypatch.undo()
+    parts = run(small("demo_regression", tmp_path, *row, f"resume={tmp_path / 'parts'}"), tmp_path / "parts")
+    for stage in (".", "first_stage"):
+        assert record(tmp_path / "parts" / stage) == record(tmp_path / "whole" / stage)
+    assert parts["results"]["last"] == whole["results"]["last"]
+    assert parts["results"]["first_stage"] == whole["results"]["first_stage"]
+
+
+RESUMED = {"cub_rambo": [], "demo_regression": ["fds=gaussian", "regularizer=ranksim", "weighting=inverse"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", RESUMED)
+def test_a_resumed_run_equals_the_uninterrupted_one_with_memory_and_all(experiment, tmp_path):
     """Three epochs in one go, and one epoch, a stop, and the rest."""
-    changes = ["trainer.log_every=1"]
-    whole = run(small("cub_rambo", tmp_path, *changes, "trainer.epochs=3"), tmp_path / "whole")
-    run(small("cub_rambo", tmp_path, *changes, "trainer.epochs=1"), tmp_path / "parts")
+    changes = ["trainer.log_every=1", "scheduler=constant", *RESUMED[experiment]]
+    whole = run(small(experiment, tmp_path, *changes, "trainer.epochs=3"), tmp_path / "whole")
+    run(small(experiment, tmp_path, *changes, "trainer.epochs=1"), tmp_path / "parts")
     (tmp_path / "parts" / "DONE").unlink()
-    again = small("cub_rambo", tmp_path, *changes, "trainer.epochs=3", f"resume={tmp_path / 'parts'}")
+    again = small(experiment, tmp_path, *changes, "trainer.epochs=3", f"resume={tmp_path / 'parts'}")
     parts = run(again, tmp_path / "parts")
     assert record(tmp_path / "parts") == record(tmp_path / "whole")
     assert parts["results"]["last"] == whole["results"]["last"]

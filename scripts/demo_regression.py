@@ -1,0 +1,124 @@
+"""Imbalanced regression on turned digits: vanilla, LDS, RankSim and both, with pictures: make demo-regression."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from engine import checkpoint
+from engine.results import Run, cell, find_runs, group_by_method
+from engine.several import run_all
+from ranksim import figures
+from ranksim.imbalance import smoothed_density
+from ranksim.metrics import predict
+from ranksim.similarity_figure import similarity_matrices
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = "demo_regression"
+METHODS = {
+    "vanilla": [],
+    "LDS": ["weighting=sqrt_inverse", "lds=gaussian"],
+    "RankSim": ["regularizer=ranksim"],
+    "LDS + RankSim": ["weighting=sqrt_inverse", "lds=gaussian", "regularizer=ranksim"],
+}
+SHOTS = ("", "_many", "_medium", "_few")
+console = Console()
+
+
+def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
+    """Trains every method with every seed."""
+    runs = {
+        f"{name}, seed {seed}": [
+            f"experiment={EXPERIMENT}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
+            "tracking.wandb=disabled", *overrides,
+        ]
+        for seed in range(seeds)
+        for name, chosen in METHODS.items()
+    }  # fmt: skip
+    console.print(f"{len(runs)} short trainings; each is python train.py experiment={EXPERIMENT}")
+    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
+        raise SystemExit(f"{name} failed:\n{said}")
+
+
+def by_method(folder: Path, overrides: list[str]) -> dict[str, list[Run]]:
+    """The runs below `folder` under the names that the table has."""
+    labelled = {frozenset(label.split()): members for label, members in group_by_method(find_runs([folder])).items()}
+    always = {EXPERIMENT, *(o.lstrip("+") for o in overrides)}
+    always = {word for word in always if any(word in label for label in labelled)}
+    return {name: labelled[frozenset({*always, *chosen})] for name, chosen in METHODS.items()}
+
+
+def table(groups: dict[str, list[Run]], metric: str, title: str) -> Table:
+    """An error by shot of every method, and of the untrained network, over the seeds."""
+    shown = Table(title=f"{title}, degrees, {len(groups['vanilla'])} seeds, after the last epoch")
+    shown.add_column("method")
+    for shot in ("all", "many shot", "medium shot", "few shot"):
+        shown.add_column(shot, justify="right")
+    rows = [("untrained", groups["vanilla"], "untrained")]
+    rows += [(name, members, "last") for name, members in groups.items()]
+    for name, members, selection in rows:
+        cells = [cell(members, selection, f"test/{metric}{shot}") for shot in SHOTS]
+        shown.add_row(name, *("" if c is None else c.plain() for c in cells))
+    return shown
+
+
+def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
+    """Targets, errors and predictions of the first seed of each method, similarities before and after training."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("train", [f"experiment={EXPERIMENT}", *overrides])
+    data, model = (instantiate(noun, _convert_="all") for noun in (config.data, config.model))
+    loader, density = data.evaluation["test"], data.density
+    results: dict[str, tuple[Tensor, Tensor]] = {}
+    features = {"before training": predict(model, loader).features}
+    for name, members in groups.items():
+        found = predict(trained(model, members[0]), loader)
+        results[name] = (found.predictions, found.targets)
+        if name in ("vanilla", "RankSim"):
+            features[f"after: {name}"] = found.features
+    smoothed = {f"LDS, {kernel}": smoothed_density(density, kernel, 5, 2.0)[1] for kernel in ("gaussian", "laplace")}
+    paths = [folder / f"{name}.png" for name in ("targets", "errors", "similarity", "predictions")]
+    named = {"quantity": "angle", "unit": "degrees"}
+    figures.target_density(paths[0], density, smoothed, **named)
+    figures.error_by_target(paths[1], results, density, **named)
+    similarity_matrices(paths[2], features, found.targets, **named)
+    figures.predicted_against_true(paths[3], results, **named)
+    return paths
+
+
+def trained(model: nn.Module, run: Run) -> nn.Module:
+    """The model with the weights that a run ended with."""
+    last = run.folder / "checkpoints" / "last.pt"
+    checkpoint.restore(model, checkpoint.load(last)["model"], last, "model")
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    default = Path("outputs") / EXPERIMENT / time.strftime("%Y-%m-%d_%H-%M-%S")
+    parser.add_argument("--folder", type=Path, default=default)
+    parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)  # of the untrained model in the picture
+    folder = arguments.folder.resolve()
+    train_all(folder, arguments.seeds, arguments.overrides)
+    groups = by_method(folder, arguments.overrides)
+    console.print("the angles of real digits, turned by us: a constructed target")
+    console.print(table(groups, "mae", "mean absolute error"))
+    console.print(table(groups, "gmean", "geometric mean error"))
+    print("one run, with everything it recorded:", os.path.relpath(groups["RankSim"][0].folder))
+    for path in pictures(folder, groups, arguments.overrides):
+        print("picture:", os.path.relpath(path))
+
+
+if __name__ == "__main__":
+    main()
