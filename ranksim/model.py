@@ -106,7 +106,7 @@ class Regressor(nn.Module):
         self.train()
         device = next(self.parameters()).device
         with torch.no_grad():
-            for batch in data.training_pass(epoch):
+            for batch in data.training_pass(epoch) if self.smoothing.collecting else []:
                 moved = to_device(batch, device)
                 output = self(moved)
                 features = output.features if self.statistics_of == "raw" else output.smoothed

@@ -18,7 +18,6 @@ Source: Gong et al. 2022, "RankSim: Ranking Similarity Regularization for Deep I
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rambo.ranking import Blackbox, Ties, rank, with_gradient
+from rambo.ranking import Blackbox, Ties, rank, ranks, with_gradient
 
 Subsample = Literal["generator", "python", "none"]
 RowReduction = Literal["sum", "mean"]
@@ -36,9 +35,6 @@ Draw = Callable[[Sequence[Sequence[int]]], list[int]]  # the samples of each lab
 
 _SHORTEST = 1e-12  # features shorter than this have no direction; the official code divides by no less
 _EXACT = 2**24  # whole numbers up to this are exact in float32
-_NUMPY = importlib.util.find_spec("numpy") is not None
-_WORTH_PACKING = 32  # items of a row from which NumPy's sort wins in spite of the packing
-_LONG = 256  # items above which the sort is left to torch if it has three threads or more; NumPy's has one
 _WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
 
 
@@ -224,7 +220,7 @@ def _compare(
         values = flat if flat.dtype == torch.float64 else flat.float()
         if legacy_backward:
             directions, _ = _directions(values)
-            by_label = _ranks(_label_similarities(targets.to(values.device)), ties).to(values.dtype)
+            by_label = ranks(_label_similarities(targets.to(values.device)), ties, check_nan=False, dtype=values.dtype)
             difference = rank(directions @ directions.T, rule, ties) - by_label
             squares = difference.square().sum()
             return Compared(squares * factor, _correlation(squares.detach(), samples), None)
@@ -232,7 +228,7 @@ def _compare(
             directions, lengths = _directions(values)
             similarities = _products(directions)
             both = torch.stack([similarities, _label_similarities(targets.to(values.device))])
-            by_feature, by_label = _ranks(both, ties).to(values.dtype)
+            by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)
             difference = by_feature - by_label
             squares = difference.square().sum()
             loss, correlation = squares * factor, _correlation(squares, samples)
@@ -241,7 +237,7 @@ def _compare(
         with torch.no_grad():
             strength = rule.strength(samples)
             stepped = difference.mul_(2 * factor * strength).add_(similarities)
-            moved = _ranks(stepped, ties) - by_feature
+            moved = ranks(stepped, ties, check_nan=False, dtype=values.dtype) - by_feature
             flipped = moved.count_nonzero() / max(1, moved.numel())
             gradient = _pull_back(moved, similarities, directions, lengths * strength)
         return Compared(with_gradient(loss, flat, gradient), correlation, flipped)
@@ -302,31 +298,6 @@ def _label_similarities(targets: Tensor) -> Tensor:
         return (targets[:, None] - targets).abs_().neg_()
     directions = nn.functional.normalize(targets, dim=1, eps=_SHORTEST)
     return directions @ directions.T
-
-
-def _ranks(scores: Tensor, ties: Ties) -> Tensor:
-    """The numbers of `rambo.ranking.ranks` in the type of the scores, with less work for many short rows."""
-    if ties == "first_index_first":
-        return _ranks(scores.flip(-1), "last_index_first").flip(-1)
-    falling = torch.arange(scores.shape[-1], 0, -1, dtype=scores.dtype, device=scores.device)
-    return torch.empty_like(scores).scatter_(-1, _rising_order(scores), falling.expand(scores.shape))
-
-
-def _rising_order(scores: Tensor) -> Tensor:
-    """Positions from the smallest to the largest score, the first of equal ones first.
-
-    NumPy sorts plain integers of a short row up to ten times as fast as torch, which moves positions along. So score
-    and position are packed into one integer; as no two are equal, any sort gives the same order.
-    """
-    items = scores.shape[-1]
-    packed = _NUMPY and scores.device.type == "cpu" and scores.dtype == torch.float32 and items >= _WORTH_PACKING
-    if not packed or (items > _LONG and torch.get_num_threads() > 2):
-        return scores.argsort(dim=-1, stable=True)
-    bits = (scores + 0.0).view(torch.int32)  # the sum turns -0 into 0, which it equals
-    bits ^= (bits >> 31).bitwise_and_(0x7FFFFFFF)  # the bits of negative numbers run the other way round
-    keys = bits.long().bitwise_left_shift_(32).bitwise_or_(torch.arange(items))
-    keys.numpy().sort(axis=-1)
-    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _correlation(squares: Tensor, samples: int) -> Tensor:

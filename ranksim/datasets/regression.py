@@ -180,9 +180,7 @@ class RegressionData:
         kept = None if cache is None or not on_disk else ImageCache(cache)
         train = RegressionDataset(self.parts["train"], self.density, train_transform, seed, kept, self.upright)
         batches = ShuffledBatches(len(train), batch_size, seed)
-        self.train, self._pass = (EpochLoader(train, batches, workers, pin_memory) for _ in range(2))
-        for loader in (self.train.loader, self._pass.loader):
-            loader.collate_fn = self.collate
+        self.train, self._pass = (EpochLoader(train, batches, workers, pin_memory, self.collate) for _ in range(2))
         self.evaluation: dict[str, DataLoader[Batch]] = {
             name: DataLoader(
                 RegressionDataset(self.parts[name], self.density, test_transform, seed, kept, self.upright),

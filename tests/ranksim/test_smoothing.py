@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranksim import smoothing
+from ranksim import bucket_statistics
 from ranksim.bins import Bins
+from ranksim.bucket_statistics import BucketMoments, calibration
 from ranksim.imbalance import window
-from ranksim.smoothing import BucketMoments, FeatureSmoothing, calibration
+from ranksim.smoothing import FeatureSmoothing
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
 CASES = sorted({key.split("/")[1] for key in GOLDEN.files if key.startswith("fds/") and key.endswith("/config")})
@@ -275,7 +276,7 @@ def test_large_batches_are_taken_in_pieces(monkeypatch):
     features, targets = drawn(500)
     whole = built()
     whole.update(features, targets)
-    monkeypatch.setattr(smoothing, "ENTRIES_AT_ONCE", 100)
+    monkeypatch.setattr(bucket_statistics, "ENTRIES_AT_ONCE", 100)
     pieces = built()
     pieces.update(features, targets)
     torch.testing.assert_close(pieces.running_mean, whole.running_mean, rtol=1e-6, atol=1e-6)
