@@ -6,7 +6,7 @@ to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -90,10 +90,16 @@ class EpochLoader:
         sampler: Which samples meet in a batch.
         workers: Loading processes; 0 loads in the main process.
         pin_memory: Whether batches are copied to page-locked memory, for faster transfers to a GPU.
+        collate: Makes a batch of a list of samples; None stacks them, as torch does by default.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], sampler: BatchSampler, workers: int = 0, pin_memory: bool = False
+        self,
+        dataset: Dataset[Any],
+        sampler: BatchSampler,
+        workers: int = 0,
+        pin_memory: bool = False,
+        collate: Callable[[list[Any]], Batch] | None = None,
     ) -> None:
         self.batches = _EpochBatches(sampler)
         self.loader: DataLoader[Any] = DataLoader(
@@ -101,6 +107,7 @@ class EpochLoader:
             batch_sampler=self.batches,
             num_workers=workers,
             pin_memory=pin_memory,
+            collate_fn=collate,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # else the loader would draw its base seed from the global generator
         )
