@@ -56,6 +56,9 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     metrics = build(config.metrics)
     trainer = build(config.trainer)
 
+    if config.first_stage:
+        stages.check(model, config, data.evaluation)
+
     if not config.resume:  # what a run began with stays on record, also if it refuses to go on
         runs.begin(folder, resolved)
     earlier: dict[str, Any] = {}
@@ -96,8 +99,6 @@ def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: li
     if not (below / "DONE").exists():
         train(stages.first_stage(config, below), below, f"{name}_first_stage", overrides)
     results: dict[str, Any] = runs.read_json(below / "report.json")["results"]
-    if config.first_stage.checkpoint not in results:
-        raise ValueError(f"first_stage.checkpoint={config.first_stage.checkpoint}: there are {', '.join(results)}")
     return cast(dict[str, Any], results[config.first_stage.checkpoint])
 
 

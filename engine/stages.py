@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,27 @@ def first_stage(config: DictConfig, folder: Path) -> DictConfig:
     return first
 
 
+def check(model: nn.Module, config: DictConfig, splits: Iterable[str]) -> None:
+    """Refuses what the second stage could not do, before the first is trained.
+
+    Args:
+        model: Newly built.
+        config: Of the whole run.
+        splits: Those that are evaluated.
+
+    Raises:
+        ValueError: If a name in `first_stage.retrain` is no module of the model, or `first_stage.checkpoint` none that
+            a run leaves.
+    """
+    for name in config.first_stage.retrain:
+        if not isinstance(getattr(model, name, None), nn.Module):
+            parts = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"first_stage.retrain: the model has no part {name}; it has {parts}")
+    left = ["last", *(f"best_on_{split}" for split in splits)]
+    if config.first_stage.checkpoint not in left:
+        raise ValueError(f"first_stage.checkpoint={config.first_stage.checkpoint}: there are {', '.join(left)}")
+
+
 def take_over(model: nn.Module, path: Path, retrain: Sequence[str]) -> None:
     """Loads a trained model except for the modules to train anew, and freezes what was loaded.
 
@@ -40,12 +61,7 @@ def take_over(model: nn.Module, path: Path, retrain: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         CheckpointError: If it is truncated, or lacks a parameter that is not to be trained anew.
-        ValueError: If a name in `retrain` is no module of the model.
     """
-    for name in retrain:
-        if not isinstance(getattr(model, name, None), nn.Module):
-            parts = ", ".join(name for name, _ in model.named_children())
-            raise ValueError(f"first_stage.retrain: the model has no part {name}; it has {parts}")
     trained: Mapping[str, Any] = checkpoint.load(path)["model"]
     own = model.state_dict()
 

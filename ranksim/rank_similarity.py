@@ -19,8 +19,7 @@ Source: Gong et al. 2022, "RankSim: Ranking Similarity Regularization for Deep I
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -28,14 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, Ties, rank, ranks, with_gradient
+from ranksim.similarities import directions_and_lengths, label_similarities, products
+from ranksim.subsampling import drawn_by_python, drawn_by_torch, one_of_each_label
 
 Subsample = Literal["generator", "python", "none"]
 RowReduction = Literal["sum", "mean"]
-Draw = Callable[[Sequence[Sequence[int]]], list[int]]  # the samples of each label -> one of each
 
-_SHORTEST = 1e-12  # features shorter than this have no direction; the official code divides by no less
 _EXACT = 2**24  # whole numbers up to this are exact in float32
-_WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
 
 
 class Compared(NamedTuple):
@@ -138,11 +136,7 @@ class RankSimilarity(nn.Module):
         return compared.loss
 
     def _drawn(self, samples: Sequence[Sequence[int]]) -> list[int]:
-        if self.subsample == "python":
-            return [random.choice(of_label) for of_label in samples]
-        # in double precision a number below 1 times a count stays below the count
-        numbers = torch.rand(len(samples), dtype=torch.float64, generator=self.generator).tolist()
-        return [of_label[int(number * len(of_label))] for number, of_label in zip(numbers, samples, strict=True)]
+        return drawn_by_python(samples) if self.subsample == "python" else drawn_by_torch(samples, self.generator)
 
     def get_extra_state(self) -> Tensor | None:
         """The state of the generator, if there is one of its own."""
@@ -159,27 +153,6 @@ class RankSimilarity(nn.Module):
             f"rule={self.rule}, weight={self.weight}, subsample={self.subsample!r}, seed={self.seed}, "
             f"ties={self.ties!r}, row_reduction={self.row_reduction!r}, legacy_backward={self.legacy_backward}"
         )
-
-
-def one_of_each_label(targets: Tensor, draw: Draw | None) -> tuple[Tensor | None, int]:
-    """Draws one sample of each distinct label.
-
-    Args:
-        targets: (samples,), or (samples, k) with a label in each row. Labels are the same only if exactly equal.
-        draw: Given the samples of each label, labels and samples in ascending order, returns one of each. None draws
-            nothing.
-
-    Returns:
-        int64 positions (labels,) in ascending order of the labels, on the CPU; None if no label occurs twice or
-        nothing is to be drawn. And the number of distinct labels.
-    """
-    labels: list[Any] = targets.tolist() if targets.dim() == 1 else [tuple(row) for row in targets.tolist()]
-    samples: dict[Any, list[int]] = {}
-    for position, label in enumerate(labels):
-        samples.setdefault(label, []).append(position)
-    if draw is None or len(samples) == len(targets):
-        return None, len(samples)
-    return torch.tensor(draw([samples[label] for label in sorted(samples)])), len(samples)
 
 
 def rank_similarity(
@@ -219,15 +192,15 @@ def _compare(
         flat = features if features.dim() == 2 else features.flatten(1)
         values = flat if flat.dtype == torch.float64 else flat.float()
         if legacy_backward:
-            directions, _ = _directions(values)
-            by_label = ranks(_label_similarities(targets.to(values.device)), ties, check_nan=False, dtype=values.dtype)
+            directions, _ = directions_and_lengths(values)
+            by_label = ranks(label_similarities(targets.to(values.device)), ties, check_nan=False, dtype=values.dtype)
             difference = rank(directions @ directions.T, rule, ties) - by_label
             squares = difference.square().sum()
             return Compared(squares * factor, _correlation(squares.detach(), samples), None)
         with torch.no_grad():
-            directions, lengths = _directions(values)
-            similarities = _products(directions)
-            both = torch.stack([similarities, _label_similarities(targets.to(values.device))])
+            directions, lengths = directions_and_lengths(values)
+            similarities = products(directions)
+            both = torch.stack([similarities, label_similarities(targets.to(values.device))])
             by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)
             difference = by_feature - by_label
             squares = difference.square().sum()
@@ -249,31 +222,6 @@ def _full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if active else nullcontext()
 
 
-def _directions(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Features divided by their length, and the lengths, (samples, 1), infinite for those without a direction."""
-    lengths = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    if not math.isfinite(lengths.detach().sum()):
-        raise ValueError(
-            "features hold NaN, infinity or numbers too large to square, and cannot be compared; look for the step "
-            "that produced them"
-        )
-    return values / lengths.clamp_min(_SHORTEST), nn.functional.threshold(lengths, _SHORTEST, math.inf)
-
-
-def _products(directions: Tensor) -> Tensor:
-    """All products of two rows, (samples, samples); on a processor the larger part of one half of them is spared."""
-    samples = len(directions)
-    if samples < _WORTH_SPLITTING or directions.device.type != "cpu":
-        return directions @ directions.T
-    half = samples // 2
-    products = directions.new_empty(samples, samples)
-    products[:half, :half] = _products(directions[:half])
-    products[half:, half:] = _products(directions[half:])
-    torch.mm(directions[half:], directions[:half].T, out=products[half:, :half])
-    products[:half, half:] = products[half:, :half].T
-    return products
-
-
 def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
     """From the movement of ranks (samples, samples) to a gradient in the features (samples, dimensions).
 
@@ -290,14 +238,6 @@ def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: T
     both = moved.T.contiguous().add_(moved)  # adding the transposed itself takes twice as long
     both.diagonal().sub_((both * similarities).sum(dim=1))
     return both.div_(scale) @ directions
-
-
-def _label_similarities(targets: Tensor) -> Tensor:
-    """-|y_i - y_j|, or the cosine for labels of several numbers; (samples, samples)."""
-    if targets.dim() == 1:
-        return (targets[:, None] - targets).abs_().neg_()
-    directions = nn.functional.normalize(targets, dim=1, eps=_SHORTEST)
-    return directions @ directions.T
 
 
 def _correlation(squares: Tensor, samples: int) -> Tensor:

@@ -33,13 +33,17 @@ def test_ranking_and_losses_need_torch_alone():
     program = """
 import sys
 for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "engine",
-             "pytorch_metric_learning"):
+             "pytorch_metric_learning", "scipy", "sklearn", "numpy"):
     sys.modules[name] = None
 import torch
-import rambo.losses, rambo.ranking
+import rambo.losses, rambo.ranking, ranksim.losses
 embeddings = torch.randn(8, 4, requires_grad=True)
 loss = rambo.losses.RecallLoss(interpolation=4.0, margin=0.02)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
 loss.backward()
 assert embeddings.grad.abs().sum() > 0
+similarity = ranksim.losses.RankSimilarity(interpolation=2.0, weight=100.0)
+features = torch.randn(8, 4, requires_grad=True)
+similarity(features, torch.arange(8.0)).backward()
+assert features.grad.abs().sum() > 0
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -224,6 +224,14 @@ def test_a_misspelt_experiment_is_answered_with_the_choices():
         (["experiment=demo_rambo", "tracking.wandb=maybe"], "wandb must be one of"),
         (["experiment=demo_rambo", "+loss.lamda=3"], "lamda"),
         (["experiment=demo_rambo", "trainer.epoch=3"], "Key 'epoch' is not in struct"),
+        (["experiment=demo_regression", "lds=gaussian"], "needs re-weighting: choose kind inverse or sqrt_inverse"),
+        (["experiment=demo_regression", "weighting=inverse", "lds=gaussian", "lds.size=4"], "must be odd and positive"),
+        (["experiment=demo_regression", "fds=gaussian", "fds.size=4"], "kernel size must be odd and positive"),
+        (["experiment=demo_regression", "regularizer=ranksim", "regularizer.weight=-1"], "weight (gamma) must be >= 0"),
+        (["experiment=demo_regression", "regularizer=ranksim", "regularizer.interpolation=0"], "(lambda) must be > 0"),
+        (["experiment=demo_regression", "stages=retrained_head", "first_stage.retrain=[tail]"], "has no part tail"),
+        (["experiment=agedb_vanilla", "paths.data=/nonexistent"], "AgeDB"),
+        (["experiment=stsb_vanilla", "paths.data=/nonexistent"], "python scripts/download.py sts_b"),
     ],
 )
 def test_bad_input_is_answered_with_one_sentence(overrides, sentence, tmp_path):

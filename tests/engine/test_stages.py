@@ -37,8 +37,19 @@ def test_another_model_or_an_unknown_part_is_refused(trained):
     _, path = trained
     with pytest.raises(checkpoint.CheckpointError, match=r"another model: encoder\.0\.weight is missing"):
         stages.take_over(TwoParts(width=4), path, ["head"])
-    with pytest.raises(ValueError, match="no part tail; it has encoder, head"):
-        stages.take_over(TwoParts(), path, ["tail"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"retrain": ["tail"]}, "no part tail; it has encoder, head"),
+        ({"checkpoint": "best_on_dev"}, "checkpoint=best_on_dev: there are last, best_on_validation, best_on_test"),
+    ],
+)
+def test_what_the_second_stage_could_not_do_is_refused_before_the_first(changes, sentence):
+    config = OmegaConf.create({"first_stage": {"retrain": ["head"], "checkpoint": "last", **changes}})
+    with pytest.raises(ValueError, match=sentence):
+        stages.check(TwoParts(), config, ["validation", "test"])
 
 
 def test_the_first_stage_differs_where_it_says(tmp_path):

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from rambo import exact_ranks
 from rambo.ranking import TIES, Blackbox, Identity, SoftRank, descending_order, rank, ranks, with_gradient
 
 RULES = [Blackbox(2.0), Blackbox(2.0, projection="std"), Identity(), Identity("std"), SoftRank(0.5)]
@@ -77,6 +79,100 @@ def test_long_rows_keep_ties_in_order(ties):
     order = descending_order(torch.zeros(1, 5000), ties, torch.zeros(1, 5000))
     expected = torch.arange(5000)
     assert torch.equal(order[0], expected.flip(0) if ties == "last_index_first" else expected)
+
+
+def ranks_by_counting(scores: Tensor, ties: str, relevance: Tensor) -> Tensor:
+    """The definition for whole rows: 1 + the number of items that stand before."""
+    other, own = scores[..., None, :], scores[..., :, None]
+    position = torch.arange(scores.shape[-1])
+    first = position[None, :] < position[:, None]
+    if ties == "last_index_first":
+        first = position[None, :] > position[:, None]
+    elif ties == "pessimistic":
+        worse, same = relevance[..., None, :] < relevance[..., :, None], relevance[..., None, :] == relevance[..., None]
+        first = worse | (same & first)
+    return 1 + ((other > own) | ((other == own) & first)).sum(dim=-1)
+
+
+def scores_of_many_kinds(shape: tuple[int, ...]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    scores, share = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
+    tied = torch.randint(-3, 4, shape, generator=generator) / 4
+    infinite = torch.where(share < 0.2, math.inf, torch.where(share > 0.8, -math.inf, tied))
+    return {
+        "distinct": scores,
+        "tied": tied,
+        "signed zeros": torch.where(share < 0.3, 0.0, torch.where(share < 0.6, -0.0, tied)),
+        "infinite": infinite,
+        "smallest": scores * 1e-42,
+        "largest": scores.sign() * torch.finfo().max * share,
+        "neighbours": torch.where(share < 0.5, tied, torch.nextafter(tied, torch.tensor(math.inf))),
+        "half": infinite.half(),
+        "double": torch.where(share < 0.5, tied.double(), tied + 1e-12),
+        "strided": torch.stack([tied, scores], dim=-1)[..., 1],
+        "transposed": tied.transpose(0, -1).contiguous().transpose(0, -1),
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 31), (200, 15), (128, 16), (100, 64), (3, 4, 300), (20, 257), (2, 1100)])
+def test_every_way_to_sort_gives_the_ranks_by_definition(shape, ties, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    relevance = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    for kind, scores in scores_of_many_kinds(shape).items():
+        before, expected = scores.clone(), ranks_by_counting(scores, ties, relevance)
+        got = ranks(scores, ties, relevance)
+        assert (got.dtype, got.device) == (torch.int64, scores.device)
+        assert torch.equal(got, expected), kind
+        assert torch.equal(scores, before)
+        with monkeypatch.context() as patch:
+            patch.setattr(exact_ranks, "_NUMPY", False)
+            assert torch.equal(ranks(scores, ties, relevance), expected), kind
+        single = ranks(scores, ties, relevance, dtype=torch.float32)
+        assert single.dtype == torch.float32
+        assert torch.equal(single, expected.float())
+
+
+def test_scores_are_packed_where_that_pays(monkeypatch):
+    packed = []
+    monkeypatch.setattr(exact_ranks, "_packed_order", lambda scores, ties, relevance: packed.append(scores.shape))
+    for rows, items, threads in [(64, 64, 9), (512, 511, 2), (1, 4096, 9), (64, 4096, 1)]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        packed.clear()
+        descending_order(torch.zeros(rows, items))
+        assert packed == ([(rows, items)] if exact_ranks._NUMPY else [])
+        descending_order(torch.zeros(rows, items, dtype=torch.float64))
+        descending_order(torch.zeros(rows, items, device="meta"))
+        assert len(packed) <= 1
+    packed.clear()
+    for rows, items, threads in [(18, 64, 1), (512, 511, 3), (64, 4096, 2), (512, 15, 1)]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        descending_order(torch.zeros(rows, items))
+    assert not packed
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("ties", TIES)
+def test_recorded_and_transformed_ranks_follow_new_scores(ties):
+    """What NumPy does cannot be recorded, and would give the old scores' ranks for ever."""
+    first, second = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    relevance = first < 0
+    expected = ranks(second, ties, relevance)
+
+    def ranked(scores: Tensor) -> Tensor:
+        return ranks(scores, ties, relevance, check_nan=False)
+
+    recorded = make_fx(ranked)(first)
+    assert torch.equal(recorded(second), expected)
+    assert torch.equal(torch.func.functionalize(ranked)(second), expected)
+    many = torch.func.vmap(ranked)(torch.stack([first, second]))
+    assert torch.equal(many[1], expected)
+    compiled = torch.compile(ranked, backend="eager", fullgraph=True)
+    compiled(first)
+    assert torch.equal(compiled(second), expected)
+    with torch.device("meta"):  # the default of the moment must not matter
+        assert torch.equal(ranked(second), expected)
 
 
 def test_bad_input_is_refused_in_a_sentence():

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, rank, ranks
 from ranksim import rank_similarity as implementation
-from ranksim.rank_similarity import RankSimilarity, one_of_each_label, rank_similarity
+from ranksim.rank_similarity import RankSimilarity, rank_similarity
+from ranksim.similarities import directions_and_lengths, label_similarities, products
+from ranksim.subsampling import one_of_each_label
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
 TIE_FREE = ["n1_d4", "n2_d4", "n3_d5", "n8_d16", "n32_d24", "n64_d16"]
@@ -133,24 +135,10 @@ def test_the_gradient_knows_how_the_term_is_scaled(options, legacy):
     torch.testing.assert_close(got, gradient(same, features, targets))
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("ties", ["last_index_first", "first_index_first"])
-@pytest.mark.parametrize("items", [1, 5, 31, 32, 100, 300])
-def test_ranks_are_those_of_the_ranker(items, ties, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    generator = torch.Generator().manual_seed(items)
-    scores = torch.randn(7, items, generator=generator)
-    tied = torch.randint(-3, 4, (7, items), generator=generator) / 4
-    signed = torch.where(torch.rand(7, items, generator=generator) < 0.5, 0.0, -0.0)
-    for values in (scores, tied, signed, scores * 1e-42, scores.double()):
-        got = implementation._ranks(values, ties)
-        assert torch.equal(got, ranks(values, ties).to(values.dtype))
-
-
 def test_products_in_parts_are_the_products():
     for samples in (255, 256, 1025):
         directions, _ = batch(samples, seed=samples, dimensions=3)
-        torch.testing.assert_close(implementation._products(directions), directions @ directions.T)
+        torch.testing.assert_close(products(directions), directions @ directions.T)
 
 
 # Numbers recorded from the official code
@@ -169,16 +157,16 @@ def test_recorded_ranks_and_their_gradient():
 def test_recorded_ranks_of_ties():
     ages = torch.arange(20.0, 60.0)
     for scores, name in ((read("rank/tie_seq"), "tie_rank"), (-(ages[:, None] - ages).abs(), "tie40_rank")):
-        got = implementation._ranks(scores, "last_index_first") / scores.shape[1]
+        got = ranks(scores, "last_index_first") / scores.shape[1]
         assert torch.equal(got, read(f"rank/{name}_stable"))
 
 
 @pytest.mark.parametrize("case", TIE_FREE)
 def test_recorded_ranks_of_features_and_labels(case):
     features, targets = read(f"ranksim/{case}/features"), read(f"ranksim/{case}/targets").squeeze(1)
-    similarities = implementation._products(implementation._directions(features)[0])
-    by_feature = implementation._ranks(similarities, "last_index_first")
-    by_label = implementation._ranks(implementation._label_similarities(targets), "last_index_first")
+    similarities = products(directions_and_lengths(features)[0])
+    by_feature = ranks(similarities, "last_index_first")
+    by_label = ranks(label_similarities(targets), "last_index_first")
     assert torch.equal(by_feature / len(targets), read(f"ranksim/{case}/feature_rank"))
     assert torch.equal(by_label / len(targets), read(f"ranksim/{case}/label_rank"))
 
