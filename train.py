@@ -66,6 +66,8 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         earlier = {"first_stage": train_first_stage(config, folder, name, overrides)}
         selected = folder / stages.FOLDER / "checkpoints" / f"{config.first_stage.checkpoint}.pt"
         stages.take_over(model, selected, config.first_stage.retrain)
+        if hasattr(loss, "second_stage"):
+            loss.second_stage()
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
     scheduler = complete("scheduler", build(config.scheduler), optimizer)
     begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())

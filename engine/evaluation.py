@@ -50,6 +50,7 @@ class Evaluation:
                 found = self.metrics(model, loader)
             numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
         self.results["last"] = {"epoch": epoch, "metrics": numbers}
+        self._check_monitor(numbers)
         if note:
             self.results[note] = self.results["last"]
         else:
@@ -60,10 +61,14 @@ class Evaluation:
                 self.history.setdefault(split, []).append(numbers[f"{split}/{self.monitor}"])
         return numbers
 
+    def _check_monitor(self, numbers: Mapping[str, float]) -> None:
+        for split in self.loaders:
+            if f"{split}/{self.monitor}" not in numbers:
+                there = ", ".join(name.partition("/")[2] for name in numbers if name.startswith(f"{split}/"))
+                raise ValueError(f"trainer.monitor={self.monitor} is no metric of {split}; there are {there}")
+
     def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
         name = f"{split}/{self.monitor}"
-        if name not in numbers:
-            raise ValueError(f"trainer.monitor={self.monitor} is no metric; there are {', '.join(numbers)}")
         best = self.results.get(f"best_on_{split}")
         if best is None:
             return True

@@ -38,16 +38,18 @@ def run_all(
         command = [sys.executable, str(entry), *arguments, "threads=1"]
         return subprocess.run(command, cwd=entry.parent, env=environment, capture_output=True, text=True)
 
-    with ThreadPoolExecutor(max(at_once, 1)) as pool:
+    pool = ThreadPoolExecutor(max(at_once, 1))
+    try:
         jobs = {pool.submit(train, arguments): name for name, arguments in runs.items()}
         for done, job in enumerate(as_completed(jobs), start=1):
-            if job.cancelled():
-                continue
             result = job.result()
             word = "" if result.returncode == 0 else "  FAILED"
             say(f"  {done}/{len(runs)}  {time.perf_counter() - started:4.0f} s  {jobs[job]}{word}")
             if result.returncode:
                 failed[jobs[job]] = (result.stdout + result.stderr)[-2000:]
                 if not keep_going:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
+        pool.shutdown(wait=True, cancel_futures=True)
+    finally:  # whatever ends this, Ctrl-C included, begins nothing more
+        pool.shutdown(wait=False, cancel_futures=True)
     return failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 RULES = ("no_new_best", "worst_of_last")
 
@@ -30,16 +30,19 @@ class EarlyStopping:
             raise ValueError("trainer.stopping.split must not be test, which would then choose when to stop")
         self.patience, self.rule, self.split = patience, rule, split
 
-    def reached(self, history: Mapping[str, Sequence[float]], higher_is_better: bool) -> bool:
-        """Whether to stop, given the monitored metric of every evaluation so far, by split.
+    def check(self, splits: Iterable[str]) -> None:
+        """Refuses to go by a split that is not among those evaluated.
 
         Raises:
-            ValueError: If the split that decides is not evaluated.
+            ValueError: If so.
         """
+        if self.split not in (names := list(splits)):
+            raise ValueError(f"trainer.stopping.split={self.split} is not evaluated; there are {', '.join(names)}")
+
+    def reached(self, history: Mapping[str, Sequence[float]], higher_is_better: bool) -> bool:
+        """Whether to stop, given the monitored metric of every evaluation so far, by split."""
         if not history:
             return False
-        if self.split not in history:
-            raise ValueError(f"trainer.stopping.split={self.split} is not evaluated; there are {', '.join(history)}")
         cost = [-value if higher_is_better else value for value in history[self.split]]
         if self.rule == "no_new_best":
             return len(cost) > self.patience and min(cost[-self.patience :]) >= min(cost[: -self.patience])

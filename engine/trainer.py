@@ -4,7 +4,7 @@ The trainer moves batches and never looks inside. `model(batch)` returns whateve
 the loss returns named scalars of which "loss" is minimised; `metrics(model, loader)` returns named floats.
 
 Optional hooks: `loss.prepare(data)` before the optimizer is built,
-`parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of model and loss,
+`parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of both (may return numbers to log),
 `metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}.
 """
 
@@ -126,6 +126,8 @@ class Trainer:
             CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
         """
         reset_peak_memory(self.device)
+        if self.stopping is not None:
+            self.stopping.check(data.evaluation)
         run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
         if resume:
             run.restore()
@@ -215,9 +217,9 @@ class _Run:
         self.epoch += 1
         self.scheduler.step()
         for module in (self.model, self.loss):
-            hook: Callable[..., None] | None = getattr(module, "end_of_epoch", None)
+            hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
             if hook is not None:
-                hook(self.model, self.data, self.epoch)
+                rates |= hook(self.model, self.data, self.epoch) or {}
         return means.values() | rates | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
@@ -319,6 +321,6 @@ class _Run:
         for what, part in self.parts.items():
             checkpoint.restore(part, state[what], self.last, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.evaluation.results, self.evaluation.history = state["results"], state["history"]
+        self.evaluation.results, self.evaluation.history = state["results"], state.get("history", {})
         self.tracker.rewind(self.step)
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)

@@ -79,6 +79,7 @@ class BalancedMSE(nn.Module):
     """What the three implementations share: the noise, the checks, the scale; see its children."""
 
     vectors = False
+    takes_weights = False
 
     def __init__(self, initial_noise: float, learn_noise: bool, learning_rate_factor: float) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from engine.backbones import build_backbone
 from engine.data import Batch
 from engine.device import to_device
+from ranksim.smoothing import FeatureSmoothing
 
 
 class Regressed(NamedTuple):
@@ -41,7 +43,8 @@ class Regressor(nn.Module):
 
     Args:
         encoder: Maps a batch to features (n, `num_features`), with `num_features` as an attribute.
-        smoothing: Called with `features=num_features`; returns a `ranksim.smoothing.FeatureSmoothing`.
+        smoothing: Called with `features=num_features`; returns a `ranksim.smoothing.FeatureSmoothing`. A partial with
+            `bins=None` takes the bins of the data, in `prepare`.
         outputs: Numbers predicted for each sample.
         dropout: Probability of dropping a feature before the linear layer.
         target_scale: What the linear layer's output is multiplied by: 5 lets it learn scores of 0 to 5 on 0 to 1.
@@ -57,7 +60,7 @@ class Regressor(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        smoothing: Callable[..., nn.Module] | None = None,
+        smoothing: Callable[..., FeatureSmoothing] | None = None,
         outputs: int = 1,
         dropout: float = 0.0,
         target_scale: float = 1.0,
@@ -75,15 +78,31 @@ class Regressor(nn.Module):
         self.encoder = encoder
         self.outputs, self.target_scale, self.statistics_of = outputs, target_scale, statistics_of
         size = int(encoder.num_features)  # type: ignore[arg-type]
-        self.smoothing = None if smoothing is None else smoothing(features=size)
+        self._smoothing = None if smoothing is None else partial(smoothing, features=size)
+        needs_data = getattr(smoothing, "keywords", {}).get("bins", 0) is None
+        self.smoothing: FeatureSmoothing | None = None if self._smoothing is None or needs_data else self._smoothing()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(size, outputs)
 
     def prepare(self, data: Any) -> None:
-        """Lets an encoder that has to know the data (its vocabulary, for instance) see them before training."""
+        """Lets encoder and smoothing see the data (vocabulary, bins) before the optimizer is built.
+
+        Raises:
+            ValueError: If the data do not suit the encoder, or all training targets are in one bucket of the smoothing.
+        """
         prepare = getattr(self.encoder, "prepare", None)
         if prepare is not None:
             prepare(data)
+        if self._smoothing is None:
+            return
+        if self.smoothing is None:
+            self.smoothing = self._smoothing(bins=data.density.bins)
+        filled = self.smoothing.bins(data.density.targets)
+        if bool((filled == filled[0]).all()):
+            raise ValueError(
+                f"all training targets are in one of the buckets of the feature smoothing, {self.smoothing.bins}; set "
+                "smoothing.bins to the range of the target, or to null for the bins of the data"
+            )
 
     def forward(self, batch: Mapping[str, Any]) -> Regressed:
         """Predictions and features; smoothing needs `batch["target"]` and happens in training mode only."""
@@ -95,14 +114,14 @@ class Regressor(nn.Module):
         prediction = self.head(self.dropout(smoothed)).float() * self.target_scale
         return Regressed(prediction.squeeze(1) if self.outputs == 1 else prediction, features, smoothed)
 
-    def end_of_epoch(self, model: nn.Module, data: HasTrainingPass, epoch: int) -> None:
+    def end_of_epoch(self, model: nn.Module, data: HasTrainingPass, epoch: int) -> dict[str, float]:
         """Brings the statistics of the smoothing up to date by one more pass over the training data.
 
         In training mode, as in the official code: with augmentation and dropout, and batch norm keeps learning its
-        statistics.
+        statistics. In float32, whatever the precision of training. Returns the health of the smoothing, for the log.
         """
         if self.smoothing is None:
-            return
+            return {}
         self.train()
         device = next(self.parameters()).device
         with torch.no_grad():
@@ -110,8 +129,9 @@ class Regressor(nn.Module):
                 moved = to_device(batch, device)
                 output = self(moved)
                 features = output.features if self.statistics_of == "raw" else output.smoothed
-                self.smoothing.observe(features.float(), moved["target"])  # type: ignore[operator]
-        self.smoothing.finish_epoch()  # type: ignore[operator]
+                self.smoothing.observe(features.float(), moved["target"])
+        self.smoothing.finish_epoch()
+        return {f"smoothing/{name}": value for name, value in self.smoothing.health.items()}
 
 
 class ImageEncoder(nn.Module):
@@ -152,6 +172,14 @@ class ImageEncoder(nn.Module):
         self.num_features = int(self.backbone.num_features)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def prepare(self, data: Any) -> None:
+        """Refuses data without images."""
+        if not data.parts["train"].pictured:
+            raise ValueError(
+                f"this model is for images, and the samples of {data.title} are none; choose another: model=perceptron "
+                "for rows of numbers, model=bilstm for sentences"
+            )
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features (images, num_features) of `batch["image"]`, uint8 (images, 3, height, width)."""
@@ -194,7 +222,10 @@ class NumbersEncoder(nn.Module):
         """Learns from the training part how many numbers a row has; to be called before the optimizer is built."""
         numbers = data.parts["train"].columns.get("numbers")
         if numbers is None:
-            raise ValueError("model.encoder is for rows of numbers, and these samples have none; set data.image=null")
+            raise ValueError(
+                f"this model is for rows of numbers, and the samples of {data.title} have none; choose another: "
+                "model=resnet50_regression for images, model=bilstm for sentences"
+            )
         if not self.columns:
             self._build(numbers.shape[1])
 

@@ -66,7 +66,12 @@ class RegressionObjective(nn.Module):
             self.loss = loss
         else:
             raise TypeError(f"loss must be a torch module, or the name of a class and its settings, got {loss!r}")
+        if weighting is not None and weighting.kind != "none" and not getattr(self.loss, "takes_weights", True):
+            raise ValueError(
+                f"{type(self.loss).__name__} corrects the imbalance itself and takes no weights: set weighting=none"
+            )
         self.weighting, self.regularizer = weighting, regularizer
+        self.encoder_is_frozen = False
         self.regularized, self.target_scale = regularized, target_scale
 
     @property
@@ -83,6 +88,10 @@ class RegressionObjective(nn.Module):
         if prepare is not None:
             prepare(data.density, self.target_scale)
 
+    def second_stage(self) -> None:
+        """Says that all but the last layer has been frozen."""
+        self.encoder_is_frozen = True
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The loss's own parameters (the noise of Balanced MSE), with the rate that it asks for."""
         groups = parameter_groups(self.loss)
@@ -91,15 +100,23 @@ class RegressionObjective(nn.Module):
     def forward(self, output: Regressed, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `"loss"`, a scalar to minimise, its two terms, and what the regulariser says of its health.
 
-        A regulariser is left out where it has no way to the weights: behind a frozen encoder.
+        In a second stage, behind a frozen encoder, the regulariser has no way to any weight and is left out.
+
+        Raises:
+            ValueError: If there is a regulariser, but nothing to train before the features.
         """
         target: Tensor = batch["target"]
         weighted = self.weighting is not None and self.weighting.kind != "none"
         weight = self.weighting(target) if weighted else None  # type: ignore[misc]
         base: Tensor = self.loss(output.prediction / self.target_scale, target / self.target_scale, weight)
         features = output.smoothed if self.regularized == "smoothed" else output.features
-        if self.regularizer is None or (self.training and not features.requires_grad and torch.is_grad_enabled()):
+        if self.regularizer is None or self.encoder_is_frozen:
             return {**_health(self.loss), "loss": base}
+        if self.training and torch.is_grad_enabled() and not features.requires_grad:
+            raise ValueError(
+                "the regulariser acts on features, and nothing before them is trained: set regularizer=none, or train "
+                "the encoder (for a frozen sentence transformer, set model.encoder.projection)"
+            )
         if getattr(self.regularizer, "wants_predictions", False):
             extra = self.regularizer(features, target, output.prediction)
         else:

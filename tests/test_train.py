@@ -18,8 +18,11 @@ from engine import runs, trainer
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
+DEMOS = {
+    "rambo.objective": "demo_rambo", "ranksim.objective": "demo_regression", "rambo.detection": "demo_detection",
+}  # fmt: skip
 LOSSES = {
-    path.stem: "demo_rambo" if "rambo.objective" in path.read_text() else "demo_regression"
+    path.stem: next(demo for module, demo in DEMOS.items() if f"_target_: {module}" in path.read_text())
     for path in sorted((train.CONFIGS / "loss").glob("*.yaml"))
 }
 GROUPS = [
@@ -47,15 +50,26 @@ def small(experiment, folder, *overrides):
         config.data.train_transform.size = config.data.test_transform.size = 32
     network = config.model.get("encoder", config.model)
     backbone = str(network.get("backbone"))
-    if backbone.startswith("resnet50"):
+    if "proposals" in network:
+        _shrink_detector(config)
+    elif backbone.startswith("resnet50"):
         network.backbone = "resnet18"  # the same code, less of it
-    if backbone == "tf_efficientnet_lite0":
+    elif backbone == "tf_efficientnet_lite0":
         config.data.image_size = 32
     if backbone.startswith("vit"):
         network.update(backbone="vit_tiny_patch16_224", backbone_options={"img_size": 32})
     if "hidden" in network and isinstance(network.hidden, int):
         network.hidden = 8
     return config
+
+
+def _shrink_detector(config):
+    if config.model.backbone.startswith("res"):
+        config.model.backbone = "resnet10t"
+    for name in ("train_transform", "test_transform"):
+        config.data[name].update(shorter=96, longer=128)
+    config.model.proposals.update(train_after_nms=50, test_after_nms=20)
+    config.model.regions.update(samples=16, hidden=16)
 
 
 def run(config, folder, name="test"):
@@ -94,8 +108,12 @@ def test_every_experiment_says_what_it_is_and_only_names_what_exists(experiment)
     OmegaConf.resolve(config)
     if config.published:
         assert config.published.source
+        own = OmegaConf.create("\n".join(lines))
+        assert config.published == own.published, "numbers of another row, inherited"
         if "recall_at" in config.metrics:
             known = {f"test/recall@{k}" for k in config.metrics.recall_at}
+        elif "rule" in config.metrics:
+            known = {"test/ap50"}
         else:
             errors = ("mae", "mse", "gmean", "pearson", "spearman")
             known = {f"test/{name}{shot}" for name in errors for shot in ("", "_many", "_medium", "_few")}
@@ -230,6 +248,9 @@ def test_a_misspelt_experiment_is_answered_with_the_choices():
         (["experiment=demo_regression", "regularizer=ranksim", "regularizer.weight=-1"], "weight (gamma) must be >= 0"),
         (["experiment=demo_regression", "regularizer=ranksim", "regularizer.interpolation=0"], "(lambda) must be > 0"),
         (["experiment=demo_regression", "stages=retrained_head", "first_stage.retrain=[tail]"], "has no part tail"),
+        (["experiment=demo_regression", "trainer.monitor=maee"], "trainer.monitor=maee is no metric of validation"),
+        (["experiment=demo_regression", "loss=balanced_mse_bmc", "weighting=inverse"], "takes no weights"),
+        (["experiment=demo_regression", "model=perceptron"], "this model is for rows of numbers"),
         (["experiment=agedb_vanilla", "paths.data=/nonexistent"], "AgeDB"),
         (["experiment=stsb_vanilla", "paths.data=/nonexistent"], "python scripts/download.py sts_b"),
     ],

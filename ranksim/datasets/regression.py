@@ -210,7 +210,12 @@ class RegressionData:
         if isinstance(self._bins, Bins):
             return self._bins
         low, high = float(targets.min()), float(targets.max())
-        if self._bins < 1 or low == high:
+        if low == high:
+            raise ValueError(
+                f"every target of {self.title} in {self.root} is {low:g} (as float32): there is nothing to learn; "
+                "check the column, or scale targets that differ by less than one part in 16 million"
+            )
+        if self._bins < 1:
             raise ValueError(
                 f"cannot lay {self._bins} bins over targets from {low:g} to {high:g}; give data.bins a positive number,"
                 " or edges"
@@ -262,8 +267,7 @@ class RegressionData:
                     f"{self.title} in {self.root}: the {part} part has {_counted(told)}, and the published split has"
                     f" {_counted(facts)}; {self.remedy}"
                 )
-        for samples in self.parts.values():
-            check_files(samples, self.title, self.remedy_for_images or self.remedy, self.upright)
+        check_files(list(self.parts.values()), self.title, self.remedy_for_images or self.remedy, self.upright)
 
 
 def _counted(counts: Mapping[str, float]) -> str:

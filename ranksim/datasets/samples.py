@@ -156,26 +156,29 @@ def check_targets(samples: Samples, where: str, lowest: float | None = None) -> 
             )
 
 
-def check_files(samples: Samples, title: str, remedy: str, upright: bool = False, decoded: int = 4) -> None:
+def check_files(parts: Sequence[Samples], title: str, remedy: str, upright: bool = False, decoded: int = 4) -> None:
     """Looks whether every image file is there and not empty, and decodes a few, before anything is trained.
 
     Raises:
-        FileNotFoundError: If files are missing or empty; says how many and names the first.
-        OSError: If one of the few decoded is unreadable.
+        FileNotFoundError: If files are missing or empty; says how many of all parts and names the first.
+        OSError: If one of the few decoded of each part is unreadable.
     """
-    if samples.folder is None:
-        return
-    lost = []
-    for name in samples.names:
-        try:
-            if os.stat(os.path.join(samples.folder, name)).st_size == 0:
-                lost.append(name)
-        except OSError:
-            lost.append(name)
+    pictured = [part for part in parts if part.folder is not None]
+    lost = [name for part in pictured for name in part.names if _is_lost(part, name)]
     if lost:
+        total = sum(len(part) for part in pictured)
         raise FileNotFoundError(
-            f"{title} in {samples.folder} is incomplete: {len(lost):,} of {len(samples):,} images are missing or empty"
+            f"{title} in {pictured[0].folder} is incomplete: {len(lost):,} of {total:,} images are missing or empty"
             f" ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); {remedy}"
         )
-    for index in range(0, len(samples), max(1, len(samples) // decoded)):
-        samples.load(index, upright)
+    for part in pictured:
+        for index in range(0, len(part), max(1, len(part) // decoded)):
+            part.load(index, upright)
+
+
+def _is_lost(part: Samples, name: str) -> bool:
+    assert part.folder is not None
+    try:
+        return os.stat(os.path.join(part.folder, name)).st_size == 0
+    except OSError:
+        return True

@@ -39,7 +39,7 @@ def test_bad_settings_are_refused(settings, sentence):
 
 def test_a_split_that_is_not_evaluated_is_refused():
     with pytest.raises(ValueError, match="split=dev is not evaluated; there are validation, test"):
-        EarlyStopping(1, split="dev").reached({"validation": [1.0], "test": [1.0]}, True)
+        EarlyStopping(1, split="dev").check(["validation", "test"])
 
 
 def test_a_run_that_no_longer_improves_ends_early_and_resuming_it_adds_nothing(tmp_path):

@@ -285,7 +285,7 @@ def test_an_unknown_monitor_is_answered_with_the_metrics_there_are(tmp_path):
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     trainer = Trainer(1, evaluate_first=False)
     tracker = Tracker(tmp_path, {}, "disabled")
-    with pytest.raises(ValueError, match=r"trainer.monitor=recall@1 is no metric; there are validation/closeness"):
+    with pytest.raises(ValueError, match=r"trainer.monitor=recall@1 is no metric of validation; there are closeness"):
         trainer.fit(model, SquaredError(), PointData(), closeness, optimizer, scheduler, tracker)
 
 

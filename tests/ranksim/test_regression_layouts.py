@@ -88,7 +88,7 @@ def test_faces_of_which_some_are_missing(tmp_path, unpublished, kind, write, tab
     lost = [row["path"] for row in listed(root / table) if row["split"] == "train"][:5]
     for name in lost:
         (root / name).unlink()
-    number = 40 + (kind is IMDBWiki)
+    number = 64 + (kind is IMDBWiki)  # of all parts
     message = f"is incomplete: 5 of {number} images are missing or empty ({', '.join(lost[:3])}, ...); "
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         kind(root, **OPTIONS)
@@ -98,7 +98,7 @@ def test_the_images_of_agedb_are_asked_of_its_authors(tmp_path, unpublished):
     root = write_agedb(tmp_path / "agedb")
     (root / "AgeDB").rename(root / "elsewhere")
     message = (
-        r"40 of 40 images .*; ask the authors of AgeDB for the password .*https://ibug.* in AgeDB/ beside agedb.csv"
+        r"64 of 64 images .*; ask the authors of AgeDB for the password .*https://ibug.* in AgeDB/ beside agedb.csv"
     )
     with pytest.raises(FileNotFoundError, match=message):
         AgeDB(root, **OPTIONS)
@@ -389,7 +389,7 @@ def test_a_table_with_a_bad_cell(tmp_path, cell, value, message):
             "a,target,split\n1,1,train\n1,2,test\n",
             "the column 'split' of .* has no validation rows; it needs all three",
         ),
-        ("a,target\n1,4\n1,4\n1,4\n", "cannot lay 10 bins over targets from 4 to 4"),
+        ("a,target\n1,4\n1,4\n1,4\n", "every target of .* is 4"),
         ("a,target\n1,4\n1,4\n1,5\n", "no bin of the target has three samples"),
     ],
 )

@@ -79,6 +79,18 @@ class TestModel:
             means[of] = network.smoothing.state_dict()
         assert any(not torch.equal(means["raw"][name], means["smoothed"][name]) for name in means["raw"])
 
+    def test_bins_left_open_are_those_of_the_data_and_one_bucket_is_refused(self):
+        network = model(partial(FeatureSmoothing, bins=None))
+        assert network.smoothing is None
+        network.prepare(
+            SimpleNamespace(density=density(), parts={"train": SimpleNamespace(columns={"numbers": torch.zeros(2, 3)})})
+        )
+        assert network.smoothing.bins == BINS
+        far = Density(torch.tensor([100.0, 200.0]), Bins.uniform(0, 300, 1))
+        data = SimpleNamespace(density=far, parts={"train": SimpleNamespace(columns={"numbers": torch.zeros(2, 3)})})
+        with pytest.raises(ValueError, match="all training targets are in one of the buckets"):
+            model(smoothing()).prepare(data)
+
     def test_images_are_scaled_to_zero_mean(self):
         seen = []
 
@@ -108,8 +120,8 @@ class TestModel:
         assert encoder({"numbers": torch.zeros(2, 7)}).shape == (2, 4)
         with pytest.raises(ValueError, match=r"built for 7 columns, got numbers of shape \(2, 3\)"):
             encoder({"numbers": torch.zeros(2, 3)})
-        with pytest.raises(ValueError, match="these samples have none"):
-            NumbersEncoder().prepare(SimpleNamespace(parts={"train": SimpleNamespace(columns={})}))
+        with pytest.raises(ValueError, match="the samples of X have none"):
+            NumbersEncoder().prepare(SimpleNamespace(title="X", parts={"train": SimpleNamespace(columns={})}))
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
@@ -173,7 +185,15 @@ class TestObjective:
     def test_a_frozen_encoder_is_not_regularised(self):
         objective = RegressionObjective(L1(), regularizer=RankSimilarity(weight=100.0))
         assert "regularizer" in objective(self.output(), {"target": self.target})
-        assert "regularizer" not in objective(self.output(requires_grad=False), {"target": self.target})
+        frozen = self.output(requires_grad=False)
+        with pytest.raises(ValueError, match="nothing before them is trained: set regularizer=none"):
+            objective(frozen, {"target": self.target})
+        objective.second_stage()
+        assert "regularizer" not in objective(frozen, {"target": self.target})
+
+    def test_weights_are_refused_by_a_loss_that_takes_none(self):
+        with pytest.raises(ValueError, match="BatchBalancedMSE corrects the imbalance itself"):
+            RegressionObjective(BatchBalancedMSE(), Reweighting("inverse"))
 
     def test_health_and_own_parameters_reach_the_trainer(self):
         objective = RegressionObjective(BatchBalancedMSE(initial_noise=1.0), regularizer=ConR())
