@@ -7,6 +7,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
@@ -16,18 +17,20 @@ from engine.download import DownloadError, faults, obtain
 from rambo.datasets.cub import CUB200
 from rambo.datasets.inshop import InShop
 from rambo.datasets.omniglot import Omniglot
-from rambo.datasets.records import Records
 from rambo.datasets.retrieval import RetrievalData
 from rambo.datasets.sop import StanfordOnlineProducts
+from rambo.detection.bccd import BCCD
+from rambo.detection.data import VOCStyle
+from rambo.detection.voc import VOC2007, VOC2012
 from rambo.sampling import ClassBalancedBatches
 from ranksim.bins import Bins
 from ranksim.datasets.agedb import AgeDB
 from ranksim.datasets.imdb_wiki import IMDBWiki
 from ranksim.datasets.regression import RegressionData
-from ranksim.datasets.samples import Samples
 from ranksim.datasets.sts_b import DRAWS, STSB, score_bins
 
-Kind = type[RetrievalData] | type[RegressionData]
+Kind = type[RetrievalData] | type[RegressionData] | type[VOCStyle]
+FOLDERS = {"voc2007": "voc", "voc2012": "voc"}  # both lie in one devkit
 DATA: dict[str, Kind] = {
     "cub": CUB200,
     "sop": StanfordOnlineProducts,
@@ -36,16 +39,21 @@ DATA: dict[str, Kind] = {
     "agedb": AgeDB,
     "imdb_wiki": IMDBWiki,
     "sts_b": STSB,
+    "voc2007": VOC2007,
+    "voc2012": VOC2012,
+    "bccd": BCCD,
 }
 
 
-def opened(kind: Kind, root: Path) -> dict[str, Records] | dict[str, Samples]:
+def opened(kind: Kind, root: Path) -> dict[str, Any]:
     """The parts of a data set; building it checks its lists, counts and files."""
     if issubclass(kind, STSB):
         parts = {draw: kind(root, draw=draw, bins=score_bins()).parts for draw in DRAWS}
         return {f"{draw} {name}": part for draw, of in parts.items() for name, part in of.items()}
     if issubclass(kind, RegressionData):
         return kind(root, bins=Bins.uniform(0, 1, 1)).parts  # whatever the bins, the samples are the same
+    if issubclass(kind, VOCStyle):
+        return dict(kind(root).parts)
     sampler = partial(ClassBalancedBatches, batch_size=8, samples_per_class=2)
     return kind(root, sampler=sampler, train_transform=nn.Identity(), test_transform=nn.Identity()).parts
 
@@ -89,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking them")
     chosen = parser.parse_args(arguments)
     kind = DATA[chosen.data]
-    root = chosen.root or Path(os.environ.get("RANKING_DATA", "data")) / chosen.data
+    root = chosen.root or Path(os.environ.get("RANKING_DATA", "data")) / FOLDERS.get(chosen.data, chosen.data)
     try:
         if chosen.verify:
             problems = verify(kind, root)

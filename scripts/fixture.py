@@ -10,9 +10,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from rambo.datasets import fixture as retrieval
+from rambo.detection import fixture as detection
 from ranksim.datasets import fixture as regression
 
-LAYOUTS = {**retrieval.LAYOUTS, **regression.LAYOUTS}
+LAYOUTS = {**retrieval.LAYOUTS, **regression.LAYOUTS, **detection.LAYOUTS}
 
 
 def main(arguments: list[str] | None = None) -> int:

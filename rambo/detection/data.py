@@ -1,0 +1,276 @@
+"""What every detection data set here shares: the layout of Pascal VOC, checks, loaders, facts for the run record.
+
+Anybody's data in that layout work as they are, with `VOCStyle`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+import torch
+from torch.utils.data import DataLoader
+
+from engine.data import EpochLoader, ShuffledBatches
+from engine.download import RemoteFile
+from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
+from rambo.detection.fixture import SHAPES, write_flat
+from rambo.detection.loading import DetectionDataset, collate
+from rambo.detection.records import AnnotatedImages, Rules, annotated_images, fingerprint, together
+from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
+
+ImageSet = tuple[str | int, str]
+"""Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""
+
+
+class Shared(TypedDict, total=False):
+    """The arguments of `VOCStyle`, for data sets that add their own."""
+
+    train: Sequence[Any] | None
+    test: Sequence[Any] | None
+    validation: Sequence[Any] | None
+    classes: Sequence[str] | None
+    batch_size: int
+    evaluation_batch_size: int
+    train_transform: Transform | None
+    test_transform: Transform | None
+    train_on_difficult: bool
+    train_on_empty_images: bool
+    broken_boxes: str
+    smallest_box: float
+    other_classes: str
+    upright: bool
+    workers: int
+    seed: int
+    fixture: bool
+    pin_memory: bool
+
+
+class VOCStyle:
+    """Data in the layout of Pascal VOC: `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`, `ImageSets/Main/<name>.txt`.
+
+    Everything that is wrong with lists, annotations and heads of images is found when the object is built. Images may
+    also end in .jpeg, .png, .bmp or .webp; what the XML says of the file's name is not used.
+
+    Args:
+        root: Folder of the data.
+        train: Image sets to train on: names, for lists below `root`, or pairs of a folder below `root` and a name.
+            Null: the data set's usual ones.
+        test: Image sets to test on.
+        validation: Image sets to choose a checkpoint on, if there are any.
+        classes: Names of the classes in the order of their labels; null: the data set's own, or, where it has no list,
+            all names in the training annotations, sorted.
+        batch_size: Images in a training batch; the last one of an epoch may be smaller.
+        evaluation_batch_size: Images per batch when evaluating.
+        train_transform: See `rambo.detection.transforms`; null: `ResizeAndFlip()`.
+        test_transform: The same without chance; it may resize, but not cut, or detections could not be brought back to
+            the original. Null: `Resize()`.
+        train_on_difficult: Whether objects marked as difficult are among the targets in training.
+        train_on_empty_images: Whether images without a target are trained on, as background alone.
+        broken_boxes, smallest_box, other_classes: See `rambo.detection.records.Rules`.
+        upright: Whether images are turned as their EXIF orientation says. Pascal VOC needs no turning.
+        workers: Loading processes for each loader; never more than there are processor cores.
+        seed: Decides batches and augmentation, and nothing else.
+        fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in small batches.
+        pin_memory: Whether batches are copied to page-locked memory.
+
+    Raises:
+        FileNotFoundError: If the folder, a list, an annotation or an image is missing.
+        OSError: If an image is unreadable.
+        ValueError: If an argument makes no sense, an annotation is faulty, or the counts are not the published ones.
+    """
+
+    title: ClassVar[str] = "VOC-style data"
+    """What people call the data set."""
+    remedy: ClassVar[str] = "check data.root and the image sets"
+    """What to do when it is not there."""
+    files: ClassVar[tuple[RemoteFile, ...]] = ()
+    """What scripts/download.py fetches."""
+    by_hand: ClassVar[str] = ""
+    """What to do instead where a form or a login stands before the data."""
+    default_sets: ClassVar[Mapping[str, Sequence[Any]]] = {"train": ["trainval"], "test": ["test"]}
+    """Part -> its usual image sets."""
+    default_classes: ClassVar[Sequence[str] | None] = None
+    """The classes where `classes` is null."""
+    expected: ClassVar[Mapping[ImageSet, Mapping[str, Any]]] = {}
+    """Image set -> "images", "objects" and "per_class" in its files, difficult objects not counted."""
+    annotation_folder, image_folder, list_folder = "Annotations", "JPEGImages", "ImageSets/Main"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        train: Sequence[Any] | None = None,
+        test: Sequence[Any] | None = None,
+        validation: Sequence[Any] | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+        evaluation_batch_size: int = 8,
+        train_transform: Transform | None = None,
+        test_transform: Transform | None = None,
+        train_on_difficult: bool = False,
+        train_on_empty_images: bool = True,
+        broken_boxes: str = "refuse",
+        smallest_box: float = 2.0,
+        other_classes: str = "refuse",
+        upright: bool = False,
+        workers: int = 0,
+        seed: int = 0,
+        fixture: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("evaluation_batch_size", evaluation_batch_size, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
+        self.root, self.fixture, self.upright = Path(root), fixture, upright
+        self.rules = Rules(broken_boxes, smallest_box, other_classes)
+        given = {"train": train, "validation": validation, "test": test}
+        self.sets = {name: self._image_sets(name, sets) for name, sets in given.items()}
+        self.classes = _checked_classes(self.default_classes if classes is None else classes)
+        if fixture:
+            self.root, batch_size = self.write_fixture(self.root), min(batch_size, 4)
+        self.parts = self.load_parts(train_on_difficult, train_on_empty_images)
+        self.fingerprint = fingerprint(self.parts)
+
+        dataset = DetectionDataset(self.parts["train"], train_transform or ResizeAndFlip(), seed, train_on_difficult)
+        batches = ShuffledBatches(len(dataset), batch_size, seed)
+        self.train = EpochLoader(dataset, batches, workers, pin_memory, collate)
+        self.evaluation: dict[str, DataLoader[dict[str, Any]]] = {
+            name: DataLoader(
+                DetectionDataset(images, test_transform or Resize(), seed),
+                batch_size=evaluation_batch_size,
+                num_workers=workers,
+                pin_memory=pin_memory,
+                collate_fn=collate,
+                generator=torch.Generator(),  # else each pass would draw from the global generator
+            )
+            for name, images in self.parts.items()
+            if name != "train"
+        }
+
+    def folder(self, where: str | int) -> Path:
+        """The folder that has `Annotations`, `JPEGImages` and `ImageSets` for the first half of an image set."""
+        return self.root / str(where)
+
+    def remedy_for(self, where: str | int) -> str:
+        """What to do when this folder or one of its files is not there."""
+        return self.remedy
+
+    def write_fixture(self, root: Path) -> Path:
+        """Writes a tiny copy of the layout beside `root` and returns where it is."""
+        folders: dict[str, list[str]] = {}
+        for where, name in (one for sets in self.sets.values() for one in sets):
+            folders.setdefault(str(where), []).append(name)
+        return write_flat(root, folders, self.classes or SHAPES)
+
+    def load_parts(self, with_difficult: bool, with_empty: bool) -> dict[str, AnnotatedImages]:
+        """Reads and checks everything, and takes from the training part what is not to be trained on."""
+        read = {name: [self._read(one) for one in sets] for name, sets in self.sets.items() if sets}
+        if self.classes is None:
+            found = {thing.name for _, _, notes in read["train"] for note in notes for thing in note.things}
+            self.classes = sorted(found)
+            if not found:
+                raise ValueError(f"{self.title} in {self.root}: the training images have no object at all")
+        parts = {
+            name: together([self._checked(one, *raw) for one, raw in zip(self.sets[name], raws, strict=True)])
+            for name, raws in read.items()
+        }
+        _check_overlaps(parts, self.title)
+        train = parts["train"]
+        targets = [len(flags) if with_difficult else int((~flags).sum()) for flags in train.difficult]
+        for name, images in parts.items():
+            if not any(targets if name == "train" else images.counts().values()):
+                aim = "learn from" if name == "train" else "find"
+                raise ValueError(f"{self.title} in {self.root}: the {name} images have no object to {aim}")
+        if not with_empty:
+            parts["train"] = train.where([index for index, number in enumerate(targets) if number])
+        return parts
+
+    def describe(self) -> dict[str, Any]:
+        """Name, counts and fingerprint, for the run record."""
+        return {
+            "name": self.title,
+            "fixture": self.fixture,
+            "fingerprint": self.fingerprint,
+            "image_sets": {name: [list(one) for one in sets] for name, sets in self.sets.items() if sets},
+            **{name: images.describe() for name, images in self.parts.items()},
+        }
+
+    def _image_sets(self, part: str, given: Sequence[Any] | None) -> list[ImageSet]:
+        sets: list[ImageSet] = []
+        chosen = self.default_sets.get(part, []) if given is None else given
+        for one in chosen if isinstance(chosen, list | tuple) else [chosen]:
+            pair = ("", one) if isinstance(one, str) else one
+            if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str | int)):
+                example = list(self.default_sets["train"])
+                raise ValueError(f"data.{part} must be a list of image sets, such as {example}, got {given}")
+            sets.append((pair[0], str(pair[1])))
+        if not sets and part != "validation":
+            raise ValueError(f"data.{part} names no image set; it needs one, such as {list(self.default_sets[part])}")
+        return sets
+
+    def _read(self, one: ImageSet) -> tuple[list[str], list[Path], list[Annotation]]:
+        """Names, images and annotations of one image set."""
+        where, name = one
+        folder, remedy = self.folder(where), self.remedy_for(where)
+        ids = listed(folder, self.list_folder, name, self.title, remedy)
+        notes = [folder / self.annotation_folder / f"{id_}.xml" for id_ in ids]
+        lost = [path.name for path in notes if not path.is_file()]
+        if lost:
+            raise FileNotFoundError(incomplete(self.title, folder, name, "annotations", lost, len(ids), remedy))
+        stored = stored_images(folder / self.image_folder)
+        lost = [id_ for id_ in ids if id_ not in stored]
+        if lost:
+            raise FileNotFoundError(incomplete(self.title, folder, name, "images", lost, len(ids), remedy))
+        label = f"{where}/" if where else ""
+        return [f"{label}{id_}" for id_ in ids], [stored[id_] for id_ in ids], [read_annotation(path) for path in notes]
+
+    def _checked(self, one: ImageSet, names: list[str], paths: list[Path], notes: list[Annotation]) -> AnnotatedImages:
+        assert self.classes is not None
+        per_class = Counter(thing.name for note in notes for thing in note.things if not thing.difficult)
+        found = {"images": len(names), "objects": per_class.total(), "per_class": dict(per_class)}
+        facts = {} if self.fixture else self.expected.get(one, {})
+        told = {key: found[key] for key in facts}
+        if told != facts:
+            raise ValueError(
+                f"{self.title} in {self.root}: {' '.join(map(str, one)).strip()} has {_counted(told)}, and the"
+                f" published set has {_counted(facts)}; {self.remedy_for(one[0])}"
+            )
+        return annotated_images(names, paths, notes, self.classes, self.rules, self.upright)
+
+
+def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
+    if classes is None:
+        return None
+    names = [str(name) for name in classes]
+    if not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ValueError(f"data.classes must be different names, without a background, got {names}")
+    return names
+
+
+def _check_overlaps(parts: Mapping[str, AnnotatedImages], title: str) -> None:
+    seen: dict[str, str] = {}
+    for part, images in parts.items():
+        for name in images.names:
+            if name in seen:
+                what = f"twice in {part}" if seen[name] == part else f"in {seen[name]} and in {part}"
+                raise ValueError(f"{title}: image {name} is {what}; choose image sets that share no image")
+            seen[name] = part
+
+
+def _counted(counts: Mapping[str, Any]) -> str:
+    words: Iterable[str] = (
+        f"per class {', '.join(f'{name} {number:,}' for name, number in count.items())}"
+        if isinstance(count, Mapping)
+        else f"{count:,} {what}"
+        for what, count in counts.items()
+    )
+    return ", ".join(words)

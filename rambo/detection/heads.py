@@ -1,0 +1,228 @@
+"""The two halves of Faster R-CNN behind the backbone: the proposal network, and the heads on pooled regions.
+
+Built on torchvision's classes; what is overridden is what has no argument there. Known differences to the
+mmdetection of 2019: torchvision also trains anchors that cross the border of the image, gives every object its best
+anchor however small the overlap, and has no legacy `+ 1` in the width of a box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
+
+
+class Detected(NamedTuple):
+    """What a detector makes of a training batch.
+
+    Attributes:
+        class_logits: Of every region that is trained on, background first, float32 (regions, classes + 1).
+        labels: What each region shows, 0 for background, int64 (regions,).
+        losses: Named scalars with a graph: `rpn_objectness`, `rpn_box`, `roi_box`, and `cross_entropy`, the
+            classification loss of the baseline.
+    """
+
+    class_logits: Tensor
+    labels: Tensor
+    losses: dict[str, Tensor]
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """Anchors at given strides, in float32.
+
+    torchvision's class derives strides from the sizes of the maps, which is wrong by some pixels where a map has been
+    rounded up, and takes over their precision, which in bfloat16 leaves a coordinate of 600 px uncertain by 2.
+    """
+
+    def __init__(self, strides: Sequence[int], settings: AnchorSettings) -> None:
+        sizes = tuple(tuple(stride * scale for scale in settings.scales) for stride in strides)
+        super().__init__(sizes, (tuple(settings.ratios),) * len(sizes))
+        self.strides = list(strides)
+
+    def forward(self, images: ImageList, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Anchors of every image, float32 (anchors, 4) as x1, y1, x2, y2."""
+        device = maps[0].device
+        self.set_cell_anchors(torch.float32, device)
+        strides = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        anchors = torch.cat(self.grid_anchors([part.shape[-2:] for part in maps], strides))
+        return [anchors] * len(images.image_sizes)
+
+
+class _Float32Head(RPNHead):  # type: ignore[misc]
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, offsets = super().forward(maps)
+        return [part.float() for part in logits], [part.float() for part in offsets]
+
+
+class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's, with the anchors above, in float32, and with a choice of the smooth L1 loss.
+
+    Called in training mode it returns proposals and the losses `loss_objectness` and `loss_rpn_box_reg`.
+    """
+
+    def __init__(self, channels: int, anchors: Anchors, settings: ProposalSettings) -> None:
+        super().__init__(
+            anchors,
+            _Float32Head(channels, anchors.num_anchors_per_location()[0]),
+            settings.positive_iou,
+            settings.negative_iou,
+            settings.samples,
+            settings.positive_fraction,
+            {"training": settings.train_before_nms, "testing": settings.test_before_nms},
+            {"training": settings.train_after_nms, "testing": settings.test_after_nms},
+            settings.nms_iou,
+        )
+        self.box_beta = settings.box_beta
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy and smooth L1 loss, each a mean over the sampled anchors."""
+        positive, negative = (torch.cat(chosen).bool() for chosen in self.fg_bg_sampler(labels))
+        sampled, targets = positive | negative, torch.cat(regression_targets)
+        objectness_loss = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], torch.cat(labels)[sampled])
+        box_loss = F.smooth_l1_loss(pred_bbox_deltas[positive], targets[positive], beta=self.box_beta, reduction="sum")
+        return objectness_loss, box_loss / sampled.sum()
+
+
+class RegionHeads(RoIHeads):  # type: ignore[misc]
+    """Classes and boxes of pooled regions; the classification loss is left to whoever called.
+
+    Args:
+        channels: Of the feature maps.
+        pooled: Names of the maps that regions are pooled from.
+        settings: See `RegionSettings`.
+
+    Initial weights are those of mmdetection and detectron2: Xavier for the two layers, normal with a deviation of 0.01
+    for logits and 0.001 for box offsets.
+    """
+
+    def __init__(self, channels: int, pooled: Sequence[str], settings: RegionSettings) -> None:
+        super().__init__(
+            MultiScaleRoIAlign(
+                list(pooled), settings.pool_size, settings.pool_samples, canonical_scale=settings.canonical_size
+            ),
+            TwoMLPHead(channels * settings.pool_size**2, settings.hidden),
+            None,
+            settings.positive_iou,
+            settings.negative_iou,
+            settings.samples,
+            settings.positive_fraction,
+            tuple(1 / deviation for deviation in settings.box_std),
+            settings.score_threshold,
+            settings.nms_iou,
+            settings.detections,
+        )
+        self.settings = settings
+        for layer in (self.box_head.fc6, self.box_head.fc7):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def build_outputs(self, classes: int) -> None:
+        """Adds the last layer, for so many classes besides background."""
+        outputs = FastRCNNPredictor(self.settings.hidden, classes + 1)
+        for layer, deviation in ((outputs.cls_score, 0.01), (outputs.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)
+        self.box_predictor = outputs.to(self.box_head.fc7.weight.device)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+        padded: tuple[int, int] | None = None,
+    ) -> Detected | list[dict[str, Tensor]]:
+        """Losses of the regions in training mode, detections otherwise.
+
+        Args:
+            features: Maps by name, (images, channels, height, width).
+            proposals: For every image (proposals, 4), in pixels of the image that went in.
+            image_shapes: Height and width of every image without padding.
+            targets: For every image `boxes` (objects, 4) and `labels` (objects,); in training only.
+            padded: Height and width with padding, by which the strides of the maps are known; None is the largest of
+                the images.
+
+        Returns:
+            In training, `Detected` with the losses `roi_box` and `cross_entropy`; otherwise for every image `boxes`,
+            `scores` and `labels`, best first.
+        """
+        if self.training:
+            proposals, _, labels, box_targets = self.select_training_samples(proposals, targets)
+        pooled = self.box_roi_pool(features, proposals, image_shapes if padded is None else [padded])
+        logits, offsets = (output.float() for output in self.box_predictor(self.box_head(pooled)))
+        if not self.training:
+            found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
+            return [
+                {"boxes": boxes, "scores": scores, "labels": classes}
+                for boxes, scores, classes in zip(*found, strict=True)
+            ]
+        shown = torch.cat(labels)
+        losses = {
+            "roi_box": region_box_loss(offsets, shown, torch.cat(box_targets), self.settings.box_beta),
+            "cross_entropy": F.cross_entropy(logits, shown),
+        }
+        return Detected(logits, shown, losses)
+
+    def subsample(self, labels: list[Tensor]) -> list[Tensor]:
+        """Positions of the regions to train on, by image."""
+        if self.settings.sampling:
+            return super().subsample(labels)  # type: ignore[no-any-return]
+        return [torch.where(shown >= 0)[0] for shown in labels]
+
+    def postprocess_detections(
+        self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Boxes, scores and labels of every image's detections, best first."""
+        regions, columns = class_logits.shape
+        boxes = self.box_coder.decode(box_regression, proposals).reshape(regions, columns, 4)[:, 1:]
+        if self.settings.scored_by == "softmax":
+            scores = class_logits.softmax(dim=1)[:, 1:]
+        else:
+            scores = class_logits[:, 1:].sigmoid()
+        counts = [len(part) for part in proposals]
+        parts = zip(torch.split(boxes, counts), torch.split(scores, counts), image_shapes, strict=True)
+        found = [self._best(*part) for part in parts]
+        return [part[0] for part in found], [part[1] for part in found], [part[2] for part in found]
+
+    def _best(self, boxes: Tensor, scores: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections of one image, from boxes (regions, classes, 4) and scores (regions, classes)."""
+        region, place = torch.where(scores > self.score_thresh)
+        kept = scores[region, place]
+        if self.settings.candidates is not None and len(kept) > self.settings.candidates:
+            best = kept.argsort(descending=True, stable=True)[: self.settings.candidates]
+            region, place, kept = region[best], place[best], kept[best]
+        chosen, labels = clip_boxes_to_image(boxes[region, place], image_shape), place + 1
+        large = remove_small_boxes(chosen, min_size=1e-2)
+        chosen, kept, labels = chosen[large], kept[large], labels[large]
+        final = batched_nms(chosen, kept, labels, self.nms_thresh)[: self.detections_per_img]
+        return chosen[final], kept[final], labels[final]
+
+
+def region_box_loss(offsets: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """Smooth L1 loss of the boxes of regions with an object, each by the offsets of its own class.
+
+    Args:
+        offsets: (regions, 4 * (classes + 1)).
+        labels: int64 (regions,), 0 for background.
+        targets: (regions, 4).
+        beta: Where the loss turns from squared to absolute.
+
+    Returns:
+        The sum, divided by the number of all regions, as in torchvision and mmdetection.
+    """
+    shows = torch.where(labels > 0)[0]
+    own = offsets.reshape(len(offsets), -1, 4)[shows, labels[shows]]
+    return F.smooth_l1_loss(own, targets[shows], beta=beta, reduction="sum") / len(labels)

@@ -1,0 +1,285 @@
+"""How well a detector finds objects: average precision by the rules of Pascal VOC and COCO, each under its own name.
+
+Every number lies between 0 and 1 and is the mean over classes of the average precision, where boxes must overlap by one
+half (`ap50`), by three quarters (`ap75`), or the mean over the ten thresholds 0.5, 0.55, ... 0.95 (`ap`):
+
+* `ap50_11_point`, `ap75_11_point`, `ap_11_point`: the rule of VOC2007.
+* `ap50_all_point`, `ap75_all_point`, `ap_all_point`: the rule of VOC2010 and later.
+* `coco_ap50`, `coco_ap75`, `coco_ap`: the rule of COCO, as pycocotools finds it.
+* `ap50`: the main number, by the rule of the two that was chosen; `ap50_<class>`: the same of one class.
+
+The rules disagree by several points on the same detections, so no two numbers of different rules can be compared.
+Difficult objects do not count, nor do detections of them; a class of which a split has no other object has no key and
+is left out of the means. The rules are told in full in `rambo.detection.average_precision`.
+
+Rolinek et al. 2020 report AP50 on VOC2007 test, without saying by which rule; their framework, mmdetection, scores
+VOC2007 by the 11-point rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from engine.device import to_device
+from rambo.detection.average_precision import (
+    RIGHT,
+    WRONG,
+    Boxes,
+    Outcomes,
+    average_precisions,
+    coco_outcomes,
+    precision_recall,
+    voc_outcomes,
+)
+
+__all__ = ["DetectionMetrics", "Interval", "bootstrap", "collect", "detection_metrics", "judged"]
+
+VOC_RULES = ("11_point", "all_point")
+THRESHOLDS = tuple((50 + 5 * step) / 100 for step in range(10))
+_DRAW_ENTRIES = 2**22  # draws x detections held at once
+
+
+class Interval(NamedTuple):
+    """A number, the percentile interval around it, and the values of all draws, float64 (draws,)."""
+
+    value: float
+    low: float
+    high: float
+    draws: Tensor
+
+
+def collect(model: nn.Module, loader: Any) -> list[dict[str, Tensor]]:
+    """Detections of every image of the loader's data set, in its order, on the CPU.
+
+    Without gradients, in evaluation mode; the model is left in the mode it was in.
+
+    Args:
+        model: `model(batch)` gives for each image `boxes` (detections, 4) in pixels of the original image, `scores` and
+            `labels` (detections,).
+        loader: Batches with `index` int64 (images,), the images' places in `loader.dataset`.
+
+    Raises:
+        ValueError: If the loader leaves out an image, or the model answers for more or fewer images than it was given.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    found: dict[int, dict[str, Tensor]] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in loader:
+                answers = model(to_device(dict(batch), device))
+                indices = batch["index"].tolist()
+                if len(answers) != len(indices):
+                    raise ValueError(f"the model gave detections of {len(answers)} images for {len(indices)}")
+                for index, answer in zip(indices, answers, strict=True):
+                    kept = {key: answer[key].detach().cpu() for key in ("boxes", "scores", "labels")}
+                    found[index] = {**kept, "boxes": kept["boxes"].float(), "scores": kept["scores"].float()}
+    finally:
+        model.train(was_training)
+    images = len(loader.dataset)
+    if not images or sorted(found) != list(range(images)):
+        raise ValueError(
+            f"the evaluation loader gave {len(found)} of the {images} images of its data set, so the objects of the "
+            "others would count as missed: let it go through the whole set, and let that have images"
+        )
+    return [found[index] for index in range(images)]
+
+
+def detection_metrics(
+    detections: Sequence[Boxes], ground_truth: Sequence[Boxes], classes: Sequence[str], rule: str = "11_point"
+) -> dict[str, float]:
+    """The numbers of this module, by name.
+
+    Args:
+        detections: For each image `boxes` (detections, 4), `scores` and `labels` (detections,).
+        ground_truth: For each image `boxes` (objects, 4), `labels` and bool `difficult` (objects,).
+        classes: The name of label 1, of label 2, and so on.
+        rule: Of `ap50` and the classes, "11_point" or "all_point".
+
+    Raises:
+        ValueError: As `voc_outcomes`, or if the rule is unknown, a label has no name, or no object counts.
+    """
+    _check_rule(rule)
+    _check_objects(detections, ground_truth, classes)
+    found = voc_outcomes(detections, ground_truth, THRESHOLDS)
+    by_rule = {name: average_precisions(found, name) for name in VOC_RULES}
+    numbers = {"ap50": float(by_rule[rule][0].nanmean())}
+    for name, precisions in by_rule.items():
+        numbers |= _named("", f"_{name}", precisions)
+    numbers |= _named("coco_", "", average_precisions(coco_outcomes(detections, ground_truth, THRESHOLDS), "101_point"))
+    for name, precision in zip(classes, by_rule[rule][0].tolist(), strict=False):  # up to the highest label there is
+        if precision == precision:
+            numbers[f"ap50_{name}"] = precision
+    return numbers
+
+
+def bootstrap(
+    detections: Sequence[Boxes],
+    ground_truth: Sequence[Boxes],
+    rule: str = "11_point",
+    threshold: float = 0.5,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """How far the mean average precision would move with other images, told by drawing images with replacement.
+
+    Images are drawn, as many as there are, and the mean is taken anew; a class of which a draw has no object is left
+    out of the draw's mean. Draws depend on the seed and the number of images alone, so the draws of two detectors of
+    the same images can be subtracted one by one, which gives the interval of their difference. Training another time
+    moves the number as well, of which this says nothing.
+
+    Args:
+        detections: As in `detection_metrics`.
+        ground_truth: As in `detection_metrics`.
+        rule: "11_point" or "all_point".
+        threshold: Of the overlap.
+        draws: How many.
+        seed: Of the draws.
+        level: The share of draws that the interval holds, its ends cutting off equal shares.
+
+    Raises:
+        ValueError: As `voc_outcomes`, or if the rule is unknown, no object counts, or a number is out of range.
+    """
+    _check_rule(rule)
+    if draws < 1 or not 0 < level < 1:
+        raise ValueError(f"bootstrap needs at least one draw and a level in 0 < p < 1, got {draws} and {level}")
+    found = voc_outcomes(detections, ground_truth, [threshold])
+    _check_counted(found)
+    value, images = float(average_precisions(found, rule).nanmean()), len(detections)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(images, (draws, images), generator=generator)
+    often = torch.zeros(draws, images, dtype=torch.int64).scatter_add_(1, drawn, torch.ones_like(drawn))
+    rows = max(1, _DRAW_ENTRIES // max(1, len(found.order)))
+    parts = [average_precisions(found, rule, weights).nanmean(1) for weights in torch.split(often, rows)]
+    values = torch.cat(parts)
+    low, high = values[~values.isnan()].quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
+    return Interval(value, low, high, values)
+
+
+def judged(
+    detections: Sequence[Boxes], ground_truth: Sequence[Boxes], threshold: float = 0.5
+) -> list[dict[str, dict[str, Tensor]]]:
+    """The boxes of every image as `right`, `wrong` and `missed`, as VOC judges them, for `rambo.detection.figures`.
+
+    Scores of a ranking loss are no probabilities, so no fixed score says what to show. Of each class the best
+    detections are taken, as many as there are objects of it that count: down to where precision equals recall.
+    Difficult objects and detections of them are left out.
+
+    Returns:
+        For each image and kind `boxes` (n, 4), `labels` (n,) and, but for `missed`, `scores` (n,).
+
+    Raises:
+        ValueError: As `voc_outcomes`.
+    """
+    outcomes = voc_outcomes(detections, ground_truth, [threshold])
+    verdicts, wanted = outcomes.verdicts[0], outcomes.objects.sum(0)
+    shown = torch.zeros(len(verdicts), dtype=torch.bool)
+    for label in range(1, len(wanted)):
+        own = ((outcomes.labels == label) & ((verdicts == RIGHT) | (verdicts == WRONG))).nonzero()[:, 0]
+        shown[own[: int(wanted[label])]] = True
+    kinds = {"right": outcomes.order[shown & (verdicts == RIGHT)], "wrong": outcomes.order[shown & (verdicts == WRONG)]}
+    counted = ~torch.cat([entry["difficult"].cpu().bool() for entry in ground_truth])
+    counted[outcomes.found[0, shown & (verdicts == RIGHT)]] = False
+    picked = {kind: _picked(detections, places, ("boxes", "labels", "scores")) for kind, places in kinds.items()}
+    picked["missed"] = _picked(ground_truth, counted.nonzero()[:, 0], ("boxes", "labels"))
+    return [{kind: entries[image] for kind, entries in picked.items()} for image in range(len(detections))]
+
+
+class DetectionMetrics:
+    """Detects once on every image of a data set, and measures.
+
+    `loader.dataset` has `ground_truth`, a list of `boxes` in pixels of the original images, `labels` and `difficult`,
+    in its order; `classes`, the names of labels 1, 2, ...; and for pictures `image(index)`, uint8 (3, height, width).
+
+    Args:
+        rule: Of `ap50` and the classes, "11_point" (VOC2007) or "all_point".
+        shown: Images in the picture of detections.
+
+    Raises:
+        ValueError: If the rule is unknown or `shown` is not positive.
+    """
+
+    def __init__(self, rule: str = "11_point", shown: int = 12) -> None:
+        _check_rule(rule)
+        if shown < 1:
+            raise ValueError(f"shown must be at least 1 image, got {shown}")
+        self.rule, self.shown = rule, shown
+
+    def __call__(self, model: nn.Module, loader: Any) -> dict[str, float]:
+        """The numbers of `detection_metrics`.
+
+        Raises:
+            ValueError: As `collect` and `detection_metrics`.
+        """
+        data = loader.dataset
+        return detection_metrics(collect(model, loader), data.ground_truth, data.classes, self.rule)
+
+    def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
+        """Precision against recall of every class, and what is found in some images, as images in `folder`, by name.
+
+        The images are spread evenly over the data set, so nobody chose them.
+        """
+        from rambo.detection import figures  # here, so that measuring does not need matplotlib
+
+        data = loader.dataset
+        detections, truth = collect(model, loader), data.ground_truth
+        outcomes = voc_outcomes(detections, truth)
+        curves = {
+            name: {split: precision_recall(outcomes, label)}
+            for label, name in enumerate(data.classes, start=1)
+            if label < outcomes.objects.shape[1] and outcomes.objects[:, label].any()
+        }
+        paths = {name: folder / f"{name}_{split}.png" for name in ("precision_recall", "detections")}
+        figures.precision_recall(paths["precision_recall"], curves)
+        boxes = judged(detections, truth)
+        images = torch.linspace(0, len(truth) - 1, min(self.shown, len(truth))).round().long().tolist()
+        figures.detections(
+            paths["detections"], [data.image(image) for image in images], [boxes[i] for i in images], data.classes
+        )
+        return paths
+
+
+def _named(before: str, after: str, precisions: Tensor) -> dict[str, float]:
+    """AP50, AP75 and AP of (thresholds, classes)."""
+    means = precisions.nanmean(1).tolist()
+    values = {"ap50": means[0], "ap75": means[THRESHOLDS.index(0.75)], "ap": sum(means) / len(means)}
+    return {f"{before}{name}{after}": value for name, value in values.items()}
+
+
+def _picked(entries: Sequence[Boxes], places: Tensor, keys: Iterable[str]) -> list[dict[str, Tensor]]:
+    """The boxes at some places of all images' boxes put one after the other, by image again."""
+    counts = [len(entry["labels"]) for entry in entries]
+    chosen = torch.zeros(sum(counts), dtype=torch.bool)
+    chosen[places] = True
+    masks = torch.split(chosen, counts)
+    return [{key: entry[key].cpu()[mask] for key in keys} for entry, mask in zip(entries, masks, strict=True)]
+
+
+def _check_rule(rule: str) -> None:
+    if rule not in VOC_RULES:
+        raise ValueError(f"rule must be 11_point (VOC2007) or all_point (VOC2010 and later), got {rule!r}")
+
+
+def _check_objects(detections: Sequence[Boxes], ground_truth: Sequence[Boxes], classes: Sequence[str]) -> None:
+    entries: list[Mapping[str, Tensor]] = [*detections, *ground_truth]
+    highest = max((int(entry["labels"].max()) for entry in entries if len(entry["labels"])), default=0)
+    if highest > len(classes):
+        raise ValueError(f"there is label {highest} but names of only {len(classes)} classes: {', '.join(classes)}")
+    if not any(bool((~entry["difficult"].bool()).any()) for entry in ground_truth):
+        raise _nothing_counts(len(ground_truth))
+
+
+def _check_counted(outcomes: Outcomes) -> None:
+    if not bool(outcomes.objects.any()):
+        raise _nothing_counts(len(outcomes.objects))
+
+
+def _nothing_counts(images: int) -> ValueError:
+    return ValueError(f"the {images} images hold no object that is not difficult, so there is nothing to measure")
