@@ -146,7 +146,7 @@ def test_the_addresses_are_complete():
     for kind in download.DATA.values():
         assert kind.files
         for file in kind.files:
-            assert all(url.startswith("http") for url in file.urls)
+            assert all(url.startswith(("http", "ftp")) for url in file.urls)
             if not file.urls:
                 assert "agreement" in kind.by_hand
             elif file.name not in UNHASHED:
