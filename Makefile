@@ -34,6 +34,10 @@ demo-regression: $(READY)  ## imbalanced regression on turned digits: vanilla, L
 	@echo "training on turned digits, under 5 minutes on two cores"
 	$(BIN)/python scripts/demo_regression.py
 
+demo-detection: $(READY)  ## a small detector on rendered scenes: cross-entropy and RaMBO, with pictures (under 6 minutes)
+	@echo "training on rendered scenes, under 6 minutes on two cores"
+	$(BIN)/python scripts/demo_detection.py
+
 report: $(READY)  ## a table of the runs below outputs/
 	$(BIN)/python scripts/report.py outputs
 
@@ -42,6 +46,7 @@ benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/rank_similarity.py
 	$(BIN)/python benchmarks/smoothing.py
+	$(BIN)/python benchmarks/detection.py
 
 lock: $(READY)  ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
@@ -49,4 +54,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test demo demo-regression report benchmark lock
+.PHONY: help setup check test demo demo-regression demo-detection report benchmark lock

@@ -129,7 +129,7 @@ def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[
 
 
 def _published_row(label: str, run: Run, metrics: Sequence[str]) -> list[str]:
-    published = run.report["config"].get("published")
+    published = (run.report["config"].get("published") or {}).get(run.report["experiment"])
     if not published or run.report["data"].get("fixture") or label != run.report["experiment"]:
         return []  # neither stand-in data nor a changed recipe may stand beside the paper's number
     values = published["metrics"]

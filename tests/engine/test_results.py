@@ -12,7 +12,7 @@ def finished(folder, seed=0, recall=0.5, overrides=(), published=None, fingerpri
         "experiment": "cub_rambo",
         "overrides": [f"seed={seed}", *overrides],
         "seed": seed,
-        "config": {"published": published},
+        "config": {"published": {"cub_rambo": published} if published else {}},
         "data": {"fingerprint": fingerprint, "fixture": fixture},
         "results": {"last": {"epoch": 2, "metrics": {"test/recall@1": recall}}},
     }

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 from engine.several import run_all
 
@@ -47,7 +48,10 @@ from engine.several import run_all
 runs = {{f"run {{i}}": [{str(tmp_path)!r}, f"{{i}}", "2", "0"] for i in range(6)}}
 run_all(runs, Path({str(entry(tmp_path))!r}), at_once=1)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "0").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,116 @@
+"""A small detector on rendered scenes, with cross-entropy and with RaMBO's loss, with pictures: make demo-detection."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+
+from engine import checkpoint
+from engine.results import Run, cell, find_runs, group_by_method
+from engine.several import run_all
+from rambo.detection import figures
+from rambo.detection.average_precision import precision_recall, voc_outcomes
+from rambo.detection.metrics import collect, judged
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = "demo_detection"
+METHODS = {
+    "cross-entropy": ["loss=detection_cross_entropy"],
+    "RaMBO (average precision)": ["loss=detection_average_precision"],
+}
+METRICS = {
+    "test/ap50_all_point": "AP50\nall-point",
+    "test/ap50_11_point": "AP50\n11-point",
+    "test/ap75_all_point": "AP75\nall-point",
+    "test/coco_ap": "AP\nCOCO",
+}
+SHOWN = 8
+console = Console()
+
+
+def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
+    """Trains every method with every seed."""
+    runs = {
+        f"{name}, seed {seed}": [
+            f"experiment={EXPERIMENT}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
+            "tracking.wandb=disabled", *overrides,
+        ]
+        for seed in range(seeds)
+        for name, chosen in METHODS.items()
+    }  # fmt: skip
+    console.print(f"{len(runs)} short trainings; each is python train.py experiment={EXPERIMENT}")
+    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
+        raise SystemExit(f"{name} failed:\n{said}")
+
+
+def by_method(folder: Path) -> dict[str, list[Run]]:
+    """The runs below `folder` under the names that the table has."""
+    labelled = group_by_method(find_runs([folder]))
+    return {
+        name: next(members for label, members in labelled.items() if chosen[0] in label.split())
+        for name, chosen in METHODS.items()
+    }
+
+
+def table(groups: dict[str, list[Run]]) -> Table:
+    """Average precision of every method after its last epoch, over the seeds."""
+    seeds = len(next(iter(groups.values())))
+    shown = Table(title=f"rendered scenes, %, {seeds} seeds, after the last epoch")
+    shown.add_column("method")
+    for name in METRICS.values():
+        shown.add_column(name, justify="right")
+    for name, members in groups.items():
+        cells = [cell(members, "last", metric) for metric in METRICS]
+        shown.add_row(name, *("" if c is None else c.percent() for c in cells))
+    return shown
+
+
+def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
+    """Precision against recall of both methods by class, and images with the boxes of each; first seeds."""
+    curves: dict[str, dict[str, torch.Tensor]] = {}
+    paths = [folder / "precision_recall.png"]
+    for name, members in groups.items():
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            config = compose("train", [f"experiment={EXPERIMENT}", *METHODS[name], *overrides])
+        data, model = (instantiate(noun, _convert_="all") for noun in (config.data, config.model))
+        model.prepare(data)
+        last = members[0].folder / "checkpoints" / "last.pt"
+        checkpoint.restore(model, checkpoint.load(last)["model"], last, "model")
+        loader = data.evaluation["test"]
+        found, truth, classes = collect(model, loader), loader.dataset.ground_truth, loader.dataset.classes
+        outcomes = voc_outcomes(found, truth)
+        for label, what in enumerate(classes, start=1):
+            curves.setdefault(what, {})[name] = precision_recall(outcomes, label)
+        boxes = judged(found, truth, 0.5)
+        some = torch.linspace(0, len(truth) - 1, min(SHOWN, len(truth))).long().tolist()
+        paths.append(folder / f"detections_{members[0].report['config']['loss']['classification'].split('.')[-1]}.png")
+        figures.detections(paths[-1], [loader.dataset.image(i) for i in some], [boxes[i] for i in some], classes)
+    figures.precision_recall(paths[0], curves)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1)
+    default = Path("outputs") / EXPERIMENT / time.strftime("%Y-%m-%d_%H-%M-%S")
+    parser.add_argument("--folder", type=Path, default=default)
+    parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    train_all(folder, arguments.seeds, arguments.overrides)
+    groups = by_method(folder)
+    console.print(table(groups))
+    for path in pictures(folder, groups, arguments.overrides):
+        print("picture:", os.path.relpath(path))
+
+
+if __name__ == "__main__":
+    main()
