@@ -53,3 +53,39 @@ def run_all(
     finally:  # whatever ends this, Ctrl-C included, begins nothing more
         pool.shutdown(wait=False, cancel_futures=True)
     return failed
+
+
+def train_seeds(
+    experiment: str,
+    methods: Mapping[str, Sequence[str]],
+    seeds: int,
+    folder: Path,
+    overrides: Sequence[str],
+    entry: Path,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Trains every method of a demo with seeds 0, 1, ... into `folder`.
+
+    Args:
+        experiment: What all of them run.
+        methods: What each changes, by its name.
+        seeds: How many.
+        folder: Where the runs go.
+        overrides: What is changed for all.
+        entry: The path of train.py.
+        say: Receives a line for each run that ends.
+
+    Raises:
+        SystemExit: If one fails; with the end of what it said.
+    """
+    runs = {
+        f"{name}, seed {seed}": [
+            f"experiment={experiment}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
+            "tracking.wandb=disabled", *overrides,
+        ]
+        for seed in range(seeds)
+        for name, chosen in methods.items()
+    }  # fmt: skip
+    say(f"{len(runs)} short trainings; each is python train.py experiment={experiment}")
+    for name, said in run_all(runs, entry, say=say).items():
+        raise SystemExit(f"{name} failed:\n{said}")

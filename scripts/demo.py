@@ -16,28 +16,13 @@ from rich.table import Table
 from engine import checkpoint
 from engine.figures import learning_curves
 from engine.results import Run, cell, find_runs, group_by_method
-from engine.several import run_all
+from engine.several import train_seeds
 from rambo.figures import loss_landscape, retrieval_grid
 
 ROOT = Path(__file__).resolve().parent.parent
 LOSSES = {"triplet": "triplet", "recall": "RaMBO (recall, log log)"}
 METRICS = {"test/recall@1": "recall@1", "test/r_precision": "R-precision", "test/map_at_r": "MAP@R"}
 console = Console()
-
-
-def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
-    """Trains every loss with every seed."""
-    runs = {
-        f"{name}, seed {seed}": [
-            "experiment=demo_rambo", f"loss={loss}", f"seed={seed}", f"paths.outputs='{folder}'",
-            "tracking.wandb=disabled", *overrides,
-        ]
-        for seed in range(seeds)
-        for loss, name in LOSSES.items()
-    }  # fmt: skip
-    console.print(f"{len(runs)} short trainings; each is python train.py experiment=demo_rambo")
-    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
-        raise SystemExit(f"{name} failed:\n{said}")
 
 
 def table(groups: dict[str, list[Run]]) -> Table:
@@ -81,7 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)  # of the untrained model in the picture
     folder = arguments.folder.resolve()
-    train_all(folder, arguments.seeds, arguments.overrides)
+    methods = {name: [f"loss={loss}"] for loss, name in LOSSES.items()}
+    train_seeds("demo_rambo", methods, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     by_label = group_by_method(find_runs([folder]))
     groups = {
         name: next(members for label, members in by_label.items() if f"loss={loss}" in label.split())

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from engine import checkpoint
 from engine.results import Run, cell, find_runs, group_by_method
-from engine.several import run_all
+from engine.several import train_seeds
 from rambo.detection import figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
 from rambo.detection.metrics import collect, judged
@@ -34,21 +34,6 @@ METRICS = {
 }
 SHOWN = 8
 console = Console()
-
-
-def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
-    """Trains every method with every seed."""
-    runs = {
-        f"{name}, seed {seed}": [
-            f"experiment={EXPERIMENT}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
-            "tracking.wandb=disabled", *overrides,
-        ]
-        for seed in range(seeds)
-        for name, chosen in METHODS.items()
-    }  # fmt: skip
-    console.print(f"{len(runs)} short trainings; each is python train.py experiment={EXPERIMENT}")
-    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
-        raise SystemExit(f"{name} failed:\n{said}")
 
 
 def by_method(folder: Path) -> dict[str, list[Run]]:
@@ -105,7 +90,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
-    train_all(folder, arguments.seeds, arguments.overrides)
+    train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder)
     console.print(table(groups))
     for path in pictures(folder, groups, arguments.overrides):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine import checkpoint
 from engine.results import Run, cell, find_runs, group_by_method
-from engine.several import run_all
+from engine.several import train_seeds
 from ranksim import figures
 from ranksim.imbalance import smoothed_density
 from ranksim.metrics import predict
@@ -32,21 +32,6 @@ METHODS = {
 }
 SHOTS = ("", "_many", "_medium", "_few")
 console = Console()
-
-
-def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
-    """Trains every method with every seed."""
-    runs = {
-        f"{name}, seed {seed}": [
-            f"experiment={EXPERIMENT}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
-            "tracking.wandb=disabled", *overrides,
-        ]
-        for seed in range(seeds)
-        for name, chosen in METHODS.items()
-    }  # fmt: skip
-    console.print(f"{len(runs)} short trainings; each is python train.py experiment={EXPERIMENT}")
-    for name, said in run_all(runs, ROOT / "train.py", say=console.print).items():
-        raise SystemExit(f"{name} failed:\n{said}")
 
 
 def by_method(folder: Path, overrides: list[str]) -> dict[str, list[Run]]:
@@ -110,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)  # of the untrained model in the picture
     folder = arguments.folder.resolve()
-    train_all(folder, arguments.seeds, arguments.overrides)
+    train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder, arguments.overrides)
     console.print("the angles of real digits, turned by us: a constructed target")
     console.print(table(groups, "mae", "mean absolute error"))
