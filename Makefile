@@ -22,8 +22,8 @@ check: $(READY)  ## format, lint, types and the fast tests (under 2 minutes)
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
-test: $(READY)  ## every test, with coverage (about 4 minutes)
-	@echo "running all tests, about 4 minutes on two cores"
+test: $(READY)  ## every test, with coverage (about 11 minutes)
+	@echo "running all tests, about 11 minutes on two cores"
 	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
