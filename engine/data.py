@@ -6,6 +6,7 @@ to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -121,3 +122,19 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)
+
+
+def checked_loading(batch_size: int, evaluation_batch_size: int, workers: int) -> int:
+    """The number of loading processes to use: what was asked for, but never more than there are processor cores.
+
+    Raises:
+        ValueError: If a number is too small; shown.
+    """
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("evaluation_batch_size", evaluation_batch_size, 1),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    return min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn

@@ -5,7 +5,6 @@ Anybody's data in that layout work as they are, with `VOCStyle`.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch.utils.data import DataLoader
 
-from engine.data import EpochLoader, ShuffledBatches
+from engine.data import EpochLoader, ShuffledBatches, checked_loading
 from engine.download import RemoteFile
 from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
 from rambo.detection.fixture import SHAPES, write_flat
@@ -122,14 +121,7 @@ class VOCStyle:
         fixture: bool = False,
         pin_memory: bool = False,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("evaluation_batch_size", evaluation_batch_size, 1),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
+        workers = checked_loading(batch_size, evaluation_batch_size, workers)
         self.root, self.fixture, self.upright = Path(root), fixture, upright
         self.rules = Rules(broken_boxes, smallest_box, other_classes)
         given = {"train": train, "validation": validation, "test": test}

@@ -5,7 +5,6 @@ A data set's own file says what its samples are and which target each has (`read
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from engine.data import Batch, EpochLoader, ShuffledBatches
+from engine.data import Batch, EpochLoader, ShuffledBatches, checked_loading
 from engine.download import RemoteFile
 from engine.images import ImageCache, seeded_draws
 from ranksim.bins import Bins, Density
@@ -156,16 +155,9 @@ class RegressionData:
         cache: str | Path | None = None,
         pin_memory: bool = False,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("evaluation_batch_size", evaluation_batch_size, 1),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        workers = checked_loading(batch_size, evaluation_batch_size, workers)
         if not 0 < target_scale < float("inf"):
             raise ValueError(f"target_scale must be a positive number, got {target_scale}")
-        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
         self.root, self.fixture, self.target_scale = Path(root), fixture, target_scale
         self._bins = bins
         if fixture:
