@@ -126,6 +126,8 @@ class MeanAveragePrecisionLoss(RankingLoss):
         preset: "corrected" or "official"; decides what is None.
         memory_batches: Earlier batches whose samples are ranked along in the class-wise term; 7 in the paper's
             detection experiments. Filled in training, saved in `state_dict`.
+        interclass_memory: Whether they are ranked along in the inter-class term as well, as the paper reads; the
+            published code ranks the scores of the current batch alone there.
         margin_noise: "none": the margin of the paper (corrected). "half_normal": every score moves by its own draw of
             |z| * alpha / 2, z standard normal, drawn at every call from torch's generator (official; not in the
             paper).
@@ -150,6 +152,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         preset: Literal["corrected", "official"] = "corrected",
         memory_batches: int = 0,
         *,
+        interclass_memory: bool = False,
         margin_noise: MarginNoise | None = None,
         ap_eps: float | None = None,
         on_empty: OnEmpty | None = None,
@@ -166,6 +169,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         if not 0 <= interclass_weight <= 1:
             raise ValueError(f"interclass_weight must be in 0..1, got {interclass_weight}")
         self.interclass_weight = float(interclass_weight)
+        self.interclass_memory = interclass_memory
         self.margin_noise: str = margin_noise or chosen["margin_noise"]
         one_of("margin_noise", self.margin_noise, ("half_normal", "none"))
         self.ap_eps = _check_eps(chosen["ap_eps"] if ap_eps is None else ap_eps)
@@ -173,6 +177,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         self.settings |= {
             "preset": preset,
             "interclass_weight": self.interclass_weight,
+            "interclass_memory": self.interclass_memory,
             "margin_noise": self.margin_noise,
             "ap_eps": self.ap_eps,
             "memory_batches": self.memory.size,
@@ -210,12 +215,13 @@ class MeanAveragePrecisionLoss(RankingLoss):
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
             class_wise = self._last_call
+            ranked, relevant = (all_values, all_relevant) if self.interclass_memory else (values, mask)
             between, push = self._term(
-                values.reshape(1, -1), mask.reshape(1, -1), self.interclass_weight, needs_gradient
+                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, needs_gradient
             )
             self._last_call, value = class_wise or self._last_call, value + between
             if gradient is not None and push is not None:
-                gradient += push.view(values.shape)
+                gradient += push.view(ranked.shape)[: len(values)]
         if self.training and torch.is_grad_enabled():
             self.memory.push(scores=values, relevance=mask)
         return value if gradient is None else with_gradient(value, scores, gradient)

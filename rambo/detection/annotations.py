@@ -45,7 +45,11 @@ def listed(folder: Path, list_folder: str, name: str, title: str, remedy: str) -
         raise FileNotFoundError(
             f"{title} in {folder} has no image set {name} ({path} is missing; there: {there}); {remedy}"
         )
-    ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text in UTF-8 ({error}); save it as one") from error
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise ValueError(f"{path} lists no image; {remedy}")
     if len(set(ids)) < len(ids):
@@ -97,7 +101,11 @@ def read_annotation(path: Path) -> Annotation:
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: an unknown encoding
         raise ValueError(
             f"{path} is not XML that can be read ({error}); repair it, or take its image off the list"
-        ) from (error)
+        ) from error
+    if root.tag != "annotation":
+        raise ValueError(
+            f"{path} holds <{root.tag}> where <annotation> was wanted; repair it, or take its image off the list"
+        )
     things = [_thing(element, number, path) for number, element in enumerate(root.findall("object"), 1)]
     return Annotation(path, _size(root, path), things)
 

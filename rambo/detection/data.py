@@ -242,8 +242,11 @@ class VOCStyle:
 def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
     if classes is None:
         return None
+    if isinstance(classes, str):
+        raise ValueError(f"data.classes must be a list of names, got {classes!r}; write data.classes=[{classes}]")
     names = [str(name) for name in classes]
-    if not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
+    background = any("background" in name.lower().replace("_", "") for name in names)
+    if not names or background or len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ValueError(f"data.classes must be different names, without a background, got {names}")
     return names
 

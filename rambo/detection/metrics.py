@@ -6,7 +6,7 @@ half (`ap50`), by three quarters (`ap75`), or the mean over the ten thresholds 0
 * `ap50_11_point`, `ap75_11_point`, `ap_11_point`: the rule of VOC2007.
 * `ap50_all_point`, `ap75_all_point`, `ap_all_point`: the rule of VOC2010 and later.
 * `coco_ap50`, `coco_ap75`, `coco_ap`: the rule of COCO, as pycocotools finds it.
-* `ap50`: the main number, by the rule of the two that was chosen; `ap50_<class>`: the same of one class.
+* `ap50_11_point_<class>` or `ap50_all_point_<class>`: one class, by the rule of the two that was chosen.
 
 The rules disagree by several points on the same detections, so no two numbers of different rules can be compared.
 Difficult objects do not count, nor do detections of them; a class of which a split has no other object has no key and
@@ -100,7 +100,7 @@ def detection_metrics(
         detections: For each image `boxes` (detections, 4), `scores` and `labels` (detections,).
         ground_truth: For each image `boxes` (objects, 4), `labels` and bool `difficult` (objects,).
         classes: The name of label 1, of label 2, and so on.
-        rule: Of `ap50` and the classes, "11_point" or "all_point".
+        rule: Of the numbers of single classes, "11_point" or "all_point".
 
     Raises:
         ValueError: As `voc_outcomes`, or if the rule is unknown, a label has no name, or no object counts.
@@ -109,13 +109,13 @@ def detection_metrics(
     _check_objects(detections, ground_truth, classes)
     found = voc_outcomes(detections, ground_truth, THRESHOLDS)
     by_rule = {name: average_precisions(found, name) for name in VOC_RULES}
-    numbers = {"ap50": float(by_rule[rule][0].nanmean())}
+    numbers: dict[str, float] = {}
     for name, precisions in by_rule.items():
         numbers |= _named("", f"_{name}", precisions)
     numbers |= _named("coco_", "", average_precisions(coco_outcomes(detections, ground_truth, THRESHOLDS), "101_point"))
     for name, precision in zip(classes, by_rule[rule][0].tolist(), strict=False):  # up to the highest label there is
         if precision == precision:
-            numbers[f"ap50_{name}"] = precision
+            numbers[f"ap50_{rule}_{name}"] = precision
     return numbers
 
 
@@ -199,7 +199,7 @@ class DetectionMetrics:
     in its order; `classes`, the names of labels 1, 2, ...; and for pictures `image(index)`, uint8 (3, height, width).
 
     Args:
-        rule: Of `ap50` and the classes, "11_point" (VOC2007) or "all_point".
+        rule: Of the numbers of single classes, "11_point" (VOC2007) or "all_point".
         shown: Images in the picture of detections.
 
     Raises:

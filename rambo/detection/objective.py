@@ -26,8 +26,8 @@ class DetectionObjective(nn.Module):
         classification: "cross_entropy", the baseline; or a loss called as `loss(scores, relevance)`, both (regions,
             classes): a module, or the dotted name of a class, as in a config.
         scores: What is ranked: "logits"; "softmax", probabilities over classes and background, whose gradient is small
-            at a random start; or "sigmoid". With logits the output for background learns nothing and stays the
-            constant it begins as. Unused by cross-entropy.
+            at a random start; or "sigmoid". With logits the output for background gets no gradient of its own.
+            Unused by cross-entropy.
         scored_by: How the detector turns logits into the scores of detections, "softmax" or "sigmoid"; configs hand it
             to the model. It must be what is trained: softmax or sigmoid scores by themselves, cross-entropy by
             softmax, logits by either.

@@ -51,7 +51,7 @@ class PascalVOC(VOCStyle):
             "objects": 12032,
             "per_class": dict(zip(VOC_CLASSES, _TEST_OBJECTS, strict=True)),
         },
-        (2012, "trainval"): {"images": 11540},
+        (2012, "trainval"): {"images": 11540, "objects": 27450},
     }
 
     def folder(self, where: str | int) -> Path:
@@ -63,6 +63,8 @@ class PascalVOC(VOCStyle):
         """How to get a year."""
         if where in (2007, 2012):
             return f"run: python scripts/download.py voc{where}"
+        if not 2005 <= int(where) <= 2012:
+            return "the challenge ran from 2005 to 2012; take 2007 or 2012"
         return "its development kit is on the pages of the Pascal VOC challenge"
 
     def write_fixture(self, root: Path) -> Path:

@@ -197,10 +197,11 @@ def test_images_and_classes_are_apart():
 def test_nothing_found_scores_zero_and_a_class_without_objects_has_no_number():
     objects = [truth((BOX, 1)), truth((BOX, 3), (FAR, 4, True))]
     numbers = detection_metrics([found(), found((FAR, 0.9, 2), (FAR, 0.8, 4))], objects, ["a", "b", "c", "d", "e"])
-    assert {name for name in numbers if name.startswith("ap50_") and "point" not in name} == {"ap50_a", "ap50_c"}
+    assert {name for name in numbers if name.startswith("ap50_11_point_")} == {"ap50_11_point_a", "ap50_11_point_c"}
     assert set(numbers.values()) == {0.0}
     numbers = detection_metrics([found((BOX, 0.1)), found((FAR, 0.9, 2))], objects, ["a", "b", "c", "d", "e"])
-    assert (numbers["ap50_a"], numbers["ap50_c"], numbers["ap50"], numbers["coco_ap"]) == (1, 0, 1 / 2, 1 / 2)
+    assert (numbers["ap50_11_point_a"], numbers["ap50_11_point_c"]) == (1, 0)
+    assert (numbers["ap50_11_point"], numbers["coco_ap"]) == (1 / 2, 1 / 2)
 
 
 def test_images_without_objects_count_against_the_detector():
@@ -212,14 +213,14 @@ def test_the_numbers_say_their_rule():
     """One object of two is found with an overlap of 0.64, and nothing else: right at 0.5, 0.55 and 0.6 of ten."""
     objects, detections = [truth((BOX,), (FAR,))], [found(([0.0, 0, 8, 8], 0.9))]
     expected = {
-        "ap50": 6 / 11, "ap50_thing": 6 / 11,
         "ap50_11_point": 6 / 11, "ap75_11_point": 0, "ap_11_point": 0.3 * 6 / 11,
         "ap50_all_point": 1 / 2, "ap75_all_point": 0, "ap_all_point": 0.3 * 1 / 2,
         "coco_ap50": 51 / 101, "coco_ap75": 0, "coco_ap": 0.3 * 51 / 101,
     }  # fmt: skip
-    assert detection_metrics(detections, objects, ["thing"]) == pytest.approx(expected)
+    by_default = {**expected, "ap50_11_point_thing": 6 / 11}
+    assert detection_metrics(detections, objects, ["thing"]) == pytest.approx(by_default)
     chosen = detection_metrics(detections, objects, ["thing"], rule="all_point")
-    assert chosen == pytest.approx({**expected, "ap50": 1 / 2, "ap50_thing": 1 / 2})
+    assert chosen == pytest.approx({**expected, "ap50_all_point_thing": 1 / 2})
 
 
 # ---- slow definitions ----
@@ -466,8 +467,8 @@ def test_a_draw_is_the_metric_of_the_drawn_images(rule):
     drawn = torch.randint(9, (25, 9), generator=torch.Generator().manual_seed(7))
     for value, images in zip(interval.draws.tolist(), drawn.tolist(), strict=True):
         numbers = detection_metrics([detections[i] for i in images], [objects[i] for i in images], "abcd", rule)
-        assert value == pytest.approx(numbers["ap50"], abs=1e-12)
-    assert interval.value == pytest.approx(detection_metrics(detections, objects, "abcd", rule)["ap50"])
+        assert value == pytest.approx(numbers[f"ap50_{rule}"], abs=1e-12)
+    assert interval.value == pytest.approx(detection_metrics(detections, objects, "abcd", rule)[f"ap50_{rule}"])
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     assert [interval.low, interval.high] == pytest.approx(interval.draws.quantile(ends).tolist())
 

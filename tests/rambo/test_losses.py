@@ -416,6 +416,24 @@ def test_gallery_memory_ranks_stored_items_for_the_current_queries():
     assert old.grad is None
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_interclass_term_ranks_stored_samples_where_asked_to(shared):
+    draws = torch.Generator().manual_seed(5)
+    (old, new), relevance = torch.rand(2, 6, 3, generator=draws), torch.rand(2, 6, 3, generator=draws) > 0.7
+    settings = {"margin": 0.1, "interclass_weight": 1.0}
+    loss = MeanAveragePrecisionLoss(1.0, memory_batches=1, interclass_memory=shared, **settings)
+    loss(old, relevance[0])
+    new.requires_grad_()
+    result = loss(new, relevance[1])
+
+    both = torch.cat([new, old]) if shared else new
+    relevant = torch.cat([relevance[1], relevance[0]]) if shared else relevance[1]
+    one_class = MeanAveragePrecisionLoss(1.0, 0.1, interclass_weight=0.0)
+    expected = one_class(both.reshape(-1, 1), relevant.reshape(-1, 1))
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(torch.autograd.grad(result, new)[0], torch.autograd.grad(expected, new)[0])
+
+
 def test_row_memory_adds_queries_without_ranking_their_items():
     first, second = batches(2)
     loss = RecallLoss(1.0, weight="log", memory="rows", memory_batches=1)  # corrected otherwise: counts, per query

@@ -115,7 +115,9 @@ def test_a_copy_with_other_counts_does_not_pass_for_the_real_thing(voc):
     folder = voc.with_name("voc_fixture")
     with pytest.raises(ValueError, match=r"2007 trainval has 20 images, .* published set has 5,011 images, 12,608 ob"):
         PascalVOC(folder)
-    with pytest.raises(ValueError, match=r"2012 trainval has 12 images, and .* 11,540 images; run: .*voc2012"):
+    with pytest.raises(
+        ValueError, match=r"2012 trainval has 12 images, .* 11,540 images, 27,450 objects; run: .*voc2012"
+    ):
         PascalVOC(folder, train=[[2012, "trainval"]])
 
 
@@ -126,6 +128,7 @@ def test_a_copy_with_other_counts_does_not_pass_for_the_real_thing(voc):
             {"train": [[2008, "trainval"]]},
             r"VOC2008 \(ImageSets/Main is missing\); its development kit is on the pages",
         ),
+        ({"train": [[1999, "trainval"]]}, "the challenge ran from 2005 to 2012; take 2007 or 2012"),
         ({"test": [[2012, "test"]]}, r"data.test: Pascal VOC 2012 has no public boxes for its test images; take"),
         ({"test": [[2012, "tset"]]}, r"has no image set tset \(.*tset.txt is missing; there: train, trainval, val\)"),
         (

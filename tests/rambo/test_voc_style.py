@@ -159,6 +159,7 @@ def test_unknown_classes_are_refused_or_dropped(own):
     [
         ("<annotation><object>", r"000001.xml is not XML that can be read \(no element found.*; repair it, or take"),
         ("", "000001.xml is not XML that can be read"),
+        ("<html><body/></html>", "000001.xml holds <html> where <annotation> was wanted"),
         ("\x00\x01", "000001.xml is not XML that can be read"),
         ('<?xml version="1.0" encoding="no-such"?><annotation/>', "000001.xml is not XML that can be read"),
         ("<annotation><object><name>circle</name></object></annotation>", "object 1, 'circle', has no <bndbox>; give"),
