@@ -201,25 +201,33 @@ class DetectionMetrics:
     Args:
         rule: Of the numbers of single classes, "11_point" (VOC2007) or "all_point".
         shown: Images in the picture of detections.
+        draws: Of images, for the 95 % interval of AP50 by `bootstrap`: `ap50_<rule>_low` and `_high`. 0: none.
 
     Raises:
-        ValueError: If the rule is unknown or `shown` is not positive.
+        ValueError: If the rule is unknown, `shown` is not positive or `draws` is negative.
     """
 
-    def __init__(self, rule: str = "11_point", shown: int = 12) -> None:
+    def __init__(self, rule: str = "11_point", shown: int = 12, draws: int = 0) -> None:
         _check_rule(rule)
         if shown < 1:
             raise ValueError(f"shown must be at least 1 image, got {shown}")
-        self.rule, self.shown = rule, shown
+        if draws < 0:
+            raise ValueError(f"draws must be >= 0, got {draws}; 1000 give an interval")
+        self.rule, self.shown, self.draws = rule, shown, draws
 
     def __call__(self, model: nn.Module, loader: Any) -> dict[str, float]:
-        """The numbers of `detection_metrics`.
+        """The numbers of `detection_metrics`, and the ends of the intervals if there are draws.
 
         Raises:
             ValueError: As `collect` and `detection_metrics`.
         """
         data = loader.dataset
-        return detection_metrics(collect(model, loader), data.ground_truth, data.classes, self.rule)
+        detections = collect(model, loader)
+        numbers = detection_metrics(detections, data.ground_truth, data.classes, self.rule)
+        for rule in VOC_RULES if self.draws else ():
+            interval = bootstrap(detections, data.ground_truth, rule, draws=self.draws)
+            numbers |= {f"ap50_{rule}_low": interval.low, f"ap50_{rule}_high": interval.high}
+        return numbers
 
     def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
         """Precision against recall of every class, and what is found in some images, as images in `folder`, by name.

@@ -445,6 +445,8 @@ def test_refusals():
         DetectionMetrics(rule="101_point")
     with pytest.raises(ValueError, match="at least 1 image"):
         DetectionMetrics(shown=0)
+    with pytest.raises(ValueError, match="draws must be >= 0"):
+        DetectionMetrics(draws=-1)
     with pytest.raises(ValueError, match="label 3 but names of only 2 classes: cat, dog"):
         detection_metrics([found((BOX, 0.5, 3))], objects, ["cat", "dog"])
     for nothing in ([truth()], [truth((BOX, 1, True))]):
@@ -546,7 +548,12 @@ def test_collect_puts_images_in_order_and_restores_the_mode(training):
         assert torch.equal(entry["boxes"], expected["boxes"])
         assert entry["scores"].dtype == torch.float32
     assert DetectionMetrics()(model, mixed) == DetectionMetrics()(model, loader_of(data))
-    assert DetectionMetrics()(model, mixed) == detection_metrics(got, data.ground_truth, data.classes)
+    numbers = detection_metrics(got, data.ground_truth, data.classes)
+    assert DetectionMetrics()(model, mixed) == numbers
+    for rule in ("11_point", "all_point"):
+        interval = bootstrap(got, data.ground_truth, rule, draws=20)
+        numbers |= {f"ap50_{rule}_low": interval.low, f"ap50_{rule}_high": interval.high}
+    assert DetectionMetrics(draws=20)(model, mixed) == numbers
 
 
 def test_collect_refuses_what_would_give_a_wrong_number():
