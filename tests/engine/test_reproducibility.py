@@ -1,3 +1,4 @@
+import hashlib
 import random
 import subprocess
 import sys
@@ -7,15 +8,13 @@ import pytest
 import torch
 
 from engine import reproducibility
-from engine.reproducibility import derived_seed, git_state, provenance, seed_everything, set_up
+from engine.reproducibility import derived_seed, git_state, provenance, seed_everything, set_up, uncommitted
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_derived_seed_is_the_same_everywhere_and_depends_on_every_part():
     # sha256("1/2") begins with these eight bytes; any machine must find the same seed.
-    import hashlib
-
     assert derived_seed(1, 2) == int.from_bytes(hashlib.sha256(b"1/2").digest()[:8], "little") // 2
     assert len({derived_seed(1, 2), derived_seed(2, 1), derived_seed(12), derived_seed(1, 2, 0)}) == 4
 
@@ -47,14 +46,43 @@ def test_git_state_tells_revision_and_dirt(tmp_path):
     subprocess.run([*run, "commit", "-qm", "one"], check=True)
     assert git_state(tmp_path)["dirty"] is False
     assert len(git_state(tmp_path)["revision"]) == 40
+    assert "changes" not in git_state(tmp_path)
     (tmp_path / "file").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+    assert git_state(tmp_path)["changes"] == hashlib.sha256(b"").hexdigest(), "neither code nor config"
+    (tmp_path / "new.py").write_text("3")
+    assert git_state(tmp_path)["changes"] == hashlib.sha256(uncommitted(tmp_path)).hexdigest()
+    assert git_state(tmp_path, b"abc")["changes"] == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_uncommitted_code_can_be_brought_back(tmp_path):
+    assert uncommitted(tmp_path) == b""
+    there, clone = tmp_path / "there", tmp_path / "clone"
+    (there / "engine").mkdir(parents=True)
+    (there / "tests").mkdir()
+    run = ["git", "-C", str(there), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (there / "engine" / "a.py").write_text("one = 1\n")
+    (there / "gone.yaml").write_text("old: 1\n")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"], ["clone", "-q", ".", str(clone)]):
+        subprocess.run([*run, *arguments], check=True)
+    (there / "engine" / "a.py").write_text("one = 2\n")
+    (there / "engine" / "neü b.py").write_text("two = 2\n")
+    (there / "gone.yaml").unlink()
+    (there / "notes.txt").write_text("no code")
+    (there / "tests" / "test_a.py").write_text("")
+    patch = uncommitted(there)
+    assert uncommitted(there / "engine") != patch, "of another folder"
+    subprocess.run(["git", "-C", str(clone), "apply"], input=patch, check=True)
+    assert (clone / "engine" / "a.py").read_text() == "one = 2\n"
+    assert (clone / "engine" / "neü b.py").read_text() == "two = 2\n"
+    assert sorted(path.name for path in clone.rglob("*.*") if ".git" not in path.parts) == ["a.py", "neü b.py"]
 
 
 def test_provenance_names_what_ran(monkeypatch):
     record = provenance()
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert record["hardware"]["threads"] == torch.get_num_threads()
+    assert record["hardware"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     monkeypatch.setattr(reproducibility, "RECORDED_PACKAGES", ("no-such-package",))
     assert provenance()["packages"] == {}
 

@@ -83,6 +83,21 @@ def test_a_run_may_not_go_on_with_another_loss(tmp_path):
         runs.check_same(tmp_path, CONFIG | {"loss": {"margin": 0.2}})
 
 
+def test_a_run_keeps_what_it_began_with(tmp_path):
+    record = {"seed": 0, "code": {"revision": "a"}, "python": "3.11.7", "device": "cpu"}
+    runs.begin(tmp_path / "clean", CONFIG)
+    assert [path.name for path in (tmp_path / "clean").iterdir()] == ["config.yaml"]
+    assert runs.begun_otherwise(tmp_path / "clean", record) == {}
+    runs.begin(tmp_path / "dirty", CONFIG, record, b"patch")
+    assert runs.read_json(tmp_path / "dirty" / runs.BEGAN) == record
+    assert (tmp_path / "dirty" / runs.PATCH).read_bytes() == b"patch"
+    runs.begin(tmp_path / "large", CONFIG, record, b"x" * (runs.LARGEST_PATCH + 1))
+    assert not (tmp_path / "large" / runs.PATCH).exists()
+    assert runs.begun_otherwise(tmp_path / "dirty", record | {"seed": 1}) == {}
+    changed = record | {"code": {"revision": "b"}, "device": "cuda"}
+    assert runs.begun_otherwise(tmp_path / "dirty", changed) == {"began": {"code": {"revision": "a"}, "device": "cpu"}}
+
+
 def test_resuming_nothing_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run there \(config.yaml is missing\)"):
         runs.check_same(tmp_path, CONFIG)
@@ -101,3 +116,24 @@ def test_a_truncated_report_is_refused_by_name(tmp_path):
     (tmp_path / "report.json").write_text('{"a": [1')
     with pytest.raises(ValueError, match=r"report.json is truncated or not JSON"):
         runs.read_json(tmp_path / "report.json")
+
+
+def test_a_run_is_known_by_what_shapes_its_numbers():
+    known = runs.fingerprint(demo())
+    assert known == runs.fingerprint(demo("workers=3", "threads=1", "+data.root=elsewhere", "trainer.device=cpu"))
+    assert known == runs.fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
+    others = [runs.fingerprint(demo(change)) for change in ("seed=1", "loss.margin=0.3", "scale=fixture")]
+    assert len({known, *others}) == 4
+
+
+def test_runs_are_found_by_their_fingerprint(tmp_path):
+    one, other = demo(), demo("seed=1")
+    for name, config in {"a": one, "b": one, "c": other, "d/first_stage": one, "d/.hydra": one}.items():
+        runs.begin(tmp_path / name, config)
+    (tmp_path / "a" / "DONE").touch()
+    (tmp_path / "c" / "checkpoints").mkdir()
+    (tmp_path / "c" / "checkpoints" / "last.pt").touch()
+    assert runs.index(tmp_path) == {
+        runs.fingerprint(one): runs.Found(finished=[tmp_path / "a"]),  # b holds nothing to go on from
+        runs.fingerprint(other): runs.Found(interrupted=[tmp_path / "c"]),
+    }

@@ -1,0 +1,220 @@
+"""Compares two methods over the seeds that both were run with: python scripts/compare.py outputs --first LABEL."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import string
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from engine.results import Run, find_runs, group_by_method, is_error
+from engine.uncertainty import Better, Comparison, compare, interval, together
+
+NO_MEASURE = ("queries_without_match",)  # facts about the data, among the metrics
+ONLY_ADDS_OR_NAMES = ("recall_at", "map", "quantity", "unit")  # settings of metrics that change no number
+Groups = Mapping[str, Sequence[Run]]
+
+
+def choose(groups: Groups, first: str | None, second: Sequence[str] | None) -> tuple[str, list[str]]:
+    """The labels that are compared: the first with each of the others.
+
+    Raises:
+        ValueError: If a label is missing, unknown, or compared with itself; with the labels that there are.
+    """
+    there = "".join(f"\n  {label}  ({_seeds(members)})" for label, members in groups.items())
+    for label in [first, *(second or [])]:
+        if label is not None and label not in groups:
+            raise ValueError(f"there is no method '{label}'; there are{there}")
+    if len(groups) < 2:
+        raise ValueError(f"comparing takes two methods; there is{there}")
+    if first is None and len(groups) > 2:
+        raise ValueError(f"which method is compared with the others? --first 'LABEL', one of{there}")
+    chosen = first or next(label for label in groups if label not in (second or []))
+    others = [label for label in dict.fromkeys(second or groups) if second or label != chosen]
+    if chosen in others:
+        raise ValueError(f"--first and --second are both '{chosen}'; there are{there}")
+    return chosen, others
+
+
+def values(members: Sequence[Run], selection: str, metric: str) -> dict[int, float]:
+    """`metric` by seed, of the runs that have it."""
+    found = {run.report["seed"]: _metrics(run, selection).get(metric) for run in members}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Sequence[str] | None) -> list[str]:
+    """What is compared: `wanted`, or every metric of the test split that all runs have.
+
+    Raises:
+        ValueError: If no run was selected so, or a wanted metric is missing; with what there is.
+    """
+    found = [_metrics(run, selection) for label in labels for run in groups[label]]
+    if without := [run for label in labels for run in groups[label] if not _metrics(run, selection)]:
+        kinds = ", ".join(name for name, result in without[0].report["results"].items() if _has_metrics(result))
+        raise ValueError(f"{without[0].folder} has no results '{selection}'; it has {kinds}")
+    common = [name for name in found[0] if all(name in other for other in found)]
+    for name in wanted or []:
+        if name not in common:
+            raise ValueError(f"{name} is not a metric of every run here; there are {', '.join(common)}")
+    tested = [n for n in common if n.startswith("test/") and not n.endswith(NO_MEASURE)]
+    return list(dict.fromkeys(wanted or tested))
+
+
+def check_comparable(groups: Groups, labels: Sequence[str]) -> None:
+    """Refuses methods that were run on different data or measured differently, with the folders of both."""
+    for label in labels[1:]:
+        for what, of in (("run on different data", _fingerprint), ("measured with different settings", _measured)):
+            one, other = groups[labels[0]][0], groups[label][0]
+            if of(one) != of(other):
+                raise ValueError(f"'{labels[0]}' and '{label}' were {what}: {one.folder} and {other.folder}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of the first method, A, against another; the values of both, by seed, with the comparison."""
+
+    label: str
+    metric: str
+    sides: tuple[Mapping[int, float], Mapping[int, float]]
+    comparison: Comparison
+
+
+def compare_all(
+    groups: Groups,
+    first: str,
+    others: Sequence[str],
+    metrics: Sequence[str],
+    selection: str,
+    better: Better | None = None,
+) -> tuple[list[Line], list[str]]:
+    """A line for every other method and metric, all allowing for each other, and what was left out.
+
+    The methods are called A (the first), B, C, ... in the texts; shares are in percent.
+    """
+    lines, left_out = [], []
+    for label, letter in zip(others, letters(len(others) + 1)[1:], strict=True):
+        for metric in metrics:
+            scale = 1 if is_error(metric) else 100
+            one, other = (
+                {seed: scale * value for seed, value in values(groups[name], selection, metric).items()}
+                for name in (first, label)
+            )
+            if not all(math.isfinite(side[seed]) for side in (one, other) for seed in one.keys() & other.keys()):
+                left_out.append(f"{metric} is not a number in every run of A and {letter}")
+                continue
+            way = better or ("lower" if is_error(metric) else "higher")
+            lines.append(Line(label, metric, (one, other), compare(one, other, better=way, names=("A", letter))))
+    allowing = together([line.comparison for line in lines])
+    return [replace(line, comparison=c) for line, c in zip(lines, allowing, strict=True)], left_out
+
+
+def letters(count: int) -> list[str]:
+    """A, B, ..., Z, A2, B2, ..."""
+    alphabet = string.ascii_uppercase
+    return [alphabet[i % 26] + (str(i // 26 + 1) if i >= 26 else "") for i in range(count)]
+
+
+def table(lines: Sequence[Line]) -> Table:
+    """A section for each other method, a row for each metric."""
+    shown = Table()
+    shown.add_column("metric", no_wrap=True)
+    shown.add_column("A", no_wrap=True, justify="right")
+    shown.add_column("against", no_wrap=True)
+    shown.add_column("p", no_wrap=True, justify="right")
+    shown.add_column("what the seeds show")
+    for number, line in enumerate(lines):
+        if number and line.label != lines[number - 1].label:
+            shown.add_section()
+        c = line.comparison
+        first, other = (interval([side[seed] for seed in c.seeds]).shown() for side in line.sides)
+        name = f"{escape(line.metric)} {'↑' if c.better == 'higher' else '↓'}{'' if is_error(line.metric) else ' %'}"
+        against = f"{c.names[1]}: {other}"
+        shown.add_row(name, first, against, _p(c.adjusted), f"[bold]{c.text}[/bold]" if c.told_apart else c.text)
+    return shown
+
+
+def notes(lines: Sequence[Line], left_out: Sequence[str]) -> list[str]:
+    """What the numbers are."""
+    said = [
+        "± is the 95 % t-interval over the common seeds; a difference is A minus the other, seed by seed.",
+        "p is that of the paired t-test.",
+    ]
+    if len(lines) > 1:
+        said[1] = (
+            f"p is that of the paired t-test, adjusted by Holm's method for all {len(lines)} comparisons made here; "
+            "the intervals are those of each alone. Name the one metric that matters (--metric) to ask less of it."
+        )
+    return [*said, *(f"Left out: {what}." for what in left_out)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("outputs")], help="run folders, or what is above"
+    )
+    parser.add_argument(
+        "--first", metavar="LABEL", help="a method, by experiment and changes: 'cub_rambo loss=triplet'"
+    )
+    parser.add_argument("--second", metavar="LABEL", nargs="+", help="what it is compared with (default: all others)")
+    parser.add_argument("--metric", nargs="+", help="such as test/mae (default: every metric of the test split)")
+    parser.add_argument("--selected", default="last", help="last, best_on_validation, best_on_test (default: last)")
+    parser.add_argument("--better", choices=("higher", "lower"), help="overrides what the metric's name says")
+    chosen = parser.parse_args(arguments)
+    try:
+        groups = group_by_method(find_runs(chosen.folders))
+        first, others = choose(groups, chosen.first, chosen.second)
+        check_comparable(groups, [first, *others])
+        metrics = metrics_of(groups, [first, *others], chosen.selected, chosen.metric)
+        lines, left_out = compare_all(groups, first, others, metrics, chosen.selected, chosen.better)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    console = Console()
+    if any(run.report["data"].get("fixture") for label in (first, *others) for run in groups[label]):
+        console.print("[bold]Stand-in data: these numbers mean nothing.[/bold]")
+    for letter, label in zip(letters(len(others) + 1), [first, *others], strict=True):
+        console.print(f"{letter}: {escape(label)}  ({_seeds(groups[label])})", highlight=False)
+    console.print(f"selected: {chosen.selected.replace('_', ' ')}")
+    if lines:
+        console.print(table(lines))
+    for said in notes(lines, left_out):
+        console.print(said, highlight=False)
+
+
+def _metrics(run: Run, selection: str) -> dict[str, float]:
+    result = run.report["results"].get(selection)
+    return result["metrics"] if _has_metrics(result) else {}
+
+
+def _has_metrics(result: Any) -> bool:
+    return isinstance(result, dict) and "metrics" in result
+
+
+def _fingerprint(run: Run) -> Any:
+    return run.report["data"].get("fingerprint")
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    settings = run.report["config"].get("metrics") or {}
+    return {key: value for key, value in settings.items() if key not in ONLY_ADDS_OR_NAMES}
+
+
+def _seeds(members: Sequence[Run]) -> str:
+    return "seeds " + ", ".join(str(run.report["seed"]) for run in members)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+import importlib.util
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import runs
+from engine.uncertainty import compare, interval, together
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("script_compare", ROOT / "scripts" / "compare.py")
+script = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = script  # dataclasses look their module up
+spec.loader.exec_module(script)
+
+VANILLA, RANKSIM, SMOOTHED = "agedb_vanilla", "agedb_ranksim", "agedb_vanilla lds=gaussian"
+MAE = {
+    VANILLA: [7.50, 7.62, 7.40, 7.55, 7.48],
+    RANKSIM: [7.38, 7.51, 7.27, 7.43, 7.37],
+    SMOOTHED: [7.70, 7.50, 7.30, 7.65, 7.42],
+}
+
+
+def finished(folder, label, seed, metrics, data="a", settings=None, **more):
+    experiment, *overrides = label.split()
+    report = {
+        "experiment": experiment,
+        "overrides": [f"seed={seed}", *overrides],
+        "seed": seed,
+        "config": {"metrics": settings or {}},
+        "data": {"fingerprint": data, **more},
+        "results": {"last": {"epoch": 2, "metrics": metrics}, "seconds": 1.0},
+    }
+    runs.finish(folder, report)
+
+
+def outputs(folder, methods, **more):
+    """Run folders of every method with seeds 0 to 4."""
+    for label in methods:
+        for seed, mae in enumerate(MAE[label]):
+            numbers = {"test/mae": mae, "test/pearson": 1 - mae / 30, "test/mae_few": 9.0 + seed * mae / 10}
+            numbers |= {"test/queries_without_match": 0.0, "train_only": 1.0}
+            below = folder / label.replace(" ", "_") / str(seed)
+            below.mkdir(parents=True)
+            finished(below, label, seed, numbers, **more)
+    return folder
+
+
+@pytest.fixture
+def said(tmp_path, capsys, monkeypatch):
+    """What the command says of runs of `methods`, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def say(methods, *arguments, **more):
+        script.main([str(outputs(tmp_path, methods, **more)), *arguments])
+        return capsys.readouterr().out
+
+    return say
+
+
+def by_seed(label):
+    return dict(enumerate(MAE[label]))
+
+
+def test_two_methods_need_no_labels_and_one_metric_no_correction(said):
+    text = said([RANKSIM, VANILLA], "--metric", "test/mae")
+    assert "A: agedb_ranksim  (seeds 0, 1, 2, 3, 4)\nB: agedb_vanilla" in text
+    found = compare(by_seed(RANKSIM), by_seed(VANILLA), better="lower", names=("A", "B"))
+    assert found.text == "A is better by 0.118 ± 0.010 (5 seeds)"
+    (row,) = [line for line in text.splitlines() if "test/mae ↓" in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == [
+        "test/mae ↓", interval(MAE[RANKSIM]).shown(), f"B: {interval(MAE[VANILLA]).shown()}", "< 0.001", found.text,
+    ]  # fmt: skip
+    assert "Holm" not in text
+
+
+def test_every_test_metric_is_compared_and_all_allow_for_each_other(said):
+    text = said([RANKSIM, VANILLA, SMOOTHED], "--first", VANILLA)
+    rows = [line for line in text.splitlines() if line.startswith("│ test/")]
+    assert [row.split()[1] for row in rows] == ["test/mae", "test/pearson", "test/mae_few"] * 2
+    assert "adjusted by Holm's method for all 6 comparisons made here" in text
+    assert "queries_without_match" not in text
+    assert "B: agedb_ranksim" in text
+    assert "C: agedb_vanilla lds=gaussian" in text
+
+
+def test_shares_are_in_percent_and_better_when_higher(tmp_path):
+    groups = script.group_by_method(script.find_runs([outputs(tmp_path, [RANKSIM, VANILLA])]))
+    lines, left_out = script.compare_all(groups, RANKSIM, [VANILLA], ["test/mae", "test/pearson"], "last")
+    assert left_out == []
+    alone = [
+        compare(by_seed(RANKSIM), by_seed(VANILLA), better="lower", names=("A", "B")),
+        compare(
+            {s: 100 * (1 - v / 30) for s, v in by_seed(RANKSIM).items()},
+            {s: 100 * (1 - v / 30) for s, v in by_seed(VANILLA).items()},
+            names=("A", "B"),
+        ),
+    ]
+    assert [line.comparison for line in lines] == together(alone)
+    assert all(line.comparison.text.startswith("A is better") for line in lines)
+    (turned,), _ = script.compare_all(groups, RANKSIM, [VANILLA], ["test/mae"], "last", better="higher")
+    assert turned.comparison.text.startswith("B is better")
+
+
+def test_what_is_not_a_number_is_left_out_and_said(tmp_path, capsys):
+    outputs(tmp_path, [RANKSIM, VANILLA])
+    finished(tmp_path / "agedb_vanilla" / "3", VANILLA, 3, {"test/mae": 7.55, "test/mae_few": math.nan})
+    script.main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "Left out: test/mae_few is not a number in every run of A and B." in text
+    assert "│ test/mae ↓" in text
+    assert "│ test/mae_few" not in text
+
+
+def test_stand_in_data_carry_a_banner(said):
+    assert said([RANKSIM, VANILLA], fixture=True).startswith("Stand-in data: these numbers mean nothing.")
+
+
+@pytest.mark.parametrize(
+    ("methods", "arguments", "sentence"),
+    [
+        ([RANKSIM, VANILLA, SMOOTHED], [], "which method is compared with the others?"),
+        ([RANKSIM, VANILLA], ["--first", "agedb"], "there is no method 'agedb'; there are"),
+        ([RANKSIM, VANILLA], ["--second", "agedb"], "there is no method 'agedb'; there are"),
+        (
+            [RANKSIM, VANILLA],
+            ["--first", VANILLA, "--second", VANILLA],
+            "--first and --second are both 'agedb_vanilla'",
+        ),
+        ([RANKSIM], [], "comparing takes two methods; there is\n  agedb_ranksim  (seeds 0, 1, 2, 3, 4)"),
+        ([RANKSIM, VANILLA], ["--metric", "mae"], "mae is not a metric of every run here; there are test/mae"),
+        ([RANKSIM, VANILLA], ["--selected", "best"], "has no results 'best'; it has last"),
+    ],
+)
+def test_bad_input_is_answered_with_a_sentence_and_the_choices(tmp_path, methods, arguments, sentence):
+    with pytest.raises(SystemExit) as answer:
+        script.main([str(outputs(tmp_path, methods)), *arguments])
+    assert str(answer.value).startswith("error: ")
+    assert sentence in str(answer.value)
+    if "there are" in sentence and "no method" in sentence:
+        assert all(f"\n  {label}  (seeds 0, 1, 2, 3, 4)" in str(answer.value) for label in methods)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"data": "b"}, "were run on different data"),
+        ({"settings": {"gmean_eps": "zeros"}}, "were measured with different settings"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_both_folders(tmp_path, other, sentence):
+    outputs(tmp_path / "a", [RANKSIM])
+    outputs(tmp_path / "b", [VANILLA], **other)
+    with pytest.raises(SystemExit) as answer:
+        script.main([str(tmp_path)])
+    assert sentence in str(answer.value)
+    assert all(str(tmp_path / name) in str(answer.value) for name in ("a", "b"))
+
+
+def test_settings_that_only_add_metrics_do_not_part_methods(tmp_path, capsys):
+    outputs(tmp_path / "a", [RANKSIM], settings={"recall_at": [1, 2]})
+    outputs(tmp_path / "b", [VANILLA], settings={"recall_at": [1]})
+    script.main([str(tmp_path)])
+    assert "A is better" in capsys.readouterr().out
+
+
+def test_the_command_runs_from_a_clone(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "compare.py"), str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: no finished run below")
