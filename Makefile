@@ -2,9 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+SCALE ?=
+SEEDS ?= $(if $(SCALE),1,3)
+OUT ?= outputs/tables
+TABLE = $(BIN)/python scripts/table.py --seeds $(SEEDS) --out $(OUT) $(if $(SCALE),--scale $(SCALE))
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
 
 setup: $(READY)  ## build .venv from requirements.lock (about 3 minutes, 6 GB: torch brings CUDA)
 
@@ -41,6 +45,16 @@ demo-detection: $(READY)  ## a small detector on rendered scenes: cross-entropy 
 report: $(READY)  ## a table of the runs below outputs/
 	$(BIN)/python scripts/report.py outputs
 
+table-%: $(READY)  ## a paper's table, such as table-cub: runs what is missing, then shows it beside ours (SEEDS=3 OUT=outputs/tables)
+	$(TABLE) $*
+
+table-fair-%: $(READY)  ## all losses in one recipe, each with a search of its own: table-fair-omniglot, table-fair-stsb (50 minutes each)
+	$(BIN)/python scripts/fair.py $* --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(filter command environment,$(origin SEEDS)),--seeds $(SEEDS))
+
+tables: $(READY)  ## every table (SCALE=fixture: on tiny stand-in data, to see it work)
+	$(TABLE) --all
+
 benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on a quiet machine)
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/evaluation.py
@@ -54,4 +68,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test demo demo-regression demo-detection report benchmark lock
+.PHONY: help setup check test demo demo-regression demo-detection report tables benchmark lock

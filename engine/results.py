@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,20 @@ def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
     return None if any(value is None for value in values) else Cell(tuple(values))
 
 
-def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[str]) -> str:
-    """A Markdown table with a row per method and selection, and the published numbers where the config has any."""
+def markdown(
+    found: Sequence[Run],
+    selections: Sequence[str],
+    metrics: Sequence[str],
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """A Markdown table with a row per method and selection, below the published numbers where there are any.
+
+    Args:
+        found: The runs.
+        selections: Which epochs of a run: last, best_on_test, ...
+        metrics: The columns.
+        published: By experiment `source`, `seeds` and `metrics`, as `engine.tables.published_by_experiment` reads them.
+    """
     banner = ["**Stand-in data: these numbers mean nothing.**", ""]
     lines = banner if any(run.report["data"].get("fixture") for run in found) else []
     lines += [
@@ -119,7 +131,7 @@ def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[
         "|---|---|" + "---|" * (len(metrics) + 1),
     ]
     for label, members in group_by_method(found).items():
-        lines += _published_row(label, members[0], metrics)
+        lines += _published_row(label, members[0], metrics, published or {})
         for selection in selections:
             cells = [cell(members, selection, metric) for metric in metrics]
             if any(c is not None for c in cells):
@@ -128,10 +140,11 @@ def markdown(found: Sequence[Run], selections: Sequence[str], metrics: Sequence[
     return "\n".join(lines)
 
 
-def _published_row(label: str, run: Run, metrics: Sequence[str]) -> list[str]:
-    published = (run.report["config"].get("published") or {}).get(run.report["experiment"])
-    if not published or run.report["data"].get("fixture") or label != run.report["experiment"]:
-        return []  # neither stand-in data nor a changed recipe may stand beside the paper's number
-    values = published["metrics"]
-    words = " | ".join(str(values.get(m, "")) for m in metrics)
-    return [f"| {label} | published: {published['source']} | {words} | {published.get('seeds', '')} |"]
+def _published_row(
+    label: str, run: Run, metrics: Sequence[str], published: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    entry = published.get(label)  # a changed recipe has another label, and nothing published
+    if entry is None or run.report["data"].get("fixture"):  # stand-in data may not stand beside the paper's number
+        return []
+    words = " | ".join(str(entry["metrics"].get(m, "")) for m in metrics)
+    return [f"| {label} | published: {entry['source']} | {words} | {entry.get('seeds') or ''} |"]

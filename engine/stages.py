@@ -24,7 +24,6 @@ def first_stage(config: DictConfig, folder: Path) -> DictConfig:
     first = OmegaConf.merge(config, config.first_stage.changes or {})
     assert isinstance(first, DictConfig)
     first.first_stage = None
-    first.published = None
     first.resume = str(folder) if (folder / "checkpoints" / "last.pt").is_file() else None
     return first
 

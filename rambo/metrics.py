@@ -87,6 +87,11 @@ class RetrievalMetrics:
         _check_recall_at(recall_at)
         self.recall_at, self.map = tuple(recall_at), map
 
+    def names(self) -> list[str]:
+        """What a call gives."""
+        more = ["map"] if self.map else []
+        return [*(f"recall@{k}" for k in self.recall_at), "r_precision", "map_at_r", *more, "queries_without_match"]
+
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles.
 

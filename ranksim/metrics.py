@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.device import to_device
-from ranksim.bins import Density
+from ranksim.bins import SHOTS, Density
 from ranksim.shots import check_shot_rule, shot_groups
 
+MEASURES = ("mae", "mse", "gmean", "pearson", "spearman", "balanced_mae")
+GROUPS = (*SHOTS, "zero_interpolation", "zero_extrapolation")
 GMEAN_RULES = ("none", "zeros", "every", "every_overall")
 GMEAN_EPS = 1e-10
 
@@ -109,6 +111,11 @@ class RegressionMetrics:
         _check_rules(shot_rule, many, few, gmean_eps)
         self.shot_rule, self.many, self.few, self.gmean_eps = shot_rule, many, few, gmean_eps
         self.quantity, self.unit = quantity, unit
+
+    def names(self) -> list[str]:
+        """What a call can give; each shot only where it has samples, and correlations where they are defined."""
+        groups = ("", *(f"_{name}" for name in GROUPS))
+        return [f"{measure}{group}" for group in groups for measure in MEASURES]
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of `regression_metrics`.

@@ -215,6 +215,13 @@ class DetectionMetrics:
             raise ValueError(f"draws must be >= 0, got {draws}; 1000 give an interval")
         self.rule, self.shown, self.draws = rule, shown, draws
 
+    def names(self) -> list[str]:
+        """What a call gives; * stands for the name of a class."""
+        endings = ("_11_point", "_all_point")
+        by_rule = [f"{name}{rule}" for rule in endings for name in ("ap50", "ap75", "ap")]
+        ends = [f"ap50{rule}_{end}" for rule in endings for end in ("low", "high")] if self.draws else []
+        return [*by_rule, *ends, "coco_ap50", "coco_ap75", "coco_ap", f"ap50_{self.rule}_*"]
+
     def __call__(self, model: nn.Module, loader: Any) -> dict[str, float]:
         """The numbers of `detection_metrics`, and the ends of the intervals if there are draws.
 

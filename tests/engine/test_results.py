@@ -5,14 +5,16 @@ import pytest
 from engine import runs
 from engine.results import Cell, cell, find_runs, group_by_method, markdown
 
+PUBLISHED = {"cub_rambo": {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}}
 
-def finished(folder, seed=0, recall=0.5, overrides=(), published=None, fingerprint="a", fixture=False):
+
+def finished(folder, seed=0, recall=0.5, overrides=(), fingerprint="a", fixture=False):
     folder.mkdir(parents=True)
     report = {
         "experiment": "cub_rambo",
         "overrides": [f"seed={seed}", *overrides],
         "seed": seed,
-        "config": {"published": {"cub_rambo": published} if published else {}},
+        "config": {},
         "data": {"fingerprint": fingerprint, "fixture": fixture},
         "results": {"last": {"epoch": 2, "metrics": {"test/recall@1": recall}}},
     }
@@ -44,21 +46,28 @@ def test_seeds_of_one_command_share_a_row_and_other_losses_get_their_own(tmp_pat
 
 
 def test_published_numbers_stand_beside_ours_but_never_beside_stand_in_data(tmp_path):
-    published = {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}
-    finished(tmp_path / "a", published=published)
+    finished(tmp_path / "a")
     row = "| cub_rambo | published: table 3 | 64.0 | 3 |"
-    assert row in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
-    finished(tmp_path / "b" / "c", published=published, fixture=True)
-    assert "mean nothing" not in markdown(find_runs([tmp_path / "a"]), ["last"], ["test/recall@1"])
-    table = markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"])
+    table = markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"], PUBLISHED)
+    assert row in table
+    assert "mean nothing" not in table
+    assert row not in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
+    finished(tmp_path / "b" / "c", fixture=True)
+    table = markdown(find_runs([tmp_path / "b"]), ["last"], ["test/recall@1"], PUBLISHED)
     assert row not in table
     assert table.startswith("**Stand-in data: these numbers mean nothing.**")
 
 
+def test_an_unknown_number_of_seeds_is_left_out(tmp_path):
+    finished(tmp_path / "a")
+    published = {"cub_rambo": {**PUBLISHED["cub_rambo"], "seeds": None}}
+    table = markdown(find_runs([tmp_path]), ["last"], ["test/recall@1", "test/other"], published)
+    assert "| cub_rambo | published: table 3 | 64.0 |  |  |" in table
+
+
 def test_a_changed_recipe_does_not_stand_beside_the_published_number(tmp_path):
-    published = {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}
-    finished(tmp_path / "a", overrides=["loss=triplet"], published=published)
-    assert "table 3" not in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"])
+    finished(tmp_path / "a", overrides=["loss=triplet"])
+    assert "table 3" not in markdown(find_runs([tmp_path]), ["last"], ["test/recall@1"], PUBLISHED)
 
 
 def test_what_cannot_be_averaged_is_refused_with_both_folders(tmp_path):

@@ -4,8 +4,14 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
-from engine.several import run_all
+import pytest
+
+from engine.in_turn import InTurn
+from engine.several import Pace, run_all
+
+ROOT = Path(__file__).parent.parent.parent
 
 ENTRY = """
 import sys, time, pathlib
@@ -44,7 +50,12 @@ def test_a_failure_ends_the_rest_or_does_not(tmp_path):
 def test_ctrl_c_begins_nothing_more(tmp_path):
     program = f"""
 from pathlib import Path
-from engine.several import run_all
+import pytest
+
+from engine.in_turn import InTurn
+from engine.several import Pace, run_all
+
+ROOT = Path(__file__).parent.parent.parent
 runs = {{f"run {{i}}": [{str(tmp_path)!r}, f"{{i}}", "2", "0"] for i in range(6)}}
 run_all(runs, Path({str(entry(tmp_path))!r}), at_once=1)
 """
@@ -59,3 +70,92 @@ run_all(runs, Path({str(entry(tmp_path))!r}), at_once=1)
     process.wait(timeout=30)
     begun = {path.name for path in tmp_path.iterdir()} - {"entry.py"}
     assert begun <= {"0", "1"}
+
+
+def test_runs_are_spread_over_the_gpus_each_seeing_one(tmp_path):
+    path = tmp_path / "entry.py"
+    path.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:]); sys.exit(1)")
+    runs = {"a": ["x=1"], "b": ["threads=4"]}
+    said = run_all(runs, path, say=lambda line: None, keep_going=True, gpus=["5"])
+    assert said == {"a": "5 ['x=1', 'threads=1']\n", "b": "5 ['threads=4']\n"}
+    said = run_all({str(k): [] for k in range(8)}, path, 4, lambda line: None, True, gpus=["0", "GPU-b"])
+    assert {words.split()[0] for words in said.values()} <= {"0", "GPU-b"}
+
+
+def test_the_remaining_time_follows_the_epochs_that_runs_print():
+    now = 100.0
+    pace = Pace(["a", "b", "c"], clock=lambda: now)
+    assert pace.remaining is None
+    assert pace.left == ""
+    now = 160.0  # a minute for half of a, of three that take two
+    pace.hear("a", "[2026-01-01][train][INFO] - epoch 6/12  loss 0.184  41 s")
+    assert pace.remaining == 60 / 0.5 * 2.5
+    assert pace.left == "about 5 min left"
+    pace.hear("a", "anything else")
+    pace.hear("a", "epoch 1/12  loss 0.2")  # a second stage begins anew
+    assert pace.parts["a"] == 0.5
+    pace.end("a")
+    pace.end("b")
+    pace.end("c")
+    assert pace.remaining == 0
+    assert pace.left == ""
+
+
+def test_what_a_resumed_run_did_before_says_nothing_of_the_pace():
+    now = 0.0
+    pace = Pace(["a"], clock=lambda: now)
+    pace.hear("a", "resumed after epoch 8 of 10")
+    assert pace.remaining is None
+    now = 30.0
+    pace.hear("a", "epoch 9/10  loss 0.1")
+    assert pace.remaining == pytest.approx(30 / 0.1 * 0.1)
+    assert pace.left == "under a minute left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (45, "about a minute left"),
+        (200, "about 3 min left"),
+        (3 * 3600, "about 3 h left"),
+        (4 * 86400, "about 4 days left"),
+    ],
+)
+def test_the_remaining_time_in_words(seconds, words):
+    now = 0.0
+    pace = Pace(["a", "b"], clock=lambda: now)
+    now = float(seconds)
+    pace.end("a")
+    assert pace.left == words
+
+
+SAYS_WHO = """
+import os, sys
+print("I am", os.getpid(), sys.argv[1], "__main__" == __name__)
+if sys.argv[1] == "sentence":
+    raise SystemExit("error: one sentence")
+if sys.argv[1] == "bug":
+    raise RuntimeError("a bug")
+if sys.argv[1] == "dies":
+    os._exit(3)
+"""
+
+
+def test_runs_in_turn_share_a_python_and_tell_their_faults_all_the_same(tmp_path):
+    path = tmp_path / "entry.py"
+    path.write_text(SAYS_WHO)
+    pythons = {}
+    for fresh in (True, False):
+        said = []
+        python = InTurn(path, dict(os.environ) | {"PYTHONPATH": str(ROOT)}, fresh)
+        codes = [python.run([name], said.append) for name in ("one", "sentence", "bug", "two", "dies", "three")]
+        python.close()
+        assert codes == [0, 1, 1, 0, 3, 0]
+        assert "error: one sentence\n" in said
+        assert "RuntimeError: a bug\n" in said
+        told = [line.split() for line in said if line.startswith("I am")]
+        assert [words[3:] for words in told] == [
+            [name, "True"] for name in ("one", "sentence", "bug", "two", "dies", "three")
+        ]
+        pythons[fresh] = len({words[2] for words in told})
+    assert pythons == {True: 6, False: 2}  # the second where the first died

@@ -59,7 +59,6 @@ def test_the_first_stage_differs_where_it_says(tmp_path):
             "weighting": {"kind": "inverse"},
             "fds": {"size": 5},
             "model": {"smoothing": "${fds}"},
-            "published": {"source": "a paper"},
             "resume": "somewhere",
         }
     )
@@ -67,7 +66,6 @@ def test_the_first_stage_differs_where_it_says(tmp_path):
     assert first.weighting.kind == "none"
     assert first.model.smoothing is None
     assert first.first_stage is None
-    assert first.published is None
     assert first.resume is None
     assert config.weighting.kind == "inverse"
     checkpoint.save(tmp_path / "checkpoints" / "last.pt", {})

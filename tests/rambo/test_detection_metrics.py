@@ -556,6 +556,14 @@ def test_collect_puts_images_in_order_and_restores_the_mode(training):
     assert DetectionMetrics(draws=20)(model, mixed) == numbers
 
 
+def test_the_names_are_those_of_what_is_given():
+    data = Scenes()
+    given = DetectionMetrics()(Oracle(data), loader_of(data))
+    of_classes = {name for name in given if name.removeprefix("ap50_11_point_") in data.classes}
+    assert of_classes
+    assert set(DetectionMetrics().names()) == {"ap50_11_point_*", *(given.keys() - of_classes)}
+
+
 def test_collect_refuses_what_would_give_a_wrong_number():
     data = Scenes()
     with pytest.raises(ValueError, match="gave 2 of the 7 images"):

@@ -225,6 +225,12 @@ def test_embed_gathers_without_gradients_and_restores_the_mode(training):
         embed(model, [])
 
 
+@pytest.mark.parametrize("order", [True, False])
+def test_the_names_are_those_of_what_is_given(order):
+    metrics = RetrievalMetrics(recall_at=[1, 3], map=order)
+    assert metrics.names() == list(metrics(Points(), batches(on_circle(0.0, 1.0, 50.0), torch.tensor([0, 0, 1]))))
+
+
 def test_roles_choose_queries_and_gallery():
     embeddings, labels = on_circle(0.0, 1.0, 50.0, 51.0, 5.0), torch.tensor([0, 0, 1, 1, 1])
     metrics = RetrievalMetrics(recall_at=[1], map=True)

@@ -337,6 +337,13 @@ def test_metrics_of_a_loader_use_the_training_density_of_its_data_set():
     assert "mae_many" not in RegressionMetrics()(Noisy(), loader())
 
 
+def test_the_names_are_those_of_what_can_be_given():
+    # Two targets of every shot and of every kind of zero-shot, so that all is defined.
+    targets = torch.tensor([0.2, 0.4, 1.2, 1.4, 2.2, 2.4, 3.2, 3.4, 4.2, 5.4])
+    given = regression_metrics(targets.square(), targets, small_density(), many=2, few=2)
+    assert set(RegressionMetrics().names()) == set(given)
+
+
 def test_a_diverged_model_says_so():
     model = Noisy()
     model.weight.data.fill_(math.nan)

@@ -1,0 +1,70 @@
+"""The config that train.py makes of a command line, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def composed(overrides: Sequence[str], configs: Path = CONFIGS) -> dict[str, Any]:
+    """What train.py would run with these arguments, everything resolved: what it writes into config.yaml.
+
+    Args:
+        overrides: As on its command line: experiment=cub_rambo, seed=1, loss.margin=0.05.
+        configs: The folder with train.yaml.
+
+    Raises:
+        ValueError: If a choice does not exist, with those that do, or a key or value is not taken.
+    """
+    return _resolved(_composed(overrides, configs), overrides)
+
+
+def composed_for_seeds(
+    overrides: Sequence[str], seeds: Iterable[int], configs: Path = CONFIGS
+) -> dict[int, dict[str, Any]]:
+    """`composed` with seed=0, seed=1, ... added, at the price of composing once; errors as there."""
+    config, found = _composed(overrides, configs), {}
+    for seed in seeds:
+        config.seed = seed
+        found[seed] = _resolved(config, overrides)
+    return found
+
+
+def _composed(overrides: Sequence[str], configs: Path) -> DictConfig:
+    if not (configs / "train.yaml").is_file():
+        raise ValueError(f"no configs in {configs} (train.yaml is missing)")
+    try:
+        with initialize_config_dir(str(configs.absolute()), version_base="1.3"):
+            return compose("train", list(overrides))
+    except MissingConfigException as error:
+        raise ValueError(f"{' '.join(overrides)}: {_missing(error, configs)}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+
+
+def _resolved(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+
+
+def _missing(error: MissingConfigException, configs: Path) -> str:
+    """Which choice does not exist and what does."""
+    group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    there = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else []
+    if not there:
+        return _first_line(error)
+    return f"there is no {group} {name}; choose from {', '.join(there)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,152 @@
+"""Tables of the papers beside our numbers: python scripts/table.py cub. What is not run yet is run first."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from engine import runs, table_page, table_runs
+from engine.experiments import CONFIGS, composed
+from engine.several import Pace
+from engine.table_cells import fill
+from engine.table_runs import Job
+from engine.tables import Table, named
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    arguments = parsed()
+    try:
+        raise SystemExit(make(arguments))
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here")
+        raise SystemExit(130) from None
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a file of configs/table, such as cub")
+    parser.add_argument("--all", action="store_true", help="every table")
+    parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, ... (default: 3)")
+    parser.add_argument("--scale", help="fixture: the same on tiny stand-in data; the numbers mean nothing")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run these rows only, and show all")
+    parser.add_argument("--no-run", action="store_true", help="run nothing: show what is there")
+    parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
+    parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
+    parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
+    parser.add_argument(
+        "--formats", nargs="+", default=list(table_page.FILES), help="of the files (default: all), or none"
+    )
+    parser.add_argument("--tables", type=Path, default=CONFIGS / "table", help="the folder of the tables")
+    return parser.parse_args()
+
+
+def make(arguments: argparse.Namespace) -> int:
+    """Runs what is missing, shows every table and writes its files.
+
+    Returns:
+        The exit code: 1 if anything failed that was asked for.
+    """
+    for option, value in (("--seeds", arguments.seeds), ("--at-once", arguments.at_once)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}")
+    formats = [] if arguments.formats == ["none"] else arguments.formats
+    table_page.check_formats(formats)
+    outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
+    found = runs.index(outputs)
+    if arguments.no_run and arguments.runs and not found:
+        raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")
+
+    plans, code = planned(arguments, outputs, found)
+    jobs = [job for _, own in plans for job in own]
+    rows = dict.fromkeys(job.row for job in jobs)
+    if unknown := [row for row in arguments.only if row not in rows]:
+        raise ValueError(f"--only {unknown[0]}: no such row can be run; there are {', '.join(rows)}")
+    pending = [] if arguments.no_run else table_runs.to_do(jobs, arguments.only)
+    failed = run(pending, outputs, arguments)
+    found = runs.index(outputs) if pending else found
+
+    for table, own in plans:
+        filled = fill(table, table_runs.locate(own, found), arguments.seeds, arguments.scale, failed)
+        print()
+        table_page.show(filled)
+        if paths := table_page.write(filled, arguments.out, formats):
+            print(f"written: {', '.join(map(str, paths))}")
+        code = code or int(bool(filled.faults))
+    return code
+
+
+def planned(
+    arguments: argparse.Namespace, outputs: Path, found: Mapping[str, runs.Found]
+) -> tuple[list[tuple[Table, list[Job]]], int]:
+    """Every table that was asked for with its runs; of several, one that is faulty is told and costs only itself."""
+    names = sorted(path.stem for path in arguments.tables.glob("*.yaml")) if arguments.all else arguments.names
+    if not names:
+        there = ", ".join(sorted(path.stem for path in arguments.tables.glob("*.yaml")))
+        raise ValueError(f"which table? name one or more, or --all; there are {there or f'none in {arguments.tables}'}")
+    plans, code = [], 0
+    for name in names:
+        try:
+            table = named(name, arguments.tables)
+            jobs = table_runs.plan(table, arguments.seeds, outputs, scale=arguments.scale, found=found)
+        except ValueError as error:
+            if len(names) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+            continue
+        finished, begun = sum(bool(job.finished) for job in jobs), sum(bool(job.interrupted) for job in jobs)
+        missing = len(jobs) - finished - begun
+        print(
+            f"{table.name}: {len(jobs)} runs: {finished} finished, {begun} interrupted, {missing} missing", flush=True
+        )
+        plans.append((table, jobs))
+    return plans, code
+
+
+def run(pending: Sequence[Job], outputs: Path, arguments: argparse.Namespace) -> dict[str, str]:
+    """Runs what is pending with a line for each that ends, and in a terminal a bar with the time that remains."""
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    terminal = sys.stdout.isatty()
+    with Progress(*columns, transient=True, disable=not terminal) as bar:
+        task = bar.add_task("", total=len(pending))
+
+        def watch(pace: Pace) -> None:
+            bar.update(task, completed=round(sum(pace.parts.values()), 1), description=pace.left)
+
+        def say(line: str) -> None:
+            if terminal:
+                bar.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, flush=True)
+
+        cores = os.cpu_count() if arguments.scale else None  # stand-in runs are too small to fill a GPU
+        at_once = arguments.at_once or cores
+        in_turn = bool(arguments.scale)
+        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, gpus(), watch, in_turn)
+
+
+def gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = torch.cuda.device_count()
+    return chosen.split(",")[:count] if chosen else [str(k) for k in range(count)]
+
+
+if __name__ == "__main__":
+    main()
