@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import checkpoint, reproducibility, runs, stages
-from engine.command_line import refusal, sentence
+from engine import checkpoint, objective, reproducibility, reuse, runs, stages
+from engine.command_line import interrupted, refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
 
@@ -48,6 +48,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     reproducibility.seed_everything(config.seed, "initial weights")
 
     data = build(config.data)
+    objective.check_split(config.objective, data.evaluation, config.data)
     model = build(config.model)
     loss = build(config.loss)
     for part in (model, loss):
@@ -59,8 +60,17 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     if config.first_stage:
         stages.check(model, config, data.evaluation)
 
+    changes = reproducibility.uncommitted(reproducibility.CODE)
+    record = {
+        "experiment": name,
+        "overrides": overrides,
+        "seed": config.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "device": str(trainer.device),
+        **reproducibility.provenance(changes),
+    }
     if not config.resume:  # what a run began with stays on record, also if it refuses to go on
-        runs.begin(folder, resolved)
+        runs.begin(folder, resolved, record, changes)
     earlier: dict[str, Any] = {}
     if config.first_stage:
         earlier = {"first_stage": train_first_stage(config, folder, name, overrides)}
@@ -81,14 +91,11 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         raise
     tracker.close()
     report = {
-        "experiment": name,
-        "overrides": overrides,
-        "seed": config.seed,
+        **record,
+        **runs.begun_otherwise(folder, record),
         "config": resolved,
         "data": data.describe(),
         "loss": getattr(loss, "settings", {}),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        **reproducibility.provenance(),
         "results": {**results, **earlier},
     }
     runs.finish(folder, report)
@@ -118,29 +125,43 @@ def complete(noun: str, partial: Callable[..., Any], *arguments: Any, **named: A
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Runs what the command line composed, and turns bad input into one sentence."""
+def main(config: DictConfig) -> float | None:
+    """Runs what the command line composed, and turns bad input into one sentence; returns the objective of a search."""
     chosen = HydraConfig.get()
     name = str(chosen.runtime.choices["experiment"])
     folder = Path(config.resume or chosen.runtime.output_dir)
     overrides = [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))]
+    swept = chosen.mode == RunMode.MULTIRUN
     try:
-        train(config, folder, name, overrides)
+        objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
+        report = reuse.once(config, folder, lambda config, folder: train(config, folder, name, overrides))
+        return objective.value(report, config.objective)
     except KeyboardInterrupt:
+        if swept:  # told once for all jobs
+            raise
         saved = any(folder.rglob("last.pt"))
         print(f"\ninterrupted; go on with the same command and resume={folder}" if saved else "\ninterrupted")
         raise SystemExit(130) from None
     except (InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError, TrainingStoppedError,
-            checkpoint.CheckpointError) as error:  # fmt: skip
+            checkpoint.CheckpointError, reuse.InUseError) as error:  # fmt: skip
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
-        if chosen.mode == RunMode.MULTIRUN:  # Hydra goes on with the other jobs and fails at the end
-            log.error("%s: %s", " ".join(chosen.overrides.task), sentence(error))
-            raise
-        raise SystemExit(f"error: {sentence(error)}") from None
+        if not swept:
+            raise SystemExit(f"error: {sentence(error)}") from None
+        if isinstance(error, reuse.InUseError):
+            log.warning("left alone: %s", error)
+            return None
+        log.error("%s: %s", " ".join(chosen.overrides.task), sentence(error))
+        if config.objective and isinstance(error, TrainingStoppedError):
+            return objective.worst(config.trainer.higher_is_better)
+        raise CompactHydraException(sentence(error)) from None  # Hydra goes on with the other jobs and fails at the end
 
 
 if __name__ == "__main__":
     if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
         raise SystemExit(answer)
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(interrupted(sys.argv[1:]))
+        raise SystemExit(130) from None

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import InstantiationException
+
+# What Hydra's plugins bring, by the choice that needs them: the module, and the package that has it.
+PLUGINS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hydra-optuna-sweeper"),
+}
 
 
 def sentence(error: BaseException) -> str:
@@ -30,7 +41,35 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     resume = values.get("resume", "").strip("'\"")
     if resume not in ("", "null") and not (Path(resume) / "config.yaml").is_file():
         return f"error: resume={resume}: no run there (config.yaml is missing)"
+    return _missing_plugin(values, configs)
+
+
+def interrupted(arguments: Sequence[str]) -> str:
+    """How to go on with a sweep that Ctrl-C ended."""
+    answer = "\ninterrupted; the same command with reuse=true skips what is finished and goes on with the rest"
+    if any("submitit" in argument for argument in arguments):
+        answer += "; jobs that were submitted are still running"
+    return answer
+
+
+def _missing_plugin(values: Mapping[str, str], configs: Path) -> str | None:
+    """What to install if the command line, or the sweep that it names, chooses a plugin that is not there."""
+    chosen = {key: name for key, name in values.items() if key in ("hydra/launcher", "hydra/sweeper")}
+    for name in re.findall(r"\w+", values.get("+sweep", "")):
+        path = configs / "sweep" / f"{name}.yaml"
+        overrides = re.findall(r"override /(hydra/\w+): *(\w+)", path.read_text()) if path.is_file() else []
+        chosen = {f"+sweep={name}, by {key}": choice for key, choice in overrides} | chosen
+    for key, name in chosen.items():
+        if name in PLUGINS and not _is_installed(PLUGINS[name][0]):
+            return f'error: {key}={name} needs {PLUGINS[name][1]}; run: pip install "blackbox-ranking[sweeps]"'
     return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def list_experiments(configs: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,21 @@ from engine.tracking import Tracker
 
 log = logging.getLogger(__name__)
 Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
+
+
+def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[str, Any]:
+    """The loaders of `splits`, all of them for None.
+
+    Raises:
+        ValueError: If none is named, or one that the data do not have.
+    """
+    if splits is None:
+        return loaders
+    if not splits or any(split not in loaders for split in splits):
+        raise ValueError(
+            f"trainer.splits={list(splits)} must name some of the splits of the data: {', '.join(loaders)}"
+        )
+    return {split: loaders[split] for split in splits}
 
 
 @dataclass

@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from engine import checkpoint
 from engine.data import Batch, Data
 from engine.device import all_finite, choose_device, to_device
 from engine.distributed import is_main
-from engine.evaluation import Evaluation, Metrics
+from engine.evaluation import Evaluation, Metrics, only
 from engine.optimization import learning_rates
 from engine.reproducibility import peak_memory, reset_peak_memory, seed_everything
 from engine.stopping import EarlyStopping
@@ -58,6 +58,8 @@ class Trainer:
         device: `auto` takes a GPU when there is one.
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
         stopping: Ends training before the last epoch, or None.
+        splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
+        pictures: Whether the metrics may draw pictures at the end.
         seed: What every epoch's draws derive from.
 
     Raises:
@@ -79,6 +81,8 @@ class Trainer:
         device: str = "auto",
         log_every: int = 10,
         stopping: EarlyStopping | None = None,
+        splits: Sequence[str] | None = None,
+        pictures: bool = True,
         seed: int = 0,
     ) -> None:
         counts = {"epochs": epochs, "evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
@@ -93,6 +97,7 @@ class Trainer:
         self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
         self.channels_last, self.compile, self.log_every, self.seed = channels_last, compile, log_every, seed
         self.stopping, self.device = stopping, choose_device(device)
+        self.splits, self.pictures = splits, pictures
 
     def fit(
         self,
@@ -127,7 +132,7 @@ class Trainer:
         """
         reset_peak_memory(self.device)
         if self.stopping is not None:
-            self.stopping.check(data.evaluation)
+            self.stopping.check(self.splits or data.evaluation)
         run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
         if resume:
             run.restore()
@@ -142,7 +147,7 @@ class Trainer:
                 numbers |= run.evaluate()
             run.seconds += time.perf_counter() - started
             run.finish_epoch(numbers, time.perf_counter() - started)
-        if is_main():
+        if is_main() and self.pictures:
             run.evaluation.pictures(model, tracker, run.step)
         return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
 
@@ -166,7 +171,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         trainer = self.trainer
-        self.evaluation = Evaluation(self.metrics, self.data.evaluation, trainer.monitor, trainer.higher_is_better)
+        loaders = only(self.data.evaluation, trainer.splits)
+        self.evaluation = Evaluation(self.metrics, loaders, trainer.monitor, trainer.higher_is_better)
         self.model.to(trainer.device)
         self.loss.to(trainer.device)
         if trainer.channels_last:

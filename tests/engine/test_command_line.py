@@ -1,11 +1,12 @@
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
 from torch.utils.data import DataLoader, Dataset
 
-from engine.command_line import refusal, sentence
+from engine.command_line import PLUGINS, interrupted, refusal, sentence
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -58,3 +59,41 @@ def test_resuming_nothing_is_refused_before_a_folder_is_made(tmp_path):
     assert refusal(["experiment=cub_rambo", f"resume={tmp_path}"], CONFIGS) is None
     assert "no run there" in refusal(["experiment=cub_rambo", f"resume='{tmp_path}/x'"], CONFIGS)
     assert refusal(["experiment=cub_rambo", "resume=null"], CONFIGS) is None
+
+
+CHOICES = {
+    "hydra/launcher=joblib": "hydra-joblib-launcher",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+    "+sweep=search_rambo": "hydra-optuna-sweeper",
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("around", [True, False])
+def test_a_missing_plugin_is_answered_with_what_to_install(choice, around, monkeypatch):
+    """Whether other plugins are there, so that the package around them exists, or none is."""
+    for module in {module for module, _ in PLUGINS.values()}:
+        monkeypatch.setitem(sys.modules, module, None)
+        if not around:
+            monkeypatch.delitem(sys.modules, module)
+            monkeypatch.setitem(sys.modules, "hydra_plugins", None)
+    said = refusal(["-m", "experiment=cub_rambo", choice], CONFIGS)
+    assert choice.partition("=")[2] in said
+    assert said.endswith(f'needs {CHOICES[choice]}; run: pip install "blackbox-ranking[sweeps]"')
+    assert refusal(["-m", "experiment=cub_rambo", "+sweep=seeds", "hydra/launcher=basic"], CONFIGS) is None
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_plugin_that_is_there_is_used(choice):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert refusal(["-m", "experiment=cub_rambo", choice], CONFIGS) is None
+
+
+def test_an_interrupted_sweep_is_told_how_to_go_on():
+    assert "the same command with reuse=true" in interrupted(["-m", "experiment=cub_rambo"])
+    assert "still running" not in interrupted(["-m", "experiment=cub_rambo"])
+    assert "jobs that were submitted are still running" in interrupted(["hydra/launcher=submitit_slurm"])

@@ -1,0 +1,159 @@
+"""Runs that need not be made again: a finished one is found, an interrupted one goes on, and no folder has two writers.
+
+The locks are the kernel's (`lockf`), held on small files that name their holder. The kernel lets go of a lock when its
+process ends, however that ends, so there is no stale one: a file that a killed process left behind is free to take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from engine import runs
+
+log = logging.getLogger(__name__)
+LOCK = ".running"  # in a run folder, while a process writes there
+LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
+POLL_SECONDS = 2.0
+# Two runs of one fingerprint may differ in these; one that goes on keeps its own, and with them its last bits.
+KEPT = ("threads", "trainer.device")
+Train = Callable[[DictConfig, Path], dict[str, Any]]
+
+
+class InUseError(RuntimeError):
+    """Another process is making this run; the message names it."""
+
+
+def once(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
+    """Makes the run of `config`, unless `config.reuse` is on and it was made before.
+
+    With `reuse`, a finished run of the same fingerprint is answered with its report, an interrupted one goes on in its
+    own folder, and `folder`, of which nothing came, is removed again. A run that another process is making is
+    waited for where a search needs its result (`config.objective`).
+
+    Args:
+        config: The composed config.
+        folder: Of a new run, or of the one that `config.resume` names.
+        train: Called with config and folder if there is something to do; returns the report.
+
+    Returns:
+        The report of the run.
+
+    Raises:
+        InUseError: If another process is making it.
+        ValueError: If the report of a finished run cannot be read.
+    """
+    if config.resume or not config.reuse:
+        with held(folder / LOCK):
+            return train(config, folder)
+    waiting = False
+    while True:
+        try:
+            return _found_or_made(config, folder, train)
+        except InUseError as busy:
+            if not config.objective:
+                _discard(folder)
+                raise
+            if not waiting:
+                log.info("%s; waiting, since the search needs its result", busy)
+            waiting = True
+            time.sleep(POLL_SECONDS)
+
+
+def _found_or_made(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
+    outputs = Path(config.paths.outputs)
+    key = runs.fingerprint(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+    with held(outputs / LOCKS / key):
+        found = runs.index(outputs).get(key, runs.Found())
+        if found.finished:
+            log.info("already done: %s", found.finished[-1])
+            _discard(folder)
+            return cast(dict[str, Any], runs.read_json(found.finished[-1] / "report.json"))
+        if not found.interrupted:
+            with held(folder / LOCK):
+                return train(config, folder)
+        there = found.interrupted[-1]
+        with held(there / LOCK):
+            log.info("goes on: %s", there)
+            _discard(folder, log_to=there)
+            return train(_as_begun(config, there), there)
+
+
+def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
+    """The config with `resume`, and with what the interrupted run may not change but its fingerprint does not know."""
+    config, begun = config.copy(), OmegaConf.create(runs.read_config(folder))
+    config.resume = str(folder)
+    for key in KEPT:
+        OmegaConf.update(config, key, OmegaConf.select(begun, key))
+    return config
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the lock `path` while the block runs.
+
+    Args:
+        path: A file that exists only while somebody holds it, or after its holder was killed.
+
+    Raises:
+        InUseError: If another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # still locked: who has it open by now will see that it is gone, and open it anew
+        file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    """The open, locked file; closing it lets go. Not passed on to the processes that load data, as `flock` would be."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise InUseError(f"{holder} is making this run ({path})") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): do not start the same run twice at once", path, error)
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        file.close()  # its holder removed it between our opening and our locking it
+
+
+def _discard(folder: Path, log_to: Path | None = None) -> None:
+    """Removes the folder that Hydra made for a run of which nothing came; what is logged next goes to `log_to`."""
+    if (folder / "config.yaml").exists() or not folder.is_dir():
+        return  # somebody's run
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            root.removeHandler(handler)
+            handler.close()
+            Path(handler.baseFilename).unlink(missing_ok=True)
+            if log_to is not None:
+                other = logging.FileHandler(log_to / Path(handler.baseFilename).name)
+                other.setFormatter(handler.formatter)
+                root.addHandler(other)
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()
