@@ -1,11 +1,48 @@
-"""A table of finished runs: python scripts/report.py outputs/cub_rambo."""
+"""What finished runs came to: python scripts/report.py outputs/cub_rambo [--html report.html] [--figures figures]."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from engine.results import find_runs, markdown
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
+from engine import report_page
+from engine.experiments import CONFIGS
+from engine.report_facts import interrupted
+from engine.results import Run, find_runs, markdown
+from engine.studies import SELECTED, studies
+from engine.tables import published_by_experiment
+
+Published = Mapping[str, Mapping[str, Any]]
+
+
+def table(found: list[Run], selected: list[str], metrics: list[str] | None, published: Published) -> str:
+    """The Markdown table; if no metric is named of all of the test split, or of all where that was left alone."""
+    measured = list(dict.fromkeys(name for run in found for name in run.report["results"]["last"]["metrics"]))
+    tested = [name for name in measured if name.startswith("test/")]
+    return markdown(found, selected, metrics or tested or measured, published)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    found = find_runs(arguments.folders)
+    studies(found)  # refuses what has no mean
+    published = published_by_experiment(CONFIGS / "table")
+    if arguments.html:
+        unfinished = interrupted(arguments.folders)
+        report_page.write(arguments.html, found, unfinished, arguments.selected, arguments.metrics, published)
+        print("page:", arguments.html)
+    else:
+        print(table(found, arguments.selected, arguments.metrics, published))
+    if arguments.figures:
+        paths, failures = report_page.write_figures(arguments.figures, found)
+        for path in paths:
+            print("figure:", path)
+        for failure in failures:
+            print(failure, file=sys.stderr)
 
 
 def main() -> None:
@@ -17,17 +54,16 @@ def main() -> None:
     parser.add_argument(
         "--selected",
         nargs="+",
-        default=["untrained", "last", "best_on_validation", "best_on_test"],
-        help="rows of each method: untrained, last, best_on_validation, best_on_test (as the papers select)",
+        choices=SELECTED,
+        default=list(SELECTED),
+        metavar="EPOCH",
+        help=f"rows of each method: {', '.join(SELECTED)} (as the papers select)",
     )
-    arguments = parser.parse_args()
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and figures instead")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write each figure as PNG and SVG as well")
     try:
-        found = find_runs(arguments.folders)
-        tested = [
-            name for run in found for name in run.report["results"]["last"]["metrics"] if name.startswith("test/")
-        ]
-        print(markdown(found, arguments.selected, arguments.metrics or list(dict.fromkeys(tested))))
-    except (OSError, ValueError) as error:
+        report(parser.parse_args())
+    except (OSError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

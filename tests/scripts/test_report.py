@@ -1,0 +1,84 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from made_runs import made, swept
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    spec = importlib.util.spec_from_file_location("script_report", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+        module.main()
+
+    return run
+
+
+def test_without_options_a_markdown_table(tmp_path, report, capsys):
+    made(tmp_path / "a", overrides=["loss=triplet"])
+    report(tmp_path)
+    assert capsys.readouterr().out.splitlines() == [
+        "| method | selected | test/recall@1 | seeds |",
+        "|---|---|---|---|",
+        "| cub_rambo loss=triplet | last | 50.0 | 1 |",
+    ]
+
+
+def test_the_table_of_a_search_that_left_the_test_split_alone(tmp_path, report, capsys):
+    made(tmp_path / "a", metrics={"validation/recall@1": 0.25})
+    report(tmp_path)
+    assert "| cub_rambo | last | 25.0 | 1 |" in capsys.readouterr().out
+
+
+def test_the_page_and_the_figures_are_written_where_asked(tmp_path, report, capsys):
+    swept(tmp_path / "runs", {(x, y): 0.5 for x in (1, 2, 4) for y in (0, 0.1)})
+    report(tmp_path / "runs", "--html", tmp_path / "new" / "page.html", "--figures", tmp_path / "figures")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"page: {tmp_path / 'new' / 'page.html'}"
+    assert (tmp_path / "new" / "page.html").read_text().startswith("<!DOCTYPE html>")
+    names = [path.name for path in sorted((tmp_path / "figures").iterdir())]
+    start = "cub-200-2011_loss-interpolation_loss-margin"
+    stems = ["cub-200-2011_curves", f"{start}_interpolation_curve", f"{start}_map"]
+    assert names == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
+    assert sorted(line.removeprefix("figure: ") for line in said[1:]) == [str(tmp_path / "figures" / n) for n in names]
+
+
+@pytest.mark.parametrize("options", [[], ["--html"]])
+def test_what_was_published_stands_beside_our_number(options, tmp_path, report, capsys):
+    made(tmp_path / "runs" / "a")
+    page = tmp_path / "page.html"
+    report(tmp_path / "runs", *options, *([page] if options else []))
+    said = page.read_text() if options else capsys.readouterr().out
+    assert "published: Rolinek et al. 2020, table 3" in said
+    assert "64.0" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--html", "page.html"]])
+def test_bad_input_is_answered_in_one_sentence(options, tmp_path, report, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match=r"^error: no finished run below \S*empty; make one: python train.py"):
+        report(tmp_path / "empty", *options)
+    run = made(tmp_path / "cut" / "a")
+    (run / "report.json").write_text((run / "report.json").read_text()[:100])
+    with pytest.raises(SystemExit, match=r"^error: \S*a/report.json is truncated or not JSON"):
+        report(tmp_path / "cut", *options)
+    made(tmp_path / "mixed" / "a", 0)
+    made(tmp_path / "mixed" / "b", 1, data={"name": "CUB-200-2011", "fingerprint": "b"})
+    with pytest.raises(SystemExit, match=r"^error: cub_rambo was run on different data: \S*a and \S*b$"):
+        report(tmp_path / "mixed", *options)
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_an_unknown_epoch_is_refused_with_the_choices(tmp_path, report, capsys):
+    with pytest.raises(SystemExit):
+        report(tmp_path, "--selected", "best")
+    assert "'best_on_validation'" in capsys.readouterr().err
