@@ -1,8 +1,11 @@
-"""Pictures of what ranking losses do: landscapes, retrievals, learning curves. Each call writes a PNG."""
+"""Pictures of what ranking losses do: landscapes and retrievals. Each call writes the file that its path names.
+
+The ending of the path decides the kind of file: .png, .svg or .pdf.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from rambo.metrics import Embedded, embed, nearest
 from rambo.ranking import ranks
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by the colour-blind; marked by sign as well
+# With the colours of engine.figures: so that lines are told apart in print without colours as well.
+MARKERS = ("o", "s", "^", "D", "v", "*", "P")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 
 
 def loss_landscape(
@@ -27,7 +33,7 @@ def loss_landscape(
     steps by slopes that a gradient can follow.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         interpolations: Lambda of each surface, in the convention of normalised ranks.
         resolution: Points along each axis.
 
@@ -43,17 +49,21 @@ def loss_landscape(
     scores = 20 * offset + 30 * (a[..., None] * plane[0] + b[..., None] * plane[1])
     surfaces = {value: _interpolated_loss(scores, slope + 1, value) for value in interpolations}
 
-    figure = Figure(figsize=(3.2 * len(surfaces), 3.4), layout="constrained")
+    columns = min(len(surfaces), 3)
+    rows = -(-len(surfaces) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.2 * rows))
+    figure.subplots_adjust(left=0.0, right=0.95, bottom=0.04, top=0.94, wspace=0.02, hspace=0.14)
     for i, (value, surface) in enumerate(surfaces.items(), start=1):
-        axes: Any = figure.add_subplot(1, len(surfaces), i, projection="3d")
+        axes: Any = figure.add_subplot(rows, columns, i, projection="3d")
         colours = matplotlib.colormaps["coolwarm"](surface.numpy() / float(surface.max()))
         axes.plot_surface(
-            a.numpy(), b.numpy(), surface.numpy(), facecolors=colours, rcount=resolution, ccount=resolution
-        )
-        axes.set_title(f"λ = {value:g}")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_zticks([])
+            a.numpy(), b.numpy(), surface.numpy(), facecolors=colours, rcount=resolution, ccount=resolution,
+            rasterized=True,
+        )  # fmt: skip
+        axes.set_title(f"λ = {value:g}".replace("e-0", "e-"), pad=0)
+        axes.set(xticks=[], yticks=[], zticks=[])
+        for name, word in (("x", "scores, direction 1"), ("y", "direction 2"), ("z", "loss")):
+            getattr(axes, f"set_{name}label")(word, fontsize=8, labelpad=-12)
     figure.savefig(path, dpi=110)
     return surfaces
 
@@ -73,7 +83,7 @@ def retrieval_grid(path: Path, model: nn.Module, loader: Any, queries: int = 8, 
     Queries are spread evenly over the data set, so nobody chose them.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         model: Embeds batches.
         loader: An evaluation loader whose `dataset` has `image(index)`, uint8 (3, height, width).
         queries: Rows.
@@ -82,17 +92,35 @@ def retrieval_grid(path: Path, model: nn.Module, loader: Any, queries: int = 8, 
     Returns:
         The share of right ones among all neighbours shown.
     """
-    data = embed(model, loader)
+    return retrievals_of(path, embed(model, loader), loader.dataset.image, queries, shown)
+
+
+def retrievals_of(
+    path: Path, data: Embedded, image: Callable[[int], Tensor], queries: int = 8, shown: int = 8
+) -> float:
+    """Draws the same of images that are embedded already.
+
+    Args:
+        path: The file to write.
+        data: Embeddings of a data set.
+        image: Gives the picture at a place in the data set, uint8 (3, height, width).
+        queries: Rows.
+        shown: Neighbours of each.
+
+    Returns:
+        The share of right ones among all neighbours shown.
+    """
     asking, neighbours = neighbours_of_some(data, queries, shown)
     right = data.labels[neighbours] == data.labels[asking, None]
-    figure = Figure(figsize=(1.05 * (shown + 1), 1.15 * len(asking)), layout="constrained")
-    axes = figure.subplots(len(asking), shown + 1, squeeze=False)
+    columns = neighbours.shape[1] + 1
+    figure = Figure(figsize=(1.05 * columns, 1.15 * len(asking)), layout="constrained")
+    axes = figure.subplots(len(asking), columns, squeeze=False)
     for row, query in enumerate(asking.tolist()):
-        _show(axes[row, 0], loader.dataset.image(int(data.indices[query])), "query", "black")
+        _show(axes[row, 0], image(int(data.indices[query])), "query", "black")
         for column, found in enumerate(neighbours[row].tolist()):
             good = bool(right[row, column])
-            image = loader.dataset.image(int(data.indices[found]))
-            _show(axes[row, column + 1], image, "✓" if good else "✗", RIGHT if good else WRONG)
+            picture = image(int(data.indices[found]))
+            _show(axes[row, column + 1], picture, "✓" if good else "✗", RIGHT if good else WRONG)
     figure.savefig(path, dpi=110)
     return float(right.float().mean())
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
 from rich.console import Console
 from rich.table import Table
 
-from engine import checkpoint
 from engine.figures import learning_curves
+from engine.restored import UNTRAINED, restored
 from engine.results import Run, cell, find_runs, group_by_method
 from engine.several import train_seeds
 from rambo.figures import loss_landscape, retrieval_grid
@@ -40,20 +40,16 @@ def table(groups: dict[str, list[Run]]) -> Table:
     return shown
 
 
-def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
-    """Curves, the retrievals of the best RaMBO model and of the untrained one, and the paper's landscape."""
+def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
+    """Curves, the retrievals of the first RaMBO model before and after training, and the paper's landscape."""
     paths = [folder / f"{name}.png" for name in ("curves", "retrievals_untrained", "retrievals_rambo", "landscape")]
     learning_curves(
         paths[0], {name: [run.folder for run in members] for name, members in groups.items()}, "test/recall@1",
         "recall@1, unseen letters",
     )  # fmt: skip
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("train", ["experiment=demo_rambo", *overrides])
-    data, model = instantiate(config.data, _convert_="all"), instantiate(config.model, _convert_="all")
-    retrieval_grid(paths[1], model, data.evaluation["test"])
-    trained = groups[LOSSES["recall"]][0].folder / "checkpoints" / "last.pt"
-    checkpoint.restore(model, checkpoint.load(trained)["model"], trained, "model")
-    retrieval_grid(paths[2], model, data.evaluation["test"])
+    for path, weights in ((paths[1], UNTRAINED), (paths[2], "last")):
+        run = restored(groups[LOSSES["recall"]][0].folder, weights)
+        retrieval_grid(path, run.model, run.data.evaluation["test"])
     loss_landscape(paths[3])
     return paths
 
@@ -64,7 +60,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("outputs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()
-    torch.manual_seed(0)  # of the untrained model in the picture
     folder = arguments.folder.resolve()
     methods = {name: [f"loss={loss}"] for loss, name in LOSSES.items()}
     train_seeds("demo_rambo", methods, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
@@ -75,7 +70,7 @@ def main() -> None:
     }
     console.print(table(groups))
     print("one run, with everything it recorded:", os.path.relpath(groups[LOSSES["recall"]][0].folder))
-    for path in pictures(folder, groups, arguments.overrides):
+    for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))
 
 

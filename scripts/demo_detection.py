@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from engine import checkpoint
+from engine.restored import restored
 from engine.results import Run, cell, find_runs, group_by_method
 from engine.several import train_seeds
 from rambo.detection import figures
@@ -58,25 +59,20 @@ def table(groups: dict[str, list[Run]]) -> Table:
     return shown
 
 
-def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
+def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
     """Precision against recall of both methods by class, and images with the boxes of each; first seeds."""
     curves: dict[str, dict[str, torch.Tensor]] = {}
     paths = [folder / "precision_recall.png"]
     for name, members in groups.items():
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            config = compose("train", [f"experiment={EXPERIMENT}", *METHODS[name], *overrides])
-        data, model = (instantiate(noun, _convert_="all") for noun in (config.data, config.model))
-        model.prepare(data)
-        last = members[0].folder / "checkpoints" / "last.pt"
-        checkpoint.restore(model, checkpoint.load(last)["model"], last, "model")
-        loader = data.evaluation["test"]
-        found, truth, classes = collect(model, loader), loader.dataset.ground_truth, loader.dataset.classes
+        run = restored(members[0].folder)
+        loader = run.data.evaluation["test"]
+        found, truth, classes = collect(run.model, loader), loader.dataset.ground_truth, loader.dataset.classes
         outcomes = voc_outcomes(found, truth)
         for label, what in enumerate(classes, start=1):
             curves.setdefault(what, {})[name] = precision_recall(outcomes, label)
         boxes = judged(found, truth, 0.5)
         some = torch.linspace(0, len(truth) - 1, min(SHOWN, len(truth))).long().tolist()
-        paths.append(folder / f"detections_{members[0].report['config']['loss']['classification'].split('.')[-1]}.png")
+        paths.append(folder / f"detections_{run.config['loss']['classification'].split('.')[-1]}.png")
         figures.detections(paths[-1], [loader.dataset.image(i) for i in some], [boxes[i] for i in some], classes)
     figures.precision_recall(paths[0], curves)
     return paths
@@ -93,7 +89,7 @@ def main() -> None:
     train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder)
     console.print(table(groups))
-    for path in pictures(folder, groups, arguments.overrides):
+    for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine import checkpoint
+from engine.restored import UNTRAINED, restored
 from engine.results import Run, cell, find_runs, group_by_method
 from engine.several import train_seeds
 from ranksim import figures
@@ -56,16 +56,15 @@ def table(groups: dict[str, list[Run]], metric: str, title: str) -> Table:
     return shown
 
 
-def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -> list[Path]:
+def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
     """Targets, errors and predictions of the first seed of each method, similarities before and after training."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("train", [f"experiment={EXPERIMENT}", *overrides])
-    data, model = (instantiate(noun, _convert_="all") for noun in (config.data, config.model))
-    loader, density = data.evaluation["test"], data.density
+    before = restored(groups["vanilla"][0].folder, UNTRAINED)
+    density = before.data.density
     results: dict[str, tuple[Tensor, Tensor]] = {}
-    features = {"before training": predict(model, loader).features}
+    features = {"before training": predict(before.model, before.data.evaluation["test"]).features}
     for name, members in groups.items():
-        found = predict(trained(model, members[0]), loader)
+        run = restored(members[0].folder)
+        found = predict(run.model, run.data.evaluation["test"])
         results[name] = (found.predictions, found.targets)
         if name in ("vanilla", "RankSim"):
             features[f"after: {name}"] = found.features
@@ -79,13 +78,6 @@ def pictures(folder: Path, groups: dict[str, list[Run]], overrides: list[str]) -
     return paths
 
 
-def trained(model: nn.Module, run: Run) -> nn.Module:
-    """The model with the weights that a run ended with."""
-    last = run.folder / "checkpoints" / "last.pt"
-    checkpoint.restore(model, checkpoint.load(last)["model"], last, "model")
-    return model
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
@@ -93,7 +85,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=default)
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()
-    torch.manual_seed(0)  # of the untrained model in the picture
     folder = arguments.folder.resolve()
     train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder, arguments.overrides)
@@ -101,7 +92,7 @@ def main() -> None:
     console.print(table(groups, "mae", "mean absolute error"))
     console.print(table(groups, "gmean", "geometric mean error"))
     print("one run, with everything it recorded:", os.path.relpath(groups["RankSim"][0].folder))
-    for path in pictures(folder, groups, arguments.overrides):
+    for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))
 
 

@@ -1,0 +1,308 @@
+"""Draws the figures of the papers, and others of runs: python scripts/figures.py scores --run RUN_FOLDER.
+
+Every figure is a function that can be called alone; this command finds what it needs in run folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.checkpoint import CheckpointError
+from engine.command_line import sentence
+from engine.device import to_device
+from engine.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
+from engine.runs import read_json
+from rambo import figures as retrieval_figures
+from rambo.detection import figures as detection_figures
+from rambo.detection.average_precision import precision_recall, voc_outcomes
+from rambo.detection.metrics import DetectionMetrics, collect, judged
+from rambo.gradient_figures import Batch, gradient_sparsity, tie_rates
+from rambo.metrics import Embedded, RetrievalMetrics, embed
+from rambo.projection_figure import METHODS, embedding_projection
+from rambo.ranking_loss import RetrievalLoss
+from rambo.score_figures import batch_map, score_distributions
+from ranksim import figures as regression_figures
+from ranksim.metrics import Predicted, RegressionMetrics, predict
+from ranksim.similarity_figure import similarity_matrices
+
+KINDS = {"retrieval": RetrievalMetrics, "regression": RegressionMetrics, "detection": DetectionMetrics}
+LIKE_TRAINING = 4  # batches on which the gradient is tried
+
+
+@dataclass
+class Asked:
+    """What the command line asked for; everything from run folders is read when it is first needed."""
+
+    folders: list[Path]
+    out: Path
+    formats: list[str]
+    given_names: list[str] | None
+    weights: str
+    split: str
+    method: str
+    device: str
+    data_root: Path | None
+    written: list[Path] = field(default_factory=list)
+    _restored: dict[tuple[str, str], Restored] = field(default_factory=dict)
+    _seen: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> dict[str, Path]:
+        """The run folders by name."""
+        names = self.given_names or names_of([config_of(folder) for folder in self.folders])
+        report = self.folders[0] / "report.json"
+        if not self.given_names and len(self.folders) == 1 and report.is_file():
+            names = [str(read_json(report)["experiment"])]
+        if len(set(names)) != len(self.folders):
+            raise ValueError(f"{len(self.folders)} runs need as many different names, got {', '.join(names)}")
+        return dict(zip(names, self.folders, strict=True))
+
+    def check(self, figure: str, kind: str) -> None:
+        """Refuses to draw a figure of no run, or of one of another kind."""
+        if not self.folders:
+            raise ValueError(f"{figure} is drawn from a run: give --run and the folder of one")
+        for folder in self.folders:
+            found = kind_of(config_of(folder))
+            if kind not in ("any", found):
+                raise ValueError(f"{figure} is drawn from a {kind} run, but {folder} is a {found} run")
+
+    def restored(self, name: str, weights: str | None = None) -> Restored:
+        """A run by name, with the weights that were asked for."""
+        key = name, weights or self.weights
+        if key not in self._restored:
+            run = restored(self.runs[name], key[1], self.device, self.data_root)
+            if run.data.describe().get("fixture"):
+                print("stand-in data: these numbers mean nothing")
+            self._restored[key] = run
+        return self._restored[key]
+
+    def loader(self, name: str) -> Any:
+        """The evaluation split of a run."""
+        splits = self.restored(name).data.evaluation
+        if self.split not in splits:
+            raise ValueError(f"{self.runs[name]} has no split {self.split}; there are {', '.join(splits)}")
+        return splits[self.split]
+
+    def seen(self, name: str, look: Callable[[torch.nn.Module, Any], Any]) -> Any:
+        """What the model makes of the split: `embed`, `predict` or `collect`, once for all figures."""
+        if name not in self._seen:
+            self._seen[name] = look(self.restored(name).model, self.loader(name))
+        return self._seen[name]
+
+    def save(self, figure: str, draw: Callable[[Path], Any], run: str | None = None) -> None:
+        """Draws into a file of each format; one of several runs has its name behind the figure's."""
+        several = run is not None and len(self.folders) > 1
+        stem = f"{figure}_{re.sub(r'[^A-Za-z0-9.]+', '_', run or '').strip('_')}" if several else figure
+        self.out.mkdir(parents=True, exist_ok=True)
+        for ending in self.formats:
+            path = self.out / f"{stem}.{ending}"
+            draw(path)
+            self.written.append(path)
+
+
+def kind_of(config: dict[str, Any]) -> str:
+    """Retrieval, regression or detection, by what measures the run; else the name of that."""
+    measured = get_class(config["metrics"]["_target_"])
+    return next((kind for kind, metrics in KINDS.items() if issubclass(measured, metrics)), measured.__name__)
+
+
+def landscape(asked: Asked) -> None:
+    asked.save("landscape", retrieval_figures.loss_landscape)
+
+
+def draw_batch_map(asked: Asked) -> None:
+    for name in asked.runs:
+        data: Embedded = asked.seen(name, embed)
+        per_class = (asked.restored(name).config["data"].get("sampler") or {}).get("samples_per_class")
+        draw = partial(batch_map, embeddings=data.embeddings, labels=data.labels, samples_per_class=per_class)
+        asked.save("batch_map", draw, name)
+
+
+def scores(asked: Asked) -> None:
+    data = {name: asked.seen(name, embed) for name in asked.runs}
+    pairs = {"" if len(data) == 1 else name: (d.embeddings, d.labels) for name, d in data.items()}
+    asked.save("scores", partial(score_distributions, runs=pairs))
+
+
+def sparsity(asked: Asked) -> None:
+    kept = {name: recorded(folder, "step/gradient_share") for name, folder in asked.runs.items()}
+    kept = {name: values for name, values in kept.items() if values}
+    only = next(iter(asked.runs))
+    lines = {name: (name, asked.weights) for name in asked.runs}
+    if len(asked.runs) == 1:
+        lines = {"before training": (only, UNTRAINED), "after training": (only, asked.weights)}
+    measured = {}
+    for line, (name, weights) in lines.items():
+        run = asked.restored(name, weights)
+        loss = getattr(run.loss(), "loss", None)
+        if isinstance(loss, RetrievalLoss):
+            measured[line] = loss, training_batches(run)
+    if not measured and not kept:
+        raise ValueError(f"{asked.runs[only]} recorded no gradient_share, as its loss is no ranking loss")
+    asked.save("sparsity", partial(gradient_sparsity, measured=measured, recorded=kept))
+
+
+def training_batches(run: Restored) -> list[Batch]:
+    """Embeddings and labels of the first training batches, as training sees them."""
+    model = copy.deepcopy(run.model).train()  # a copy, as batch norm would learn from looking
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    run.data.train.set_epoch(0)
+    found = []
+    with torch.no_grad():
+        for batch, _ in zip(run.data.train, range(LIKE_TRAINING), strict=False):
+            there = to_device(batch, device)
+            found.append((model(there), there["label"]))
+    return found
+
+
+def ties(asked: Asked) -> None:
+    for name, folder in asked.runs.items():
+        kept = recorded(folder, "step/tie_rate")
+        found = asked.seen(name, embed).embeddings if kind_of(config_of(folder)) == "retrieval" else None
+        if found is None and not kept:
+            raise ValueError(f"{folder} recorded no tie_rate, as its loss is no ranking loss")
+        lines = {name: kept} if kept else {}
+        asked.save("ties", partial(tie_rates, embeddings=found, recorded=lines), name)
+
+
+def embedding(asked: Asked) -> None:
+    for name in asked.runs:
+        data: Embedded = asked.seen(name, embed)
+        records = getattr(asked.loader(name).dataset, "records", None)
+        names = getattr(records, "class_names", None)
+        draw = partial(
+            embedding_projection, embeddings=data.embeddings, labels=data.labels, names=names, method=asked.method
+        )
+        asked.save("embedding", draw, name)
+
+
+def retrievals(asked: Asked) -> None:
+    for name in asked.runs:
+        image = asked.loader(name).dataset.image
+        draw = partial(retrieval_figures.retrievals_of, data=asked.seen(name, embed), image=image)
+        asked.save("retrievals", draw, name)
+
+
+def predicted(asked: Asked) -> tuple[dict[str, Predicted], Any, dict[str, Any], dict[str, Any]]:
+    """Predictions by run, the training density, what makes a shot, and what the axes say."""
+    found = {name: asked.seen(name, predict) for name in asked.runs}
+    data = [asked.restored(name).data for name in asked.runs]
+    if len({str(d.describe().get("fingerprint")) for d in data}) > 1:
+        raise ValueError("the runs were made on different data, so their errors do not belong in one picture")
+    metrics: RegressionMetrics = asked.restored(next(iter(asked.runs))).metrics
+    rule = {"shot_rule": metrics.shot_rule, "many": metrics.many, "few": metrics.few}
+    return found, data[0].density, rule, {"quantity": metrics.quantity, "unit": metrics.unit}
+
+
+def errors(asked: Asked) -> None:
+    found, density, rule, named = predicted(asked)
+    results = {name: (p.predictions, p.targets) for name, p in found.items()}
+    asked.save("errors", partial(regression_figures.error_by_target, results=results, density=density, **rule, **named))
+
+
+def targets(asked: Asked) -> None:
+    _, density, rule, named = predicted(asked)
+    asked.save("targets", partial(regression_figures.target_density, density=density, **rule, **named))
+
+
+def predictions(asked: Asked) -> None:
+    found, _, _, named = predicted(asked)
+    results = {name: (p.predictions, p.targets) for name, p in found.items()}
+    asked.save("predictions", partial(regression_figures.predicted_against_true, results=results, **named))
+
+
+def similarity(asked: Asked) -> None:
+    found, _, _, named = predicted(asked)
+    features = {name: p.features for name, p in found.items()}
+    truth = next(iter(found.values())).targets
+    asked.save("similarity", partial(similarity_matrices, features=features, targets=truth, **named))
+
+
+def draw_precision_recall(asked: Asked) -> None:
+    curves: dict[str, dict[str, torch.Tensor]] = {}
+    for name in asked.runs:
+        data = asked.loader(name).dataset
+        outcomes = voc_outcomes(asked.seen(name, collect), data.ground_truth)
+        for label, what in enumerate(data.classes, start=1):
+            if label < outcomes.objects.shape[1] and outcomes.objects[:, label].any():
+                curves.setdefault(what, {})[name] = precision_recall(outcomes, label)
+    asked.save("precision_recall", partial(detection_figures.precision_recall, curves=curves))
+
+
+def detections(asked: Asked) -> None:
+    for name in asked.runs:
+        data, shown = asked.loader(name).dataset, asked.restored(name).metrics.shown
+        boxes = judged(asked.seen(name, collect), data.ground_truth)
+        some = torch.linspace(0, len(boxes) - 1, min(shown, len(boxes))).round().long().tolist()
+        shown_boxes, images = [boxes[i] for i in some], [data.image(i) for i in some]
+        draw = partial(detection_figures.detections, images=images, boxes=shown_boxes, classes=data.classes)
+        asked.save("detections", draw, name)
+
+
+FIGURES: dict[str, tuple[str | None, Callable[[Asked], None], str]] = {
+    "landscape": (None, landscape, "a rank loss over a plane of scores, for growing lambda (RaMBO, figure 1)"),
+    "batch_map": ("retrieval", draw_batch_map, "mAP to expect of a mini-batch against its size (RaMBO, figure 2)"),
+    "scores": ("retrieval", scores, "scores of positives and negatives, a panel for each run (RaMBO, figure 3)"),
+    "retrievals": ("retrieval", retrievals, "queries and what is found (RaMBO, figure 4)"),
+    "sparsity": ("any", sparsity, "share of scores with a gradient, against lambda and over training"),
+    "ties": ("any", ties, "how often scores tie, against row length and over training"),
+    "embedding": ("retrieval", embedding, "images of some classes in a plane; --method pca, tsne or umap"),
+    "targets": ("regression", targets, "training samples by target, with shot regions"),
+    "errors": ("regression", errors, "error by target, a line for each run, with shot regions"),
+    "predictions": ("regression", predictions, "prediction against truth, a panel for each run"),
+    "similarity": ("regression", similarity, "how alike targets and features are, a panel for each run"),
+    "precision_recall": ("detection", draw_precision_recall, "precision against recall, a line for each run"),
+    "detections": ("detection", detections, "images with right, wrong and missed boxes"),
+}
+
+
+def main(words: list[str] | None = None) -> None:
+    listed = "\n".join(f"  {name:18}{about}" for name, (_, _, about) in FIGURES.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"figures:\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("figures", nargs="+", choices=FIGURES, metavar="NAME", help="which to draw, listed below")
+    add("--run", nargs="+", action="extend", type=Path, default=[], help="run folders, made by train.py")
+    add("--out", type=Path, default=Path("outputs") / "figures", help="where to put them (outputs/figures)")
+    add("--formats", nargs="+", choices=("png", "svg"), default=["png", "svg"], help="png and svg if not given")
+    add("--names", nargs="+", help="what to call the runs; default: the values in which they differ")
+    add("--weights", default="last", help=f"last, best_on_test, best_on_validation or {UNTRAINED}")
+    add("--split", default="test", help="which part of the data")
+    add("--method", choices=METHODS, default="pca", help="of the embedding figure")
+    add("--device", default="cpu", help="cpu, cuda or auto")
+    add("--data-root", type=Path, help="where the data are now, if they have been moved since the run")
+    arguments = parser.parse_args(words)
+    asked = Asked(
+        arguments.run, arguments.out, arguments.formats, arguments.names, arguments.weights, arguments.split,
+        arguments.method, arguments.device, arguments.data_root,
+    )  # fmt: skip
+    try:
+        for name in arguments.figures:
+            kind, draw, _ = FIGURES[name]
+            if kind is not None:
+                asked.check(name, kind)
+            draw(asked)
+    except (InstantiationException, OmegaConfBaseException, CheckpointError, ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"error: {sentence(error)}") from None
+    for path in asked.written:
+        print("picture:", path)
+
+
+if __name__ == "__main__":
+    main()
