@@ -1,0 +1,236 @@
+"""A fair comparison: every method gets a search of the same size on validation data, and is then tested once.
+
+A search run evaluates the validation split alone, so its record holds nothing of the test split. The trials are drawn
+up front from a fixed sequence: run again, they are found as finished runs.
+
+Source: Musgrave, Belongie and Lim 2020, A Metric Learning Reality Check, arXiv:2003.08505, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from scipy.stats import qmc
+
+from engine import runs
+from engine.experiments import CONFIGS, composed, composed_for_seeds
+from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
+from engine.reproducibility import derived_seed
+from engine.several import run_all
+from engine.table_runs import Job, locate, sentence, to_do
+
+SPLIT = "validation"
+SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
+EQUAL = ("data", "trainer", "scheduler", "metrics")  # parts of the config in which methods must not differ
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A draw of a method's settings: `values` by key, and their `places` in the ranges, in [0, 1)."""
+
+    method: Method
+    number: int
+    values: Mapping[str, Value]
+    places: Mapping[str, float]
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """As they stand on the command line."""
+        return tuple(f"{key}={text(value)}" for key, value in self.values.items())
+
+    @property
+    def at_edge(self) -> tuple[str, ...]:
+        """The settings that lie near an end of their range."""
+        return tuple(s.key for s in self.method.settings if s.near_edge(self.places[s.key]))
+
+
+def draw(fair: Fair, method: Method) -> list[Trial]:
+    """The trials of a method: the first points of a Sobol sequence, shifted by what the seed of the search says.
+
+    Trial k of any two methods has the same shared settings, as these come first. Asking for more trials leaves the
+    first ones as they are, and so do other methods. With a power of two of trials, every setting is tried evenly over
+    its range. Nothing depends on the versions of libraries: the sequence is not scrambled, and the shift comes from
+    Python's generator.
+
+    Source: Sobol 1967, with the direction numbers of Joe and Kuo 2008; the shift: Cranley and Patterson 1976.
+    """
+    generator = random.Random(derived_seed(fair.search_seed, "fair"))
+    shift = [generator.random() for _ in range(MOST_SETTINGS)]
+    points = qmc.Sobol(MOST_SETTINGS, scramble=False).random_base2((fair.trials - 1).bit_length())
+    trials = []
+    for number, point in enumerate(points[: fair.trials].tolist()):
+        shifted = [(x + s) % 1.0 for x, s in zip(point, shift, strict=True)]
+        places = {setting.key: place for setting, place in zip(method.settings, shifted, strict=False)}
+        trials.append(Trial(method, number, {s.key: s.at(places[s.key]) for s in method.settings}, places))
+    return trials
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search of a method: its trials, the run of each, and the validation metric that decides."""
+
+    method: Method
+    trials: tuple[Trial, ...]
+    jobs: tuple[Job, ...]
+    monitor: str
+    higher_is_better: bool
+
+
+def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -> dict[str, Search]:
+    """Every run of every search, by method.
+
+    Args:
+        fair: The comparison.
+        scale: `fixture` for the same on stand-in data; None for the real thing.
+        configs: The folder with train.yaml.
+
+    Raises:
+        ValueError: If a method names what does not exist, changes more than it may, or does not measure a column.
+    """
+    searches: dict[str, Search] = {}
+    first: Mapping[str, Any] = {}
+    for key, method in fair.methods.items():
+        trials, jobs = draw(fair, method), []
+        for trial in trials:
+            arguments = (*_recipe(fair, method, scale), *trial.overrides, *SEARCH, f"seed={fair.search_seed}")
+            with _told_of(fair, method):
+                config = composed(arguments, configs)
+            first = first or config
+            _check_equal(fair, method, first, config)
+            row = f"{key}, trial {trial.number + 1} of {fair.trials}"
+            jobs.append(_job(fair, row, fair.search_seed, arguments, config))
+        monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
+        searches[key] = Search(method, tuple(trials), tuple(jobs), monitor, higher)
+    _check_columns(fair, first)
+    return searches
+
+
+def plan_tests(
+    fair: Fair, chosen: Mapping[str, Trial], scale: str | None = None, configs: Path = CONFIGS
+) -> dict[str, list[Job]]:
+    """The final runs, seeds 0, 1, ... of every method that has a chosen trial; the rest as for `plan_search`."""
+    planned: dict[str, list[Job]] = {}
+    for key, trial in chosen.items():
+        arguments = (*_recipe(fair, trial.method, scale), *trial.overrides)
+        with _told_of(fair, trial.method):
+            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs)
+        planned[key] = [
+            _job(fair, f"{key}, chosen", seed, (*arguments, f"seed={seed}"), config) for seed, config in by_seed.items()
+        ]
+    return planned
+
+
+def run(
+    jobs: Sequence[Job],
+    entry: Path,
+    outputs: Path,
+    at_once: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """Runs what is not finished, goes on with what was interrupted; a failure leaves the others running.
+
+    Args:
+        jobs: With the folders of their runs, as `located` gives them.
+        entry: The path of train.py.
+        outputs: Where the runs go.
+        at_once: How many run beside each other; default: one for each core.
+        say: Receives a line for each run that ends.
+
+    Returns:
+        What went wrong, in a sentence, by fingerprint.
+    """
+    pending = to_do(jobs)
+    if not pending:
+        return {}
+    arguments = {
+        # going on takes a look at all runs there are, which a new run is spared
+        job.name: [*job.arguments, f"paths.outputs='{outputs}'", *(["reuse=true"] if job.interrupted else [])]
+        for job in pending
+    }
+    failed = run_all(arguments, entry, at_once, say, keep_going=True)
+    return {job.fingerprint: sentence(failed[job.name]) for job in pending if job.name in failed}
+
+
+def located(searches: Mapping[str, Search], outputs: Path) -> dict[str, Search]:
+    """The searches with the folders of their runs."""
+    found = runs.index(outputs)
+    return {key: replace(search, jobs=tuple(locate(search.jobs, found))) for key, search in searches.items()}
+
+
+def in_turn(groups: Sequence[Sequence[Job]]) -> list[Job]:
+    """The first of every group, then the second, and so on: stopped anywhere, every method has had as many."""
+    longest = max(map(len, groups), default=0)
+    return [group[k] for k in range(longest) for group in groups if k < len(group)]
+
+
+def choose(values: Mapping[int, float | None], higher_is_better: bool) -> int | None:
+    """The trial with the best validation metric, the first of equal ones; None if all failed.
+
+    Args:
+        values: The metric by trial; a trial that failed has None, which is worse than any number, and so is nan.
+        higher_is_better: Which way is better.
+    """
+    sound = {number: value for number, value in values.items() if value is not None and math.isfinite(value)}
+    best = max if higher_is_better else min
+    return best(sorted(sound), key=lambda number: sound[number]) if sound else None
+
+
+def results(job: Job, selection: str) -> Mapping[str, float]:
+    """The metrics of a finished run after its last epoch, or at the epoch that validation selects.
+
+    Raises:
+        ValueError: If the report is truncated, or has no such selection.
+    """
+    assert job.finished is not None
+    found = runs.read_json(job.finished / "report.json").get("results", {}).get(selection)
+    if found is None:
+        raise ValueError(f"{job.finished} has no results '{selection}'; delete that run folder or repeat the run")
+    metrics: Mapping[str, float] = found["metrics"]
+    return metrics
+
+
+def _recipe(fair: Fair, method: Method, scale: str | None) -> tuple[str, ...]:
+    scaled = [f"scale={scale}"] if scale else []
+    return (f"experiment={fair.experiment}", *fair.overrides, *method.overrides, *scaled)
+
+
+def _job(fair: Fair, row: str, seed: int, arguments: tuple[str, ...], config: Mapping[str, Any]) -> Job:
+    return Job(f"fair-{fair.name}", row, seed, arguments, runs.fingerprint(config))
+
+
+@contextmanager
+def _told_of(fair: Fair, method: Method) -> Iterator[None]:
+    """Tells an error with its place in the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{fair.name}.yaml: methods.{method.key}: {error}") from error
+
+
+def _check_equal(fair: Fair, method: Method, first: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    for part in EQUAL:
+        if config[part] != first[part]:
+            raise ValueError(
+                f"{fair.name}.yaml: methods.{method.key} changes {part}, which has to be equal for all methods; "
+                "change it for all, in the overrides of the file"
+            )
+
+
+def _check_columns(fair: Fair, config: Mapping[str, Any]) -> None:
+    names = getattr(instantiate(config["metrics"], _convert_="all"), "names", None)
+    given = [] if names is None else list(names())
+    for column in fair.columns.values():
+        name = column.metric.partition("/")[2]
+        if given and not any(fnmatch(name, pattern) for pattern in given):
+            raise ValueError(
+                f"{fair.name}.yaml: columns.{column.name}.metric is {column.metric}, which {fair.experiment} does not "
+                f"measure; it measures {', '.join(given)}"
+            )

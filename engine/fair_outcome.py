@@ -1,0 +1,243 @@
+"""What came of a fair comparison: the choice of every search, the final metrics by seed, and what they show."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine import runs, stages
+from engine.fair import Search, Trial, choose, results
+from engine.fair_file import Column, Fair, Method
+from engine.table_runs import Job
+from engine.uncertainty import Comparison, Interval, compare, interval, together
+
+Values = dict[int, float]  # by seed
+SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """How the search of a method went.
+
+    Attributes:
+        found: The validation metric by trial; None for a trial that failed, which counts as the worst.
+        faults: What went wrong, by trial.
+        chosen: None if every trial failed.
+        seconds: Training took, over all trials.
+        monitor: The validation metric that decided.
+    """
+
+    method: Method
+    trials: tuple[Trial, ...]
+    found: dict[int, float | None]
+    faults: dict[int, str]
+    chosen: Trial | None
+    seconds: float
+    monitor: str
+
+    @property
+    def best(self) -> float:
+        """The validation metric of the chosen trial."""
+        value = None if self.chosen is None else self.found[self.chosen.number]
+        return math.nan if value is None else value
+
+    @property
+    def median(self) -> float:
+        """Of the trials that did not fail."""
+        values = [value for value in self.found.values() if value is not None]
+        return statistics.median(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A method: its search, and its final runs by seed, in the unit of the columns."""
+
+    searched: Searched
+    validation: Values = field(default_factory=dict)
+    test: dict[str, Values] = field(default_factory=dict)
+    untrained: dict[str, Values] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.searched.method.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a whole comparison, methods from best to worst; those without a result come last.
+
+    Attributes:
+        untrained: The test metrics of the network before training, by column and seed.
+        made_of: Revisions, packages and processors behind the final runs, each once.
+        stand_in: Whether the data are stand-ins, so that the numbers mean nothing.
+    """
+
+    fair: Fair
+    methods: dict[str, Tested]
+    untrained: dict[str, Values]
+    made_of: tuple[str, ...]
+    stand_in: bool
+
+    def values(self, key: str) -> Values:
+        """The deciding column of a method."""
+        return self.methods[key].test.get(self.fair.main.name, {})
+
+    @property
+    def compared(self) -> list[str]:
+        """The methods with two seeds or more, best first."""
+        return [key for key in self.methods if len(self.values(key)) > 1]
+
+    def against(self, reference: str) -> dict[str, Comparison]:
+        """Every other method minus `reference`, paired over their seeds, allowing for their number by Holm's method."""
+        main, base = self.fair.main, self.values(reference)
+        others = [k for k in self.compared if k != reference and len(self.values(k).keys() & base.keys()) > 1]
+        found = [
+            compare(
+                self.values(key),
+                base,
+                better="higher" if main.better == "higher" else "lower",
+                names=(self.methods[key].name, self.methods[reference].name),
+                decimals=main.decimals,
+            )
+            for key in others
+        ]
+        return dict(zip(others, together(found), strict=True))
+
+
+def read_search(fair: Fair, search: Search, failed: Mapping[str, str]) -> Searched:
+    """Reads the validation metrics of a search and chooses; no record that it reads holds anything of the test split.
+
+    Args:
+        fair: The comparison.
+        search: With the folders of its runs.
+        failed: What went wrong, by fingerprint.
+
+    Raises:
+        ValueError: If the report of a run is truncated.
+    """
+    found: dict[int, float | None] = {}
+    faults, seconds = dict[int, str](), 0.0
+    for trial, job in zip(search.trials, search.jobs, strict=True):
+        value: float | None = None
+        if job.finished is None:
+            faults[trial.number] = failed.get(job.fingerprint, "it was not run")
+        else:
+            value = _finite(results(job, fair.selection).get(search.monitor))
+            seconds += _seconds(job)
+            if value is None:
+                faults[trial.number] = f"{search.monitor} is not a number"
+        found[trial.number] = value
+    number = choose(found, search.higher_is_better)
+    chosen = None if number is None else search.trials[number]
+    return Searched(search.method, search.trials, found, faults, chosen, seconds, search.monitor)
+
+
+def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job], failed: Mapping[str, str]) -> Tested:
+    """Reads the final runs of a method; arguments and errors as `read_search`."""
+    validation, faults, seconds = Values(), dict[int, str](), 0.0
+    test: dict[str, Values] = {name: {} for name in fair.columns}
+    untrained: dict[str, Values] = {name: {} for name in fair.columns}
+    for job in jobs:
+        if job.finished is None:
+            faults[job.seed] = failed.get(job.fingerprint, "it was not run")
+            continue
+        seconds += _seconds(job)
+        metrics, before = results(job, fair.selection), _report(job)["results"].get("untrained", {}).get("metrics", {})
+        if (value := _finite(metrics.get(found.monitor))) is not None:
+            validation[job.seed] = value
+        for name, column in fair.columns.items():
+            _put(test[name], job.seed, column, metrics)
+            _put(untrained[name], job.seed, column, before)
+    return Tested(found, validation, test, untrained, faults, seconds)
+
+
+def check_alike(jobs: Sequence[Job]) -> None:
+    """Refuses runs on different versions of the data.
+
+    Raises:
+        ValueError: With the folders of two of them; or if a report is truncated.
+    """
+    first: tuple[Any, Job] | None = None
+    for job in jobs:
+        if job.finished is None:
+            continue
+        print_of_data = _report(job).get("data", {}).get("fingerprint")
+        first = first or (print_of_data, job)
+        if print_of_data != first[0]:
+            raise ValueError(
+                f"{first[1].finished} and {job.finished} were run on different data (fingerprints {first[0]} and "
+                f"{print_of_data}); delete the older runs"
+            )
+
+
+def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stand_in: bool) -> Outcome:
+    """Sorts the methods from best to worst and adds what they have in common.
+
+    Args:
+        fair: The comparison.
+        methods: By key.
+        jobs: All final runs.
+        stand_in: Whether the data are stand-ins.
+    """
+
+    def place(key: str) -> float:
+        values = methods[key].test.get(fair.main.name)
+        if not values:
+            return math.inf
+        mean = statistics.fmean(values.values())
+        return -mean if fair.main.better == "higher" else mean
+
+    untrained: dict[str, Values] = {name: {} for name in fair.columns}
+    for method in methods.values():  # alike for all: the network's first weights are drawn before anything of the loss
+        for name, values in method.untrained.items():
+            untrained[name] = values | untrained[name]
+    ordered = {key: methods[key] for key in sorted(methods, key=place)}
+    return Outcome(fair, ordered, untrained, _made_of(jobs), stand_in)
+
+
+def spread(values: Values) -> Interval | None:
+    """The 95 % t-interval of the mean over seeds; None under two."""
+    return interval(list(values.values())) if len(values) > 1 else None
+
+
+def _put(values: Values, seed: int, column: Column, metrics: Mapping[str, float]) -> None:
+    if (value := _finite(metrics.get(column.metric))) is not None:
+        values[seed] = column.scale * value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _report(job: Job) -> dict[str, Any]:
+    assert job.finished is not None
+    report: dict[str, Any] = runs.read_json(job.finished / "report.json")
+    return report
+
+
+def _seconds(job: Job) -> float:
+    assert job.finished is not None
+    first = job.finished / stages.FOLDER / "report.json"
+    earlier = runs.read_json(first)["results"]["seconds"] if first.is_file() else 0.0
+    return float(_report(job)["results"]["seconds"] + earlier)
+
+
+def _made_of(jobs: Sequence[Job]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for job in jobs:
+        if job.finished is None:
+            continue
+        report = _report(job)
+        code, packages = report.get("code") or {}, report.get("packages") or {}
+        revision = f"revision {code['revision'][:7]}" if code else "no revision known"
+        changed = " with uncommitted changes" if code.get("dirty") else ""
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if name in SHOWN_PACKAGES)
+        processor = (report.get("hardware") or {}).get("processor", "")
+        found["; ".join(part for part in (revision + changed, versions, processor) if part)] = None
+    return tuple(found)
