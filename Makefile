@@ -26,8 +26,8 @@ check: $(READY)  ## format, lint, types and the fast tests (under 2 minutes)
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
-test: $(READY)  ## every test, with coverage (about 11 minutes)
-	@echo "running all tests, about 11 minutes on two cores"
+test: $(READY)  ## every test, with coverage (about 15 minutes)
+	@echo "running all tests, about 15 minutes on two cores"
 	$(BIN)/pytest -q -n 2 --cov=engine --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
@@ -42,8 +42,8 @@ demo-detection: $(READY)  ## a small detector on rendered scenes: cross-entropy 
 	@echo "training on rendered scenes, under 6 minutes on two cores"
 	$(BIN)/python scripts/demo_detection.py
 
-report: $(READY)  ## a table of the runs below outputs/
-	$(BIN)/python scripts/report.py outputs
+report: $(READY)  ## a table of the runs below outputs/, and a page of them: outputs/report.html
+	$(BIN)/python scripts/report.py outputs --html outputs/report.html
 
 table-%: $(READY)  ## a paper's table, such as table-cub: runs what is missing, then shows it beside ours (SEEDS=3 OUT=outputs/tables)
 	$(TABLE) $*
