@@ -123,11 +123,15 @@ def run(
     Returns:
         What went wrong, in a sentence, by the fingerprint of each job that failed.
     """
-    # With `reuse` train.py goes on with what was interrupted, and lets no two processes make one run.
-    common = ["reuse=true", f"paths.outputs='{outputs}'"]
-    plain = ["trainer.pictures=false"] if in_turn else []  # which take longer than the rest of so short a run
+
+    def more(job: Job) -> list[str]:
+        # With `reuse` train.py goes on with what was interrupted, and lets no two processes make one run. To find out,
+        # it reads the config of every run that there is, which takes longer than a short run; so do pictures.
+        short = in_turn and not job.interrupted
+        return ["trainer.pictures=false" if short else "reuse=true", f"paths.outputs='{outputs}'"]
+
     failed = run_all(
-        {job.name: [*job.arguments, *common, *plain] for job in jobs}, entry, at_once, say, True, gpus, watch, in_turn
+        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, gpus, watch, in_turn
     )
     return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
 
