@@ -55,6 +55,12 @@ table-fair-%: $(READY)  ## all losses in one recipe, each with a search of its o
 tables: $(READY)  ## every table (SCALE=fixture: on tiny stand-in data, to see it work)
 	$(TABLE) --all
 
+results: $(READY)  ## every number of docs/results anew, where it is not there yet (hours on two cores; needs the small data sets)
+	$(BIN)/python scripts/table.py omniglot bccd demo demo-regression demo-detection --out docs/results/tables --formats markdown csv
+	$(BIN)/python scripts/table.py stsb-small --seeds 5 --out docs/results/tables --formats markdown csv
+	$(BIN)/python scripts/fair.py omniglot --out docs/results/tables
+	$(BIN)/python scripts/fair.py stsb --out docs/results/tables
+
 benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on a quiet machine)
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/evaluation.py
@@ -68,4 +74,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test demo demo-regression demo-detection report tables benchmark lock
+.PHONY: help setup check test demo demo-regression demo-detection report tables results benchmark lock

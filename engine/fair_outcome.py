@@ -15,7 +15,6 @@ from engine.table_runs import Job
 from engine.uncertainty import Comparison, Interval, compare, interval, together
 
 Values = dict[int, float]  # by seed
-SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stan
         for name, values in method.untrained.items():
             untrained[name] = values | untrained[name]
     ordered = {key: methods[key] for key in sorted(methods, key=place)}
-    return Outcome(fair, ordered, untrained, _made_of(jobs), stand_in)
+    return Outcome(fair, ordered, untrained, runs.made_of([_report(job) for job in jobs if job.finished]), stand_in)
 
 
 def spread(values: Values) -> Interval | None:
@@ -226,18 +225,3 @@ def _seconds(job: Job) -> float:
     first = job.finished / stages.FOLDER / "report.json"
     earlier = runs.read_json(first)["results"]["seconds"] if first.is_file() else 0.0
     return float(_report(job)["results"]["seconds"] + earlier)
-
-
-def _made_of(jobs: Sequence[Job]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for job in jobs:
-        if job.finished is None:
-            continue
-        report = _report(job)
-        code, packages = report.get("code") or {}, report.get("packages") or {}
-        revision = f"revision {code['revision'][:7]}" if code else "no revision known"
-        changed = " with uncommitted changes" if code.get("dirty") else ""
-        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if name in SHOWN_PACKAGES)
-        processor = (report.get("hardware") or {}).get("processor", "")
-        found["; ".join(part for part in (revision + changed, versions, processor) if part)] = None
-    return tuple(found)

@@ -27,6 +27,7 @@ NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
 BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 LARGEST_PATCH = 2**20
+SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
 SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
 
 
@@ -102,6 +103,19 @@ def index(outputs: Path) -> dict[str, Found]:
         elif any(folder.rglob("last.pt")):
             there.interrupted.append(folder)
     return found
+
+
+def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The revisions, packages and processors behind reports, each combination once: a line for a page of numbers."""
+    found: dict[str, None] = {}
+    for report in reports:
+        code, packages = report.get("code") or {}, report.get("packages") or {}
+        revision = f"revision {code['revision'][:7]}" if code else "no revision known"
+        changed = " with uncommitted changes" if code.get("dirty") else ""
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if name in SHOWN_PACKAGES)
+        processor = (report.get("hardware") or {}).get("processor", "")
+        found["; ".join(part for part in (revision + changed, versions, processor) if part)] = None
+    return tuple(found)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Filled:
         stand_in: Whether any of our numbers are of stand-in data.
         faults: What went wrong, a sentence each.
         missing: How many runs are not there.
+        made_of: Revisions, packages and processors behind our numbers, each combination once.
     """
 
     table: Table
@@ -88,6 +89,7 @@ class Filled:
     stand_in: bool
     faults: Sequence[str]
     missing: int
+    made_of: Sequence[str] = ()
 
 
 def fill(
@@ -103,7 +105,7 @@ def fill(
         failed: What went wrong in running, by fingerprint.
     """
     failed = failed or {}
-    lines, faults = [], []
+    lines, faults, used = [], [], dict[Path, Mapping[str, Any]]()
     for row in table.rows.values():
         own = [job for job in jobs if job.row == row.key]
         lost = {job.seed: failed[job.fingerprint] for job in own if job.fingerprint in failed and not job.finished}
@@ -122,8 +124,10 @@ def fill(
             cells = {name: _stood_in(cell) for name, cell in cells.items()}
         faults += _told(table.called(row), lost)
         lines.append(Line(row, cells, folders if reports else {}, stand_in))
+        used |= {folders[seed]: report for seed, report in reports.items()}
     missing = len({job.fingerprint for job in jobs if not job.finished})
-    return Filled(table, lines, seeds, scale, any(line.stand_in for line in lines), faults, missing)
+    stand_in = any(line.stand_in for line in lines)
+    return Filled(table, lines, seeds, scale, stand_in, faults, missing, runs.made_of(used.values()))
 
 
 def shown(path: Path) -> str:

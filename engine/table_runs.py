@@ -137,7 +137,10 @@ def run(
 
 
 def sentence(said: str) -> str:
-    """What a failed run said last: its error in a sentence, or the last line of a traceback."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    """What a failed run said last: its error in a sentence, or the last line of a traceback.
+
+    Files are named as seen from the current folder, where they are below it, as the sentence may go into a page.
+    """
+    lines = [line.strip().replace(f"{Path.cwd()}/", "") for line in said.splitlines() if line.strip()]
     told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (told or lines or ["it ended without a word"])[-1]

@@ -86,7 +86,13 @@ def sheet(filled: Filled) -> Sheet:
         above=_above(filled, any(entry.kind == "difference" for block in blocks for entry in block.entries)),
         columns=[f"{name} {ARROWS[column.better]}" for name, column in table.columns.items()],
         blocks=blocks,
-        below=[*_sources(table, sources), *notes, *filled.faults, *_missing(filled)],
+        below=[
+            *_sources(table, sources),
+            *notes,
+            *([] if filled.stand_in else [f"Made of: {made}." for made in filled.made_of]),
+            *filled.faults,
+            *_missing(filled),
+        ],
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from table_toy import TABLE, finished, jobs, loaded, written
 
-from engine import table_page, tables
+from engine import runs, table_page, tables
 from engine.table_cells import fill, shown
 from engine.table_sheet import BANNER, number, sheet
 
@@ -83,16 +83,16 @@ def test_numbers_have_a_true_sign_and_zero_has_none(value, decimals, plus, text)
 
 
 def test_a_narrow_interval_is_not_shown_as_none(tmp_path):
-    runs = [finished(tmp_path / f"{k}", (0.64 + 0.0001 * k, 0.8)) for k in range(3)]
+    close = [finished(tmp_path / f"{k}", (0.64 + 0.0001 * k, 0.8)) for k in range(3)]
     half = T_975_2 * 0.01 / math.sqrt(3)  # 0.0248, which one decimal would make 0.0
     assert f"{half:.2f}" == "0.02"
-    assert sheet(fill(loaded(tmp_path), jobs(*runs), 3)).blocks[1].entries[1].texts[0] == "64.0 ± 0.02"
+    assert sheet(fill(loaded(tmp_path), jobs(*close), 3)).blocks[1].entries[1].texts[0] == "64.0 ± 0.02"
 
 
 def test_nothing_published_stands_beside_stand_in_data(tmp_path):
-    runs = three_runs(tmp_path, fixture=True)
+    made = three_runs(tmp_path, fixture=True)
     for scale in ("fixture", None):  # asked for, or found in the runs
-        filled = fill(loaded(tmp_path), jobs(*runs), 3, scale)
+        filled = fill(loaded(tmp_path), jobs(*made), 3, scale)
         assert filled.stand_in
         assert {cell.verdict for cell in filled.lines[1].cells.values()} == {"stand-in data"}
         ours = next(block for block in sheet(filled).blocks if block.method == "Ours, log log")
@@ -101,9 +101,22 @@ def test_nothing_published_stands_beside_stand_in_data(tmp_path):
             assert "75.3" not in make(filled)
         for make in (table_page.markdown, table_page.latex, table_page.html):
             assert BANNER in make(filled)
-    page = sheet(fill(loaded(tmp_path), jobs(*runs), 3, "fixture"))
+    page = sheet(fill(loaded(tmp_path), jobs(*made), 3, "fixture"))
     assert [block.method for block in page.blocks] == ["Ours, log log"]
     assert page.below == []
+
+
+def test_a_table_says_what_its_numbers_were_made_of(tmp_path):
+    folders = three_runs(tmp_path)
+    for folder, revision, dirty in zip(folders, ("a" * 40, "a" * 40, "b" * 40), (False, False, True), strict=True):
+        report = runs.read_json(folder / "report.json")
+        packages = {"torch": "2.6.0", "numpy": "2.0"}
+        report |= {"code": {"revision": revision, "dirty": dirty}, "packages": packages, "hardware": {"processor": "P"}}
+        runs.write_json(folder / "report.json", report)
+    assert [text for text in sheet(fill(loaded(tmp_path), jobs(*folders), 3)).below if text.startswith("Made of")] == [
+        "Made of: revision aaaaaaa; torch 2.6.0; P.",
+        "Made of: revision bbbbbbb with uncommitted changes; torch 2.6.0; P.",
+    ]
 
 
 def test_a_row_of_which_nothing_is_there_says_so_once(tmp_path):

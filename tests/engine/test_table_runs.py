@@ -106,6 +106,12 @@ def test_what_a_run_said_last_stands_for_its_failure():
     assert table_runs.sentence("\n") == "it ended without a word"
 
 
+def test_a_failure_names_files_as_seen_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert table_runs.sentence(f"error: {tmp_path}/outputs/a is gone") == "outputs/a is gone"
+    assert table_runs.sentence("error: /elsewhere/a is gone") == "/elsewhere/a is gone"
+
+
 def test_a_plan_and_its_runs_fill_a_table(tmp_path):
     table = loaded(tmp_path)
     jobs = plan(table, tmp_path, seeds=3)
