@@ -67,8 +67,8 @@ def test_every_source_is_used_and_every_row_has_a_name_of_its_own(name):
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_no_two_rows_of_a_table_are_one_run(name):
-    asked = [(row.experiment, *sorted(row.overrides)) for row in RUNNABLE[name].values()]
+def test_no_two_rows_of_a_table_are_one_number(name):
+    asked = [(row.experiment, *sorted(row.overrides), row.selection) for row in RUNNABLE[name].values()]
     assert len(asked) == len(set(asked))
 
 
