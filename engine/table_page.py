@@ -89,7 +89,7 @@ def terminal(filled: Filled) -> Group:
 
 
 def markdown(filled: Filled) -> str:
-    """With a heading; the table is of the kind that GitHub shows."""
+    """Begins with the command that makes it; the table is of the kind that GitHub shows."""
     import pandas
 
     page = sheet(filled)
@@ -101,10 +101,8 @@ def markdown(filled: Filled) -> str:
     align = ["left", "left", *["right"] * len(page.columns)]
     table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if rows else None)
     banner = [f"**{text}**" for text in page.banner]
-    return (
-        "\n\n".join([f"# {page.title}", *banner, *page.above, table, "\n".join(f"* {text}" for text in page.below)])
-        + "\n"
-    )
+    head = [f"# {page.title}", f"```bash\n{page.command}\n```", *banner, *page.about]
+    return "\n\n".join([*head, table, "\n".join(f"* {text}" for text in page.below)]) + "\n"
 
 
 def _safe(text: str) -> str:

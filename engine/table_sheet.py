@@ -39,11 +39,17 @@ class Sheet:
 
     name: str
     title: str
+    command: str
     banner: Sequence[str]
-    above: Sequence[str]
+    about: Sequence[str]
     columns: Sequence[str]
     blocks: Sequence[Block]
     below: Sequence[str]
+
+    @property
+    def above(self) -> list[str]:
+        """What stands above the table, with the command that makes it."""
+        return [*self.about, f"Made by: {self.command}"]
 
 
 class Flat(NamedTuple):
@@ -82,8 +88,9 @@ def sheet(filled: Filled) -> Sheet:
     return Sheet(
         name=table.name,
         title=table.title,
+        command=command(filled),
         banner=[BANNER] if filled.stand_in else [],
-        above=_above(filled, any(entry.kind == "difference" for block in blocks for entry in block.entries)),
+        about=_about(filled, any(entry.kind == "difference" for block in blocks for entry in block.entries)),
         columns=[f"{name} {ARROWS[column.better]}" for name, column in table.columns.items()],
         blocks=blocks,
         below=[
@@ -102,19 +109,19 @@ def command(filled: Filled) -> str:
     return f"make table-{filled.table.name.replace('_', '-')} SEEDS={filled.seeds}{scale}"
 
 
-def _above(filled: Filled, compared: bool) -> list[str]:
+def _about(filled: Filled, compared: bool) -> list[str]:
     table = filled.table
     unit = f", in {table.unit}" if table.unit else ""
-    above = [
+    about = [
         f"Data: {table.data}{unit}. Arrows tell which way is better.",
         f"Ours: {SELECTIONS[table.selection]}; mean ± half-width of the 95 % t-interval over seeds.",
     ]
     if compared:
-        above.append(
+        about.append(
             "Verdict: reproduced, if the interval holds the published number and is narrow enough to say so; "
             "not enough seeds, if it is too wide; else below or above, where our mean lies."
         )
-    return [*above, f"Made by: {command(filled)}"]
+    return about
 
 
 def _entries(line: Line, table: Table, sources: Mapping[str, str]) -> list[Entry]:

@@ -50,25 +50,23 @@ def test_a_failure_ends_the_rest_or_does_not(tmp_path):
 def test_ctrl_c_begins_nothing_more(tmp_path):
     program = f"""
 from pathlib import Path
-import pytest
+from engine.several import run_all
 
-from engine.in_turn import InTurn
-from engine.several import Pace, run_all
-
-ROOT = Path(__file__).parent.parent.parent
 runs = {{f"run {{i}}": [{str(tmp_path)!r}, f"{{i}}", "2", "0"] for i in range(6)}}
 run_all(runs, Path({str(entry(tmp_path))!r}), at_once=1)
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", program], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "0").exists() and time.monotonic() < deadline:
+        assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     process.wait(timeout=30)
     begun = {path.name for path in tmp_path.iterdir()} - {"entry.py"}
+    assert "0" in begun
     assert begun <= {"0", "1"}
 
 

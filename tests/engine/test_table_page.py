@@ -195,11 +195,17 @@ def test_rows_of_one_name_are_told_apart_by_their_groups(tmp_path):
 
 
 def test_the_terminal_shows_every_text(filled):
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = Console(width=300, record=True, file=io.StringIO())
     console.print(table_page.terminal(filled))
     shown = console.export_text()
     page = sheet(filled)
-    for text in [page.title, *page.columns, *page.below, *(t for b in page.blocks for e in b.entries for t in e.texts)]:
+    for text in [
+        page.title,
+        *page.columns,
+        *page.above,
+        *page.below,
+        *(t for b in page.blocks for e in b.entries for t in e.texts),
+    ]:
         assert text in shown
 
 
@@ -217,8 +223,7 @@ def test_markdown_is_a_table_with_everything_around_it(tmp_path):
     assert rows[0].split("|")[3].strip() == "R@1 ↑"
     assert [cell.strip() for cell in rows[4].split("|")[-3:-1]] == ["64.0 ± 0.2", "80.0 ± 0.0"]
     assert "Ours \\| log" in rows[3]
-    assert text.startswith("# Letters, recall@k\n")
-    assert "Made by: make table-toy SEEDS=3" in text
+    assert text.startswith("# Letters, recall@k\n\n```bash\nmake table-toy SEEDS=3\n```\n")
     assert "* [2] their README" in text
 
 
