@@ -14,6 +14,7 @@ LATEX = {  # what means something to LaTeX, or that its plain fonts lack
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≤": r"$\le$", "≥": r"$\ge$", "–": "--", "—": "---", "“": "``", "”": "''",
     "’": "'", "α": r"$\alpha$", "γ": r"$\gamma$", "λ": r"$\lambda$", "τ": r"$\tau$",
 }  # fmt: skip
+LINES_OF_A_PAGE = 30  # with the notes below
 STYLE_SHEET = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; }
 @media (prefers-color-scheme: dark) { :root { --quiet: #aaa; } }
@@ -39,25 +40,31 @@ p.above, p.below { margin: .4rem 0; }
 
 
 def latex(filled: Filled) -> str:
-    """A table environment; needs \\usepackage{booktabs}."""
+    """A table, or a longtable where it has too many lines for a page; needs \\usepackage{booktabs,longtable}."""
     import pandas
 
     page = sheet(filled)
     lines = flat(page)
+    long = len(lines) > LINES_OF_A_PAGE
     rows = [[_latex(line.method), _latex(line.label), *map(_latex, line.texts)] for line in lines]
     header = ["method", "", *map(_latex, page.columns)]
+    floating = {} if long else {"position": "htbp", "position_float": "centering"}
     text: str = pandas.DataFrame(rows, columns=header).style.hide(axis="index").to_latex(
-        hrules=True, column_format="ll" + "r" * len(page.columns), position="htbp", position_float="centering",
-        caption=_latex(page.title), label=f"tab:{page.name}",
+        hrules=True, column_format="ll" + "r" * len(page.columns), caption=_latex(page.title), label=f"tab:{page.name}",
+        environment="longtable" if long else "table", **floating,
     )  # fmt: skip
-    begin, _, rest = text.partition("\\midrule\n")
-    body, _, end = rest.partition("\\bottomrule\n")
+    first, last = ("\\endlastfoot\n", "\\end{longtable}\n") if long else ("\\midrule\n", "\\bottomrule\n")
+    begin, _, rest = text.partition(first)
+    body, _, end = rest.partition(last)
     printed = [_spaced(line, row, len(header)) for line, row in zip(lines, body.splitlines(), strict=True)]
-    below = "".join(
-        f"\\par\\noindent\\footnotesize {_latex(line)}\n" for line in [*page.banner, *page.above, *page.below]
-    )
-    end = end.replace("\\end{table}", f"{below}\\end{{table}}")
-    return "\n".join([f"% {command(filled)}", f"{begin}\\midrule", *printed, f"\\bottomrule\n{end}"])
+    notes = [f"{_latex(line)}\\par" for line in [*page.banner, *page.above, *page.below]]
+    below = "\n".join(["\\par\\smallskip{\\raggedright\\footnotesize", *notes, "}"])
+    parts = [begin + first.rstrip(), *printed, last.rstrip(), end.replace("\\end{table}", f"{below}\n\\end{{table}}")]
+    small = "\\footnotesize\\setlength{\\tabcolsep}{4pt}"  # a float forgets what was set before it
+    parts[0] = parts[0].replace("\\centering", f"\\centering{small}")
+    if long:
+        parts = [f"\\begingroup{small}", *parts, below, "\\endgroup\n"]
+    return "\n".join([f"% {command(filled)}", *(part for part in parts if part)])
 
 
 def _spaced(line: Flat, row: str, columns: int) -> str:

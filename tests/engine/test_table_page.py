@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from table_toy import TABLE, finished, jobs, loaded, written
 
-from engine import runs, table_page, tables
+from engine import runs, table_page, table_typeset, tables
 from engine.table_cells import fill, shown
 from engine.table_sheet import BANNER, number, sheet
 
@@ -239,6 +239,19 @@ def test_latex_is_a_booktabs_table_with_its_signs_escaped(tmp_path):
     assert [text.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\end{table}")] == [1, 1, 1, 1]
     assert not set(text) & set("±−↑λ")
     assert text.index("their README") < text.index("\\end{table}")
+
+
+def test_a_table_that_is_too_long_for_a_page_goes_over_several(tmp_path, monkeypatch):
+    filled = fill(loaded(tmp_path), jobs(*three_runs(tmp_path)), 3)
+    short = table_page.latex(filled)
+    monkeypatch.setattr(table_typeset, "LINES_OF_A_PAGE", 4)
+    long = table_page.latex(filled)
+    assert ("longtable" in short, "longtable" in long) == (False, True)
+    assert "\\begin{table}" not in long
+    body = long.partition("\\endlastfoot\n")[2].partition("\\end{longtable}")[0]
+    same = short.partition("\\midrule\n")[2].partition("\\bottomrule")[0]
+    assert body == same
+    assert long.index("\\end{longtable}") < long.index("their README") < long.index("\\endgroup")
 
 
 class Cells(HTMLParser):
