@@ -42,13 +42,13 @@ demo-detection: $(READY)  ## a small detector on rendered scenes: cross-entropy 
 	@echo "training on rendered scenes, under 6 minutes on two cores"
 	$(BIN)/python scripts/demo_detection.py
 
-report: $(READY)  ## a table of the runs below outputs/, and a page of them: outputs/report.html
+report: $(READY)  ## a page of the runs below outputs/: outputs/report.html
 	$(BIN)/python scripts/report.py outputs --html outputs/report.html
 
 table-%: $(READY)  ## a paper's table, such as table-cub: runs what is missing, then shows it beside ours (SEEDS=3 OUT=outputs/tables)
 	$(TABLE) $*
 
-table-fair-%: $(READY)  ## all losses in one recipe, each with a search of its own: table-fair-omniglot, table-fair-stsb (50 minutes each)
+table-fair-%: $(READY)  ## all losses in one recipe, each with a search of its own: table-fair-omniglot, table-fair-stsb (under an hour each)
 	$(BIN)/python scripts/fair.py $* --out $(OUT) $(if $(SCALE),--scale $(SCALE)) $(if $(TRIALS),--trials $(TRIALS)) \
 	  $(if $(filter command environment,$(origin SEEDS)),--seeds $(SEEDS))
 

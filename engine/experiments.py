@@ -11,7 +11,10 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.runs import flat
+
 CONFIGS = Path(__file__).parent.parent / "configs"
+STARTS_RUNS = ("defaults", "hydra", "reuse", "objective")  # of a sweep's file, what changes none of its runs
 
 
 def composed(overrides: Sequence[str], configs: Path = CONFIGS) -> dict[str, Any]:
@@ -36,6 +39,35 @@ def composed_for_seeds(
         config.seed = seed
         found[seed] = _resolved(config, overrides)
     return found
+
+
+def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str]:
+    """The overrides of a run of a sweep as those of a single run: `+sweep=...` becomes what that file sets for all.
+
+    What the file says of how runs are started is left out, and what the command line sets itself, too.
+    """
+    given = list(overrides)
+    keys = {override.lstrip("+~").partition("=")[0] for override in given}
+    found: list[str] = []
+    for override in given:
+        key, _, value = override.partition("=")
+        if key.lstrip("+") != "sweep":
+            found.append(override)
+            continue
+        for name in value.strip("[]").split(","):
+            path = configs / "sweep" / f"{name.strip()}.yaml"
+            content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+            assert isinstance(content, dict)
+            own = flat({str(k): v for k, v in content.items() if k not in STARTS_RUNS})
+            found += [f"{k}={_word(v)}" for k, v in own.items() if k not in keys]
+    return found
+
+
+def _word(value: Any) -> str:
+    """For Hydra's command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _composed(overrides: Sequence[str], configs: Path) -> DictConfig:

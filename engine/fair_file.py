@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from engine.table_file import Node
+from engine.table_file import Node, file_called
 
 Value = float | int | str | bool
 SCALES = ("log", "uniform", "choice")
@@ -91,6 +91,7 @@ class Fair:
     columns: Mapping[str, Column]
     methods: Mapping[str, Method]
     notes: tuple[str, ...]
+    partial: bool = False  # some of the methods of its file
 
     @property
     def main(self) -> Column:
@@ -109,7 +110,7 @@ class Fair:
         trials, seeds = self.trials if trials is None else trials, self.seeds if seeds is None else seeds
         if fault := _budget_fault(trials, seeds, self.search_seed):
             raise ValueError(f"{self.name}: {fault}")
-        return replace(self, methods=kept, trials=trials, seeds=seeds)
+        return replace(self, methods=kept, trials=trials, seeds=seeds, partial=len(kept) < len(self.methods))
 
 
 def text(value: Value) -> str:
@@ -125,12 +126,7 @@ def named(name: str, folder: Path) -> Fair:
     Raises:
         ValueError: If there is none, with those there are; or as `load`.
     """
-    there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    found = next((path for stem, path in there.items() if stem.replace("-", "_") == name.replace("-", "_")), None)
-    if found is None:
-        choices = f"there are {', '.join(there)}" if there else f"{folder} holds none"
-        raise ValueError(f"no fair comparison is called {name}; {choices}")
-    return load(found)
+    return load(file_called(name, folder, "fair comparison"))
 
 
 def load(path: Path) -> Fair:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from engine import runs, stages
@@ -92,21 +93,40 @@ class Outcome:
         """The methods with two seeds or more, best first."""
         return [key for key in self.methods if len(self.values(key)) > 1]
 
-    def against(self, reference: str) -> dict[str, Comparison]:
-        """Every other method minus `reference`, paired over their seeds, allowing for their number by Holm's method."""
-        main, base = self.fair.main, self.values(reference)
-        others = [k for k in self.compared if k != reference and len(self.values(k).keys() & base.keys()) > 1]
-        found = [
-            compare(
-                self.values(key),
-                base,
-                better="higher" if main.better == "higher" else "lower",
-                names=(self.methods[key].name, self.methods[reference].name),
-                decimals=main.decimals,
-            )
-            for key in others
+    @cached_property
+    def against(self) -> dict[str, dict[str, Comparison]]:
+        """By reference, the best method and the baseline: every other method minus it, paired over their seeds.
+
+        All of them allow for each other by Holm's method; best against baseline is one comparison, shown from both
+        sides.
+        """
+        compared = self.compared
+        references = dict.fromkeys(key for key in (*compared[:1], self.fair.baseline) if key in compared)
+        pairs = [
+            (reference, key)
+            for reference in references
+            for key in compared
+            if key != reference and len(self.values(key).keys() & self.values(reference).keys()) > 1
         ]
-        return dict(zip(others, together(found), strict=True))
+        once = {frozenset(pair): pair for pair in reversed(pairs)}
+        allowing = dict(zip(once, together([self._compared(*pair) for pair in once.values()]), strict=True))
+        found: dict[str, dict[str, Comparison]] = {reference: {} for reference in references}
+        for reference, key in pairs:
+            judged, plain = allowing[frozenset((reference, key))], self._compared(reference, key)
+            found[reference][key] = replace(
+                plain, adjusted=judged.adjusted, among=judged.among, seeds_needed=judged.seeds_needed
+            )
+        return found
+
+    def _compared(self, reference: str, key: str) -> Comparison:
+        main = self.fair.main
+        return compare(
+            self.values(key),
+            self.values(reference),
+            better="higher" if main.better == "higher" else "lower",
+            names=(self.methods[key].name, self.methods[reference].name),
+            decimals=main.decimals,
+        )
 
 
 def read_search(fair: Fair, search: Search, failed: Mapping[str, str]) -> Searched:

@@ -19,10 +19,10 @@ from engine.checkpoint import write_whole
 from engine.fair_figure import dot_plot
 from engine.fair_file import Column
 from engine.fair_outcome import Outcome, Searched, Tested, Values, spread
+from engine.runs import STAND_IN
 from engine.uncertainty import Comparison
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-BANNER = "Stand-in data: these numbers mean nothing."
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def show(outcome: Outcome) -> None:
     """Prints the tables."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     if outcome.stand_in:
-        console.print(BANNER, style="bold")
+        console.print(STAND_IN, style="bold")
     console.print(outcome.fair.title, style="bold", highlight=False)
     for sheet in sheets(outcome):
         table = Table(title=sheet.title, title_justify="left", caption=sheet.about, caption_justify="left")
@@ -85,11 +85,12 @@ def show(outcome: Outcome) -> None:
 
 
 def write(outcome: Outcome, folder: Path) -> list[Path]:
-    """Writes <name>.md, .csv, .json, .png and .svg, and returns their paths."""
+    """Writes <name>.md, .csv, .json, .png and .svg, of stand-in data with that in the name; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, paths = f"fair-{outcome.fair.name}", []
-    if outcome.compared:
-        for suffix in (".png", ".svg"):
+    name, paths = f"fair-{outcome.fair.name}{'_fixture' if outcome.stand_in else ''}", []
+    for suffix in (".png", ".svg"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of another call, with more seeds
+        if outcome.compared:
             paths.append(folder / f"{name}{suffix}")
             dot_plot(paths[-1], outcome)
     picture = f"{name}.svg" if outcome.compared else None
@@ -106,9 +107,9 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
 def markdown(outcome: Outcome, picture: str | None = None) -> str:
     """A page that begins with the command that makes it."""
     fair = outcome.fair
-    parts = [f"# {fair.title}", f"```bash\nmake table-fair-{fair.name}\n```"]
+    parts = [f"# {fair.title}", f"```bash\n{command(outcome)}\n```"]
     if outcome.stand_in:
-        parts.append(f"**{BANNER}**")
+        parts.append(f"**{STAND_IN}**")
     parts.append(lines(outcome)[0])
     for sheet in sheets(outcome):
         rows = [sheet.head, ["---"] * len(sheet.head), *sheet.rows]
@@ -118,6 +119,17 @@ def markdown(outcome: Outcome, picture: str | None = None) -> str:
         parts.append(f"![{fair.main.name} of every method over its seeds]({picture})")
     parts.append("\n".join(f"* {line}" for line in lines(outcome)[1:]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def command(outcome: Outcome) -> str:
+    """What makes the page."""
+    fair = outcome.fair
+    options = {"trials": str(fair.trials), "seeds": str(fair.seeds)}
+    options |= {"scale": "fixture"} if outcome.stand_in else {}
+    if fair.partial:
+        options["methods"] = " ".join(fair.methods)
+        return " ".join([f"python scripts/fair.py {fair.name}", *(f"--{k} {v}" for k, v in options.items())])
+    return " ".join([f"make table-fair-{fair.name}", *(f"{k.upper()}={v}" for k, v in options.items())])
 
 
 def as_csv(outcome: Outcome) -> str:
@@ -136,7 +148,6 @@ def as_csv(outcome: Outcome) -> str:
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """Everything: every trial with its validation metric, every seed, every comparison."""
     fair = outcome.fair
-    references = dict.fromkeys(key for key in (*outcome.compared[:1], fair.baseline) if key in outcome.compared)
     return {
         "name": fair.name,
         "title": fair.title,
@@ -152,9 +163,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             reference: {
                 key: {"difference": c.mean_difference, "half": c.interval.half, "p": c.p_value, "p_holm": c.adjusted,
                       "seeds_needed": c.seeds_needed, "text": c.text}
-                for key, c in outcome.against(reference).items()
+                for key, c in compared.items()
             }
-            for reference in references
+            for reference, compared in outcome.against.items()
         },
         "made_of": outcome.made_of,
     }  # fmt: skip
@@ -199,16 +210,14 @@ def _tested(outcome: Outcome) -> Sheet:
 
 def _compared(outcome: Outcome) -> Sheet:
     fair, compared = outcome.fair, outcome.compared
-    references = list(dict.fromkeys(key for key in (*compared[:1], fair.baseline) if key in compared))
-    against = {reference: outcome.against(reference) for reference in references}
-    rows = []
+    against, rows = outcome.against, []
     for key in compared:
-        cells = ["—" if key == r else _in_words(against[r].get(key)) for r in references]
+        cells = ["—" if key == r else _in_words(found.get(key)) for r, found in against.items()]
         rows.append([outcome.methods[key].name, *cells])
-    head = ["method", *(f"against {outcome.methods[r].name}" for r in references)]
+    head = ["method", *(f"against {outcome.methods[r].name}" for r in against)]
     about = (
-        f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of its "
-        "column (Holm). The best is the best on this test split, which favours it; the intervals know the chance of "
+        f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of this "
+        "table (Holm). The best is the best on this test split, which favours it; the intervals know the chance of "
         "seeds, not that of the search or of the test split."
     )
     return Sheet("Told apart", about, head, rows)

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from engine import runs, stages
-from engine.experiments import CONFIGS, composed
+from engine.experiments import CONFIGS, composed, without_sweep
 
 # Overrides that belong to how a run was started: a repeat is one run, begins anew, and takes no finished one for it.
 NOT_REPEATED = ("experiment", "resume", "reuse", "objective", "sweep")
@@ -60,6 +60,8 @@ def read(folder: Path) -> Recorded:
             f"{folder} is the first stage of a run and is repeated with it; give {folder.absolute().parent}"
         )
     finished = report_path.is_file()
+    if not finished and (folder / "DONE").exists():
+        runs.read_report(folder)  # says what is wrong
     report = _json(report_path) if finished else _beginning(folder)
     config = _config(config_path) if config_path.is_file() else report.get("config")
     if not isinstance(config, Mapping):
@@ -75,7 +77,7 @@ def arguments(run: Recorded) -> list[str] | None:
     experiment, overrides = run.report.get("experiment"), run.report.get("overrides")
     if not experiment or overrides is None:
         return None
-    kept = [str(o) for o in overrides if not runs.is_under(_key(str(o)), NOT_REPEATED)]
+    kept = [o for o in without_sweep(map(str, overrides)) if not runs.is_under(_key(o), NOT_REPEATED)]
     known = {
         "seed": run.config.get("seed"),
         "threads": run.report.get("hardware", {}).get("threads"),

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from engine import report_facts, report_figures, report_tables
 from engine.checkpoint import write_whole
+from engine.experiments import without_sweep
 from engine.report_figures import Drawn
 from engine.results import NOT_THE_METHOD, Run
 from engine.runs import NOT_THE_RUN, is_under
@@ -161,7 +162,11 @@ def _method(label: str, study: Study) -> tuple[str, str, str, str]:
     """Name, command, seeds and epochs of a method."""
     members = study.methods[label]
     run = members[0]
-    changes = [o for o in run.report["overrides"] if not is_under(o.lstrip("+~").partition("=")[0], NOT_THE_METHOD)]
+    changes = [
+        o
+        for o in without_sweep(run.report["overrides"])
+        if not is_under(o.lstrip("+~").partition("=")[0], NOT_THE_METHOD)
+    ]
     words = ["python", "train.py", f"experiment={run.report['experiment']}", *changes]
     seeds = ", ".join(str(seed) for seed in sorted(run.report["seed"] for run in members))
     epochs = sorted({int(run.report["results"]["last"]["epoch"]) for run in members})

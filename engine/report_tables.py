@@ -12,7 +12,6 @@ from engine.swept import shown, varied
 from engine.uncertainty import compare, interval, together
 
 MOST_COLUMNS = 7
-MOST_COMPARED = 20
 WIDEST = 7  # columns of a table of settings that fit on paper
 
 
@@ -93,7 +92,7 @@ def comparisons(study: Study) -> list[tuple[str, str]]:
     values = {label: {s: factor * v for s, v in study.by_seed(label, metric).items()} for label in order}
     best, *others = order
     others = [label for label in others if len(values[best].keys() & values[label].keys()) >= 2]
-    if not others or len(others) > MOST_COMPARED:
+    if not others:
         return []
     found = together(
         [

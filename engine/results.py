@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import runs, stages
+from engine.experiments import without_sweep
 
+COUNTS = ("queries_without_match",)  # among the metrics; a fact about the data
 # What tells two runs of one method apart without making them two methods.
 NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "sweep", "threads", "trainer.device", "data.root", "hydra")
 
@@ -23,8 +25,8 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The experiment and what its command line changed, seeds aside."""
-        changed = [o.lstrip("+") for o in self.report["overrides"]]
+        """The experiment and what its command line changed, seeds aside; of a sweep what its file sets for all runs."""
+        changed = [o.lstrip("+") for o in without_sweep(self.report["overrides"])]
         kept = [o for o in changed if not runs.is_under(o.partition("=")[0], NOT_THE_METHOD)]
         return " ".join([self.report["experiment"], *sorted(kept)])
 
@@ -34,14 +36,14 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If a report is truncated.
+        ValueError: If a report is missing, truncated or something else.
     """
     done = sorted({path.parent for folder in folders for path in folder.rglob("DONE")})
     done = [folder for folder in done if folder.name != stages.FOLDER]  # a first stage is part of its run
     if not done:
         names = ", ".join(map(str, folders))
         raise FileNotFoundError(f"no finished run below {names}; make one: python train.py experiment=demo_rambo")
-    return [Run(folder, runs.read_json(folder / "report.json")) for folder in done]
+    return [Run(folder, runs.read_report(folder)) for folder in done]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Cell:
         return f"{self.mean:.{digits}f}{spread}"
 
     def shown(self, metric: str) -> str:
-        """As papers show `metric`: shares and correlations in percent, errors as they are."""
+        """As papers show `metric`: shares and correlations in percent, errors as they are, counts as whole numbers."""
+        if metric.endswith(COUNTS):
+            return f"{self.mean:.0f}" if not self.deviation else f"{self.mean:.1f} ± {self.deviation:.1f}"
         return self.plain() if is_error(metric) else self.percent()
 
 
@@ -124,7 +128,7 @@ def markdown(
         metrics: The columns.
         published: By experiment `source`, `seeds` and `metrics`, as `engine.tables.published_by_experiment` reads them.
     """
-    banner = ["**Stand-in data: these numbers mean nothing.**", ""]
+    banner = [f"**{runs.STAND_IN}**", ""]
     lines = banner if any(run.report["data"].get("fixture") for run in found) else []
     lines += [
         "| method | selected | " + " | ".join(metrics) + " | seeds |",

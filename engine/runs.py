@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from engine import stages
 from engine.checkpoint import write_whole
 
+logger = logging.getLogger(__name__)
+
+STAND_IN = "Stand-in data: these numbers mean nothing."  # above whatever shows them
 # Config keys that change no number of a run.
 CHANGES_NO_NUMBER = (
     "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
@@ -91,13 +97,21 @@ class Found:
 
 
 def index(outputs: Path) -> dict[str, Found]:
-    """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out."""
+    """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out.
+
+    A folder whose config cannot be read is left out with a warning: it costs itself, and nothing else.
+    """
     found: dict[str, Found] = {}
-    for path in sorted(outputs.rglob("config.yaml")):
+    for path in sorted(outputs.rglob("config.yaml"), key=lambda path: (path.parent.name, path)):  # called by their time
         folder = path.parent
         if folder.name in (".hydra", stages.FOLDER):
             continue
-        there = found.setdefault(fingerprint(read_config(folder)), Found())
+        try:
+            config = read_config(folder)
+        except ValueError as error:
+            logger.warning("%s", error)
+            continue
+        there = found.setdefault(fingerprint(config), Found())
         if (folder / "DONE").exists():
             there.finished.append(folder)
         elif any(folder.rglob("last.pt")):
@@ -119,8 +133,41 @@ def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config that the run in `folder` began with."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    """The resolved config that the run in `folder` began with.
+
+    Raises:
+        ValueError: If it is no YAML, or no mapping; with its name.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete that run folder") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
+    return cast(dict[str, Any], config)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of the finished run in `folder`.
+
+    Raises:
+        ValueError: If it is missing, truncated or something else; with its name.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is marked as finished but has no report.json; delete that run folder")
+    report = read_json(path)
+    if isinstance(report, dict) and all(isinstance(report.get(key), dict) for key in ("config", "data", "results")):
+        return report
+    raise ValueError(f"{path} is no report of a run; delete that run folder or repeat the run")
+
+
+def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float] | None:
+    """The metrics at the epoch that `selection` names; None if there is no such result."""
+    result = report["results"].get(selection)
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    return metrics if isinstance(metrics, dict) else None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -111,7 +111,7 @@ def fill(
         lost = {job.seed: failed[job.fingerprint] for job in own if job.fingerprint in failed and not job.finished}
         folders = {job.seed: job.finished for job in own if job.finished}
         try:
-            reports = {seed: _report(folder) for seed, folder in folders.items()}
+            reports = {seed: runs.read_report(folder) for seed, folder in folders.items()}
             _check_alike(reports, folders)
             cells = {name: _cell(column, row, reports, folders) for name, column in table.columns.items()}
         except ValueError as error:
@@ -136,16 +136,6 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    try:
-        report = runs.read_json(folder / "report.json")
-        if isinstance(report, dict) and all(isinstance(report.get(key), dict) for key in ("config", "data", "results")):
-            return report
-    except OSError as error:
-        raise ValueError(f"{shown(folder)} is marked as finished but has no readable report ({error})") from error
-    raise ValueError(f"{shown(folder / 'report.json')} is no report of a run; delete that run folder or repeat the run")
-
-
 def _check_alike(reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> None:
     """Refuses to average what was measured on other data or by another definition; both folders are named."""
     seeds = list(reports)
@@ -155,16 +145,16 @@ def _check_alike(reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int,
         was, now = first["data"].get("fingerprint"), other["data"].get("fingerprint")
         if was != now:
             raise ValueError(f"{both} were run on different data (fingerprints {was} and {now}); delete the older")
-        if first["config"].get("metrics") != other["config"].get("metrics"):
-            was, now = _first_difference(first["config"].get("metrics"), other["config"].get("metrics"))
+        was, now = _measured(first), _measured(other)
+        if key := next((key for key in sorted({*was, *now}) if was.get(key) != now.get(key)), None):
+            was, now = f"{key}={was.get(key)}", f"{key}={now.get(key)}"
             raise ValueError(f"{both} define their metrics differently ({was} and {now}); delete the older")
 
 
-def _first_difference(first: Any, other: Any) -> tuple[str, str]:
-    if not (isinstance(first, dict) and isinstance(other, dict)):
-        return str(first), str(other)
-    key = next(key for key in sorted({*first, *other}) if first.get(key) != other.get(key))
-    return f"{key}={first.get(key)}", f"{key}={other.get(key)}"
+def _measured(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the metrics; one that is null is as good as absent, as in the fingerprint of a run."""
+    settings = runs.flat(report["config"].get("metrics"), "metrics")
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> Cell:
@@ -174,10 +164,11 @@ def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], fo
     values: dict[int, float] = {}
     for seed, report in reports.items():
         results = report["results"]
-        if row.selection not in results:
+        metrics = runs.metrics_of(report, row.selection)
+        if metrics is None:
             there = ", ".join(name for name, part in results.items() if isinstance(part, dict) and "metrics" in part)
             raise ValueError(f"{shown(folders[seed])} has no result {row.selection}; it has {there}")
-        value = results[row.selection]["metrics"].get(column.metric)
+        value = metrics.get(column.metric)
         if value is None:
             continue
         if not math.isfinite(value):

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
+
+
+def file_called(name: str, folder: Path, kind: str) -> Path:
+    """The file of that name in `folder`; - and _ are the same.
+
+    Raises:
+        ValueError: If there is none, with those there are.
+    """
+    there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    for stem, path in there.items():
+        if stem.replace("-", "_") == name.replace("-", "_"):
+            return path
+    raise ValueError(f"no {kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
 
 
 class Node:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.runs import STAND_IN
 from engine.table_cells import FAILED, NOT_MEASURED, Cell, Filled, Line
 from engine.tables import READ, SELECTIONS, Table
 
 NONE = "–"  # where there is no number
-BANNER = "Stand-in data: these numbers mean nothing."
 ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -89,7 +89,7 @@ def sheet(filled: Filled) -> Sheet:
         name=table.name,
         title=table.title,
         command=command(filled),
-        banner=[BANNER] if filled.stand_in else [],
+        banner=[STAND_IN] if filled.stand_in else [],
         about=_about(filled, any(entry.kind == "difference" for block in blocks for entry in block.entries)),
         columns=[f"{name} {ARROWS[column.better]}" for name, column in table.columns.items()],
         blocks=blocks,

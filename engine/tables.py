@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from engine.table_file import Node
+from engine.table_file import Node, file_called
 
 # Which moment of a run stands beside the paper's number, and how the header says so.
 SELECTIONS = {
@@ -105,12 +105,7 @@ def named(name: str, folder: Path) -> Table:
     Raises:
         ValueError: If there is none, with those there are; or as `load`.
     """
-    there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    found = next((path for stem, path in there.items() if stem.replace("-", "_") == name.replace("-", "_")), None)
-    if found is None:
-        choices = f"there are {', '.join(there)}" if there else f"{folder} holds no table"
-        raise ValueError(f"no table is called {name}; {choices}")
-    return load(found)
+    return load(file_called(name, folder, "table"))
 
 
 def load(path: Path) -> Table:

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.results import Run, find_runs, group_by_method, is_error
+from engine.results import COUNTS, Run, find_runs, group_by_method, is_error
+from engine.runs import STAND_IN
+from engine.studies import check_alike, check_complete
 from engine.uncertainty import Better, Comparison, compare, interval, together
 
-NO_MEASURE = ("queries_without_match",)  # facts about the data, among the metrics
 ONLY_ADDS_OR_NAMES = ("recall_at", "map", "quantity", "unit")  # settings of metrics that change no number
 Groups = Mapping[str, Sequence[Run]]
 
@@ -66,7 +67,7 @@ def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Se
     for name in wanted or []:
         if name not in common:
             raise ValueError(f"{name} is not a metric of every run here; there are {', '.join(common)}")
-    tested = [n for n in common if n.startswith("test/") and not n.endswith(NO_MEASURE)]
+    tested = [n for n in common if n.startswith("test/") and not n.endswith(COUNTS)]
     return list(dict.fromkeys(wanted or tested))
 
 
@@ -171,8 +172,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--better", choices=("higher", "lower"), help="overrides what the metric's name says")
     chosen = parser.parse_args(arguments)
     try:
-        groups = group_by_method(find_runs(chosen.folders))
+        found = find_runs(chosen.folders)
+        check_complete(found)
+        groups = group_by_method(found)
         first, others = choose(groups, chosen.first, chosen.second)
+        for label in (first, *others):
+            check_alike(label, groups[label])
         check_comparable(groups, [first, *others])
         metrics = metrics_of(groups, [first, *others], chosen.selected, chosen.metric)
         lines, left_out = compare_all(groups, first, others, metrics, chosen.selected, chosen.better)
@@ -180,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     console = Console()
     if any(run.report["data"].get("fixture") for label in (first, *others) for run in groups[label]):
-        console.print("[bold]Stand-in data: these numbers mean nothing.[/bold]")
+        console.print(f"[bold]{STAND_IN}[/bold]")
     for letter, label in zip(letters(len(others) + 1), [first, *others], strict=True):
         console.print(f"{letter}: {escape(label)}  ({_seeds(groups[label])})", highlight=False)
     console.print(f"selected: {chosen.selected.replace('_', ' ')}")

@@ -14,7 +14,9 @@ from engine.fair import Search, draw
 from engine.fair_figure import dot_plot
 from engine.fair_file import load
 from engine.fair_outcome import check_alike, outcome, read_search, read_tests
+from engine.runs import STAND_IN
 from engine.table_runs import Job
+from engine.uncertainty import holm
 
 FILE = """
 title: Made
@@ -131,12 +133,12 @@ def test_a_method_whose_trials_all_failed_is_reported_and_loses_nothing_else(fai
 def test_methods_stand_from_best_to_worst_and_are_compared_over_seeds(made):
     assert list(made.methods) == ["new", "old"]
     assert made.values("old") == pytest.approx({0: 50.0, 1: 51.0, 2: 52.0})
-    against = made.against("old")["new"]
+    against = made.against["old"]["new"]
     assert against.mean_difference == pytest.approx(60 - 50)
     # all three differences are 10: the sign test, 2 / 2^3
     assert against.p_value == 0.25
     assert "no difference shown" in against.text
-    assert made.against("new")["old"].mean_difference == pytest.approx(50 - 60)
+    assert made.against["new"]["old"].mean_difference == pytest.approx(50 - 60)
 
 
 def test_an_error_is_best_where_it_is_lowest(fair, made):
@@ -178,9 +180,41 @@ def test_a_truncated_report_is_named(fair, tmp_path):
         read_search(fair, planned, {})
 
 
+def test_all_comparisons_of_a_page_allow_for_each_other(fair, made):
+    """Three methods: a is best, c the baseline; of the four cells that are compared two are a against c."""
+    base = made.methods["old"]
+    values = {"a": (60.0, 61.0, 62.5), "b": (55.0, 57.0, 56.5), "c": (50.0, 51.0, 54.0)}
+    methods = {key: replace(base, test={"R@1": dict(enumerate(own))}) for key, own in values.items()}
+    three = replace(made, fair=replace(fair, baseline="c"), methods=methods)
+    against = three.against
+    assert {reference: list(found) for reference, found in against.items()} == {"a": ["b", "c"], "c": ["a", "b"]}
+    pairs = [against["a"]["b"], against["a"]["c"], against["c"]["b"]]
+    assert [pair.adjusted for pair in pairs] == holm([pair.p_value for pair in pairs])
+    assert against["c"]["a"].adjusted == against["a"]["c"].adjusted
+    assert against["c"]["a"].mean_difference == -against["a"]["c"].mean_difference
+    assert {pair.among for found in against.values() for pair in found.values()} == {3}
+
+
+def test_a_page_says_the_command_that_makes_it(fair, made, tmp_path):
+    some = replace(made, fair=fair.smaller(2, 3, ["old"]), stand_in=True)
+    assert fair_page.command(some) == "python scripts/fair.py made --trials 2 --seeds 3 --scale fixture --methods old"
+    assert fair_page.command(replace(made, stand_in=True)) == "make table-fair-made TRIALS=3 SEEDS=3 SCALE=fixture"
+
+
+def test_stand_in_data_take_no_real_page_and_a_picture_goes_with_its_page(made, tmp_path):
+    real = fair_page.write(made, tmp_path)
+    contents = {path: path.read_bytes() for path in real}
+    fair_page.write(replace(made, stand_in=True), tmp_path)
+    assert {path: path.read_bytes() for path in real} == contents
+    assert (tmp_path / "fair-made_fixture.md").is_file()
+    one_seed = {key: replace(m, test={k: {0: v[0]} for k, v in m.test.items()}) for key, m in made.methods.items()}
+    fair_page.write(replace(made, methods=one_seed), tmp_path)
+    assert not (tmp_path / "fair-made.png").exists()
+
+
 def test_the_page_says_what_was_measured(made):
     page = fair_page.markdown(made, "made.svg")
-    assert page.startswith("# Made\n\n```bash\nmake table-fair-made\n```\n")
+    assert page.startswith("# Made\n\n```bash\nmake table-fair-made TRIALS=3 SEEDS=3\n```\n")
     assert "| method | R@1 ↑ | error ↓ | seeds |" in page
     # the interval of 60, 61, 62 is 61 +- 4.303 / sqrt(3); that of 1, 2, 3 is as wide
     assert "| New \\| better | 61.0 ± 2.5 | 2.000 ± 2.484 | 3 |" in page
@@ -193,7 +227,7 @@ def test_the_page_says_what_was_measured(made):
     assert "* New | better: A remark." in page
     assert "* Training took 5 minutes for the searches and 6 minutes for the final runs" in page
     assert "![R@1 of every method over its seeds](made.svg)" in page
-    assert fair_page.BANNER not in page
+    assert STAND_IN not in page
 
 
 def test_a_value_at_an_edge_is_marked(made):
@@ -205,9 +239,9 @@ def test_a_value_at_an_edge_is_marked(made):
 
 def test_stand_in_data_carry_a_banner(made, capsys):
     stand_in = replace(made, stand_in=True)
-    assert f"**{fair_page.BANNER}**" in fair_page.markdown(stand_in)
+    assert f"**{STAND_IN}**" in fair_page.markdown(stand_in)
     fair_page.show(stand_in)
-    assert fair_page.BANNER in capsys.readouterr().out
+    assert STAND_IN in capsys.readouterr().out
 
 
 def test_csv_and_json_hold_every_number(made):

@@ -52,6 +52,12 @@ def recorded(folder, finished=True, config=None, patch=b"", **changes):
         ),
         (
             "omniglot_rambo",
+            ["+sweep=search_rambo", "loss.margin=0.1", "optimizer.lr=0.001", "loss.interpolation=2"],
+        ),
+        ("cub_rambo", ["+sweep=memory_length", "loss.memory_batches=3"]),
+        ("cub_rambo", ["+sweep=[seeds,memory_length]", "loss.memory_batches=3", "loss.memory=rows"]),
+        (
+            "omniglot_rambo",
             ["+sweep=losses", "loss=recall", "reuse=true", "tracking.wandb=disabled", "model.mean=[0.1]"],
         ),
     ],
@@ -148,6 +154,13 @@ def test_data_come_back_by_their_download(tmp_path, overrides, commands, remark)
 
 
 # Bad input
+
+
+def test_a_finished_run_without_its_report_is_said(tmp_path):
+    recorded(tmp_path)
+    (tmp_path / "report.json").unlink()
+    with pytest.raises(ValueError, match=r"is marked as finished but has no report\.json"):
+        repeat.read(tmp_path)
 
 
 def test_what_is_no_run_is_said(tmp_path):

@@ -346,7 +346,7 @@ def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
     run = made(tmp_path / "a")
     with pytest.raises(ValueError, match="no run has the metric test/mae; there are test/recall@1"):
         page(tmp_path, tmp_path, metrics=["test/mae"])
-    (run / "report.json").write_text('{"experiment": "x"}')
+    (run / "report.json").write_text('{"experiment": "x", "config": {}, "data": {}, "results": {}}')
     with pytest.raises(ValueError, match=r"a/report.json has no overrides"):
         studies(find_runs([tmp_path]))
     monkeypatch.setitem(sys.modules, "jinja2", None)

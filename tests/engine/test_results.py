@@ -86,6 +86,31 @@ def test_an_empty_folder_is_said(tmp_path):
         find_runs([tmp_path])
 
 
+def test_runs_of_a_search_are_no_runs_of_the_method_that_it_found(tmp_path):
+    """A search looks at validation alone; its sweep also sets that, beside what it tries."""
+    finished(tmp_path / "a", 0, 0.5, ["+sweep=search_rambo", "loss.margin=0.1"])
+    finished(tmp_path / "b", 0, 0.7, ["loss.margin=0.1"])
+    assert list(group_by_method(find_runs([tmp_path]))) == [
+        "cub_rambo loss.margin=0.1 trainer.splits=[validation]",
+        "cub_rambo loss.margin=0.1",
+    ]
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "has no report.json"), ("[]", "is no report of a run")])
+def test_a_run_without_a_report_is_named(tmp_path, content, says):
+    folder = finished(tmp_path / "a")
+    (folder / "report.json").unlink()
+    if content is not None:
+        (folder / "report.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\b.*{says}.*; delete that run folder"):
+        find_runs([tmp_path])
+
+
+def test_counts_are_no_shares():
+    assert Cell((3.0, 5.0)).shown("test/queries_without_match") == "4.0 ± 1.4"
+    assert Cell((3.0, 3.0)).shown("test/queries_without_match") == "3"
+
+
 def test_errors_are_shown_in_their_unit_and_shares_in_percent():
     assert Cell((7.1, 7.3)).shown("test/mae_few") == "7.20 ± 0.14"
     assert Cell((0.891,)).shown("test/mse") == "0.891"

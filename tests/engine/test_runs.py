@@ -137,3 +137,21 @@ def test_runs_are_found_by_their_fingerprint(tmp_path):
         runs.fingerprint(one): runs.Found(finished=[tmp_path / "a"]),  # b holds nothing to go on from
         runs.fingerprint(other): runs.Found(interrupted=[tmp_path / "c"]),
     }
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00"])
+def test_a_folder_that_cannot_be_read_costs_itself_only(tmp_path, content, caplog):
+    runs.begin(tmp_path / "good", CONFIG)
+    (tmp_path / "good" / "DONE").touch()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.yaml").write_text(content)
+    assert [found.finished for found in runs.index(tmp_path).values()] == [[tmp_path / "good"]]
+    assert str(tmp_path / "bad" / "config.yaml") in caplog.text
+
+
+def test_the_newest_run_is_the_last_wherever_it_lies(tmp_path):
+    for name in ("zz/2026-01-01_12-00-00", "aa/2026-11-27_12-00-00"):
+        runs.begin(tmp_path / name, CONFIG)
+        (tmp_path / name / "DONE").touch()
+    (found,) = runs.index(tmp_path).values()
+    assert [folder.parent.name for folder in found.finished] == ["zz", "aa"]

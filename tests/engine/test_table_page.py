@@ -12,8 +12,9 @@ from rich.console import Console
 from table_toy import TABLE, finished, jobs, loaded, written
 
 from engine import runs, table_page, table_typeset, tables
+from engine.runs import STAND_IN as BANNER
 from engine.table_cells import fill, shown
-from engine.table_sheet import BANNER, number, sheet
+from engine.table_sheet import number, sheet
 
 T_975_2 = 4.302652729911275  # quantile of Student's t with 2 degrees of freedom, from a printed table
 
@@ -144,7 +145,10 @@ def test_a_row_that_failed_says_so_with_its_sentence(tmp_path):
             {"data": "b"},
             r"Ours, log log: .*a and .*b may not share a cell: they were run on different data .* a and b\)",
         ),
-        ({"metrics": {"recall_at": [1], "map": True}}, r"define their metrics differently \(map=None and map=True\)"),
+        (
+            {"metrics": {"recall_at": [1], "map": True}},
+            r"differently \(metrics.map=None and metrics.map=True\)",
+        ),
         ({"selection": "best_on_validation"}, r"b has no result best_on_test; it has last, best_on_validation"),
         ({"recall": (math.nan, 0.5)}, "b: test/recall@1 is nan"),
     ],
@@ -157,6 +161,23 @@ def test_what_may_not_be_averaged_costs_its_row_and_names_the_folders(tmp_path, 
     assert filled.lines[1].cells["R@1"].verdict == "failed"
     assert filled.lines[0].cells["R@1"].published.value == 36.1  # the others are not lost
     assert fault in table_page.markdown(filled)
+
+
+def test_a_setting_of_the_metrics_that_is_off_is_as_good_as_absent(tmp_path):
+    before, after = {"recall_at": [1, 2]}, {"recall_at": [1, 2], "draws": None}
+    folders = finished(tmp_path / "a", metrics=before), finished(tmp_path / "b", metrics=after)
+    filled = fill(loaded(tmp_path), jobs(*folders), 2)
+    assert filled.faults == []
+    assert len(filled.lines[1].cells["R@1"].values) == 2
+
+
+def test_a_selection_without_metrics_costs_its_row(tmp_path):
+    folder = finished(tmp_path / "a")
+    report = runs.read_json(folder / "report.json")
+    report["results"]["best_on_test"] = {}
+    runs.write_json(folder / "report.json", report)
+    (fault,) = fill(loaded(tmp_path), jobs(folder), 1).faults
+    assert "has no result best_on_test; it has last" in fault
 
 
 @pytest.mark.parametrize("content", ['{"config": {}', "[]", "{}", None])

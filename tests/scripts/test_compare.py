@@ -160,6 +160,15 @@ def test_what_cannot_be_compared_is_refused_with_both_folders(tmp_path, other, s
     assert all(str(tmp_path / name) in str(answer.value) for name in ("a", "b"))
 
 
+def test_a_method_that_was_measured_in_two_ways_is_refused(tmp_path):
+    outputs(tmp_path / "a", [RANKSIM, VANILLA])
+    (tmp_path / "a" / VANILLA / "4" / "report.json").unlink()
+    finished(tmp_path / "a" / VANILLA / "3", VANILLA, 3, {"test/mae": 7.0}, settings={"gmean_eps": "zeros"})
+    finished(tmp_path / "a" / VANILLA / "4", VANILLA, 4, {"test/mae": 7.0}, settings={"gmean_eps": "all"})
+    with pytest.raises(SystemExit, match=r"metrics.gmean_eps is zeros in one and all in the other"):
+        script.main([str(tmp_path)])
+
+
 def test_settings_that_only_add_metrics_do_not_part_methods(tmp_path, capsys):
     outputs(tmp_path / "a", [RANKSIM], settings={"recall_at": [1, 2]})
     outputs(tmp_path / "b", [VANILLA], settings={"recall_at": [1]})
