@@ -18,7 +18,7 @@ from engine import runs, stages
 from engine.experiments import CONFIGS, composed, without_sweep
 
 # Overrides that belong to how a run was started: a repeat is one run, begins anew, and takes no finished one for it.
-NOT_REPEATED = ("experiment", "resume", "reuse", "objective", "sweep")
+NOT_REPEATED = ("experiment", "resume", "reuse", "objective")
 NO_CHANGES = hashlib.sha256(b"").hexdigest()
 
 

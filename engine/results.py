@@ -13,7 +13,7 @@ from engine.experiments import without_sweep
 
 COUNTS = ("queries_without_match",)  # among the metrics; a fact about the data
 # What tells two runs of one method apart without making them two methods.
-NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "sweep", "threads", "trainer.device", "data.root", "hydra")
+NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "threads", "trainer.device", "data.root", "hydra")
 
 
 @dataclass(frozen=True)
