@@ -69,9 +69,9 @@ def test_a_comparison_is_searched_tested_and_not_repeated(call, tmp_path):
     for report in tried:  # the search has seen nothing of the test split
         assert "test/" not in json.dumps(report["results"])
 
-    record = json.loads((tmp_path / "out" / "fair-omniglot.json").read_text())
+    record = json.loads((tmp_path / "out" / "fair-omniglot_fixture.json").read_text())
     assert record["stand_in"] is True
-    rows = list(csv.DictReader((tmp_path / "out" / "fair-omniglot.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "fair-omniglot_fixture.csv").open()))
     assert len(rows) == 4
     for key in ("contrastive", "recall"):
         method = record["methods"][key]
@@ -91,4 +91,4 @@ def test_a_comparison_is_searched_tested_and_not_repeated(call, tmp_path):
     assert "search: 4 runs, 4 finished" in said.out
     assert "final: 4 runs, 4 finished" in said.out
     assert len(list((tmp_path / "runs").rglob("report.json"))) == 8
-    assert json.loads((tmp_path / "out" / "fair-omniglot.json").read_text()) == record
+    assert json.loads((tmp_path / "out" / "fair-omniglot_fixture.json").read_text()) == record
