@@ -207,6 +207,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, tiny):
         tiny.smaller(0, None, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_can_be_run_and_its_ranges_hold_the_usual_values(path):
     comparison = load(path)

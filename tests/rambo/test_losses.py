@@ -124,6 +124,7 @@ def test_average_precision_equals_its_definition_on_random_batches():
     torch.testing.assert_close(loss, 1 - torch.stack(expected).mean())
 
 
+@pytest.mark.slow
 def test_steps_along_the_gradient_improve_the_ranking():
     embeddings, labels = embedded(24, 4)
     for build in RETRIEVAL.values():

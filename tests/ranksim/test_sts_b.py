@@ -149,6 +149,7 @@ def test_the_draws_are_two(root, data):
     assert set(other.parts["test"].names) != set(data.parts["test"].names)
 
 
+@pytest.mark.slow
 def test_the_model_runs_and_learns_on_it(data):
     torch.manual_seed(0)
     model = Regressor(BiLSTMEncoder(8, 16, layers=1, vectors="none", dropout=0.0), target_scale=5.0)
