@@ -73,7 +73,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         runs.begin(folder, resolved, record, changes)
     earlier: dict[str, Any] = {}
     if config.first_stage:
-        earlier = {"first_stage": train_first_stage(config, folder, name, overrides)}
+        earlier = train_first_stage(config, folder, name, overrides)
         selected = folder / stages.FOLDER / "checkpoints" / f"{config.first_stage.checkpoint}.pt"
         stages.take_over(model, selected, config.first_stage.retrain)
         if hasattr(loss, "second_stage"):
@@ -102,13 +102,23 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     return report
 
 
+def attempt(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
+    """`train`, which leaves on record if the training itself stopped, as for a loss that became nan."""
+    try:
+        return train(config, folder, name, overrides)
+    except TrainingStoppedError as error:
+        runs.stop(folder, sentence(error))
+        raise
+
+
 def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
-    """Trains what comes first, or goes on with it, or finds it done; returns its selected results."""
+    """Trains what comes first, or goes on with it, or finds it done; returns its selected results, and how it began."""
     below = folder / stages.FOLDER
     if not (below / "DONE").exists():
         train(stages.first_stage(config, below), below, f"{name}_first_stage", overrides)
     results: dict[str, Any] = runs.read_json(below / "report.json")["results"]
-    return cast(dict[str, Any], results[config.first_stage.checkpoint])
+    untrained = {"untrained": results["untrained"]} if "untrained" in results else {}
+    return {"first_stage": results[config.first_stage.checkpoint], **untrained}
 
 
 def build(config: DictConfig) -> Any:
@@ -134,7 +144,7 @@ def main(config: DictConfig) -> float | None:
     swept = chosen.mode == RunMode.MULTIRUN
     try:
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
-        report = reuse.once(config, folder, lambda config, folder: train(config, folder, name, overrides))
+        report = reuse.once(config, folder, lambda config, folder: attempt(config, folder, name, overrides))
         return objective.value(report, config.objective)
     except KeyboardInterrupt:
         if swept:  # told once for all jobs

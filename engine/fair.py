@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -29,7 +29,8 @@ from engine.table_runs import Job, locate, sentence, to_do
 
 SPLIT = "validation"
 SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
-EQUAL = ("data", "trainer", "scheduler", "metrics")  # parts of the config in which methods must not differ
+EQUAL = ("data", "model", "trainer", "optimizer", "scheduler", "metrics")  # in which methods must not differ, but for
+OF_A_METHOD = ("model.smoothing",)  # of these, what is a method's own, and the settings that are searched
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -
             with _told_of(fair, method):
                 config = composed(arguments, configs)
             first = first or config
-            _check_equal(fair, method, first, config)
+            _check_equal(fair, method, first, config, {s.key for m in fair.methods.values() for s in m.settings})
             row = f"{key}, trial {trial.number + 1} of {fair.trials}"
             jobs.append(_job(fair, row, fair.search_seed, arguments, config))
         monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
@@ -137,6 +138,8 @@ def run(
 ) -> dict[str, str]:
     """Runs what is not finished, goes on with what was interrupted; a failure leaves the others running.
 
+    A run whose training stopped by itself has come to its end and is not run again, unless its folder is deleted.
+
     Args:
         jobs: With the folders of their runs, as `located` gives them.
         entry: The path of train.py.
@@ -147,7 +150,7 @@ def run(
     Returns:
         What went wrong, in a sentence, by fingerprint.
     """
-    pending = to_do(jobs)
+    pending = to_do([job for job in jobs if not job.stopped])
     if not pending:
         return {}
     arguments = {
@@ -159,13 +162,30 @@ def run(
     return {job.fingerprint: sentence(failed[job.name]) for job in pending if job.name in failed}
 
 
+def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
+    """Refuses to go on where a run failed for a reason that is not its method's, such as missing data or memory.
+
+    Args:
+        jobs: As found after running.
+        failed: What `run` returned.
+
+    Raises:
+        ValueError: With the first of them, and what it said.
+    """
+    if lost := [job for job in jobs if not job.finished and not job.stopped]:
+        raise ValueError(
+            f"{len(lost)} of {len(jobs)} runs failed before they came to an end, and no page was written; "
+            f"{lost[0].name}: {failed.get(lost[0].fingerprint, 'it was not run')}"
+        )
+
+
 def located(searches: Mapping[str, Search], outputs: Path) -> dict[str, Search]:
     """The searches with the folders of their runs."""
     found = runs.index(outputs)
     return {key: replace(search, jobs=tuple(locate(search.jobs, found))) for key, search in searches.items()}
 
 
-def in_turn(groups: Sequence[Sequence[Job]]) -> list[Job]:
+def alternating(groups: Sequence[Sequence[Job]]) -> list[Job]:
     """The first of every group, then the second, and so on: stopped anywhere, every method has had as many."""
     longest = max(map(len, groups), default=0)
     return [group[k] for k in range(longest) for group in groups if k < len(group)]
@@ -190,10 +210,9 @@ def results(job: Job, selection: str) -> Mapping[str, float]:
         ValueError: If the report is truncated, or has no such selection.
     """
     assert job.finished is not None
-    found = runs.read_json(job.finished / "report.json").get("results", {}).get(selection)
-    if found is None:
+    metrics = runs.metrics_of(runs.read_report(job.finished), selection)
+    if metrics is None:
         raise ValueError(f"{job.finished} has no results '{selection}'; delete that run folder or repeat the run")
-    metrics: Mapping[str, float] = found["metrics"]
     return metrics
 
 
@@ -215,12 +234,18 @@ def _told_of(fair: Fair, method: Method) -> Iterator[None]:
         raise ValueError(f"{fair.name}.yaml: methods.{method.key}: {error}") from error
 
 
-def _check_equal(fair: Fair, method: Method, first: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_equal(
+    fair: Fair, method: Method, first: Mapping[str, Any], config: Mapping[str, Any], searched: Collection[str]
+) -> None:
     for part in EQUAL:
-        if config[part] != first[part]:
+        own, other = (
+            {k: v for k, v in runs.flat(c[part], part).items() if not runs.is_under(k, (*OF_A_METHOD, *searched))}
+            for c in (config, first)
+        )
+        if differing := runs.difference(own, other):
             raise ValueError(
-                f"{fair.name}.yaml: methods.{method.key} changes {part}, which has to be equal for all methods; "
-                "change it for all, in the overrides of the file"
+                f"{fair.name}.yaml: methods.{method.key} changes {part} ({differing[0]} instead of {differing[1]}), "
+                "which has to be equal for all methods; change it for all, in the overrides of the file"
             )
 
 

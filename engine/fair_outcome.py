@@ -129,23 +129,22 @@ class Outcome:
         )
 
 
-def read_search(fair: Fair, search: Search, failed: Mapping[str, str]) -> Searched:
+def read_search(fair: Fair, search: Search) -> Searched:
     """Reads the validation metrics of a search and chooses; no record that it reads holds anything of the test split.
 
     Args:
         fair: The comparison.
-        search: With the folders of its runs.
-        failed: What went wrong, by fingerprint.
+        search: With the folders of its runs, all of which have finished or stopped.
 
     Raises:
-        ValueError: If the report of a run is truncated.
+        ValueError: If the report of a run is missing or truncated.
     """
     found: dict[int, float | None] = {}
     faults, seconds = dict[int, str](), 0.0
     for trial, job in zip(search.trials, search.jobs, strict=True):
         value: float | None = None
-        if job.finished is None:
-            faults[trial.number] = failed.get(job.fingerprint, "it was not run")
+        if job.stopped is not None:
+            faults[trial.number] = runs.why_stopped(job.stopped)
         else:
             value = _finite(results(job, fair.selection).get(search.monitor))
             seconds += _seconds(job)
@@ -157,17 +156,17 @@ def read_search(fair: Fair, search: Search, failed: Mapping[str, str]) -> Search
     return Searched(search.method, search.trials, found, faults, chosen, seconds, search.monitor)
 
 
-def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job], failed: Mapping[str, str]) -> Tested:
+def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
     """Reads the final runs of a method; arguments and errors as `read_search`."""
     validation, faults, seconds = Values(), dict[int, str](), 0.0
     test: dict[str, Values] = {name: {} for name in fair.columns}
     untrained: dict[str, Values] = {name: {} for name in fair.columns}
     for job in jobs:
-        if job.finished is None:
-            faults[job.seed] = failed.get(job.fingerprint, "it was not run")
+        if job.stopped is not None:
+            faults[job.seed] = runs.why_stopped(job.stopped)
             continue
         seconds += _seconds(job)
-        metrics, before = results(job, fair.selection), _report(job)["results"].get("untrained", {}).get("metrics", {})
+        metrics, before = results(job, fair.selection), runs.metrics_of(_report(job), "untrained") or {}
         if (value := _finite(metrics.get(found.monitor))) is not None:
             validation[job.seed] = value
         for name, column in fair.columns.items():
@@ -186,7 +185,7 @@ def check_alike(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.finished is None:
             continue
-        print_of_data = _report(job).get("data", {}).get("fingerprint")
+        print_of_data = _report(job)["data"].get("fingerprint")
         first = first or (print_of_data, job)
         if print_of_data != first[0]:
             raise ValueError(
@@ -195,14 +194,14 @@ def check_alike(jobs: Sequence[Job]) -> None:
             )
 
 
-def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stand_in: bool) -> Outcome:
+def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stand_in: bool = False) -> Outcome:
     """Sorts the methods from best to worst and adds what they have in common.
 
     Args:
         fair: The comparison.
         methods: By key.
         jobs: All final runs.
-        stand_in: Whether the data are stand-ins.
+        stand_in: Whether the data are known to be stand-ins; a run on such data says so itself.
     """
 
     def place(key: str) -> float:
@@ -217,7 +216,9 @@ def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stan
         for name, values in method.untrained.items():
             untrained[name] = values | untrained[name]
     ordered = {key: methods[key] for key in sorted(methods, key=place)}
-    return Outcome(fair, ordered, untrained, runs.made_of([_report(job) for job in jobs if job.finished]), stand_in)
+    reports = [_report(job) for job in jobs if job.finished]
+    stand_in = stand_in or any(report["data"].get("fixture") for report in reports)
+    return Outcome(fair, ordered, untrained, runs.made_of(reports), stand_in)
 
 
 def spread(values: Values) -> Interval | None:
@@ -236,12 +237,10 @@ def _finite(value: float | None) -> float | None:
 
 def _report(job: Job) -> dict[str, Any]:
     assert job.finished is not None
-    report: dict[str, Any] = runs.read_json(job.finished / "report.json")
-    return report
+    return runs.read_report(job.finished)
 
 
 def _seconds(job: Job) -> float:
     assert job.finished is not None
-    first = job.finished / stages.FOLDER / "report.json"
-    earlier = runs.read_json(first)["results"]["seconds"] if first.is_file() else 0.0
-    return float(_report(job)["results"]["seconds"] + earlier)
+    parts = [job.finished, *(folder for folder in [job.finished / stages.FOLDER] if folder.is_dir())]
+    return sum(float(runs.read_report(part)["results"].get("seconds", 0.0)) for part in parts)

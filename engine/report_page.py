@@ -18,7 +18,7 @@ from engine.experiments import without_sweep
 from engine.report_figures import Drawn
 from engine.results import NOT_THE_METHOD, Run
 from engine.runs import NOT_THE_RUN, is_under
-from engine.studies import SELECTED, Study, slug, studies
+from engine.studies import SELECTED, Study, check_metrics, slug, studies
 
 MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
 
@@ -70,7 +70,7 @@ def write(
     """
     template = _template()
     grouped = studies(found)
-    _check_metrics(grouped, metrics)
+    check_metrics(grouped, metrics)
     said = report_facts.warnings(grouped, unfinished)
     sections = []
     with tempfile.TemporaryDirectory() as folder:
@@ -172,12 +172,6 @@ def _method(label: str, study: Study) -> tuple[str, str, str, str]:
     epochs = sorted({int(run.report["results"]["last"]["epoch"]) for run in members})
     span = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     return study.short[label], shlex.join(words), seeds, span
-
-
-def _check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> None:
-    there = list(dict.fromkeys(name for study in grouped for name in study.metrics))
-    if unknown := [name for name in metrics or () if name not in there]:
-        raise ValueError(f"no run has the metric {unknown[0]}; there are {', '.join(there)}")
 
 
 def _template() -> Any:

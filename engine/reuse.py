@@ -78,7 +78,7 @@ def _found_or_made(config: DictConfig, folder: Path, train: Train) -> dict[str, 
         if found.finished:
             log.info("already done: %s", found.finished[-1])
             _discard(folder)
-            return cast(dict[str, Any], runs.read_json(found.finished[-1] / "report.json"))
+            return runs.read_report(found.finished[-1])
         if not found.interrupted:
             with held(folder / LOCK):
                 return train(config, folder)

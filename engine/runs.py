@@ -31,6 +31,7 @@ FREE_TO_CHANGE = (*CHANGES_NO_NUMBER, "trainer.epochs", "data.root")
 NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
 
 BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
+STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 LARGEST_PATCH = 2**20
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
@@ -76,6 +77,26 @@ def finish(folder: Path, report: dict[str, Any]) -> None:
     """Writes report.json, then the empty file DONE that says the run is complete."""
     write_json(folder / "report.json", report)
     (folder / "DONE").touch()
+    (folder / STOPPED).unlink(missing_ok=True)
+
+
+def stop(folder: Path, reason: str) -> None:
+    """Writes stopped.json: the training itself came to nothing; missing data or memory would not be its fault."""
+    if folder.is_dir():
+        write_json(folder / STOPPED, {"reason": reason})
+
+
+def why_stopped(folder: Path) -> str:
+    """What `stop` was told, with files as seen from the current folder, where they are below it.
+
+    Raises:
+        ValueError: If the record is truncated; with its name.
+    """
+    record = read_json(folder / STOPPED)
+    reason = record.get("reason") if isinstance(record, dict) else None
+    if not isinstance(reason, str):
+        raise ValueError(f"{folder / STOPPED} gives no reason; delete that run folder")
+    return reason.replace(f"{Path.cwd()}/", "")
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -94,6 +115,7 @@ class Found:
 
     finished: list[Path] = field(default_factory=list)
     interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
+    stopped: list[Path] = field(default_factory=list)  # those whose training stopped by itself, resumable or not
 
 
 def index(outputs: Path) -> dict[str, Found]:
@@ -114,7 +136,10 @@ def index(outputs: Path) -> dict[str, Found]:
         there = found.setdefault(fingerprint(config), Found())
         if (folder / "DONE").exists():
             there.finished.append(folder)
-        elif any(folder.rglob("last.pt")):
+            continue
+        if (folder / STOPPED).is_file():
+            there.stopped.append(folder)
+        if any(folder.rglob("last.pt")):
             there.interrupted.append(folder)
     return found
 
@@ -143,7 +168,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete that run folder") from error
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not config:
         raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
     return cast(dict[str, Any], config)
 
@@ -168,6 +193,17 @@ def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float] | 
     result = report["results"].get(selection)
     metrics = result.get("metrics") if isinstance(result, dict) else None
     return metrics if isinstance(metrics, dict) else None
+
+
+def measured(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run's metrics, {"metrics.recall_at": [1]}; null is as good as absent, as in `fingerprint`."""
+    return {k: v for k, v in flat(report["config"].get("metrics"), "metrics").items() if v is not None}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first key in which two flat settings differ, as "key=value" of each; None where there is none."""
+    key = next((key for key in sorted({*one, *other}) if one.get(key) != other.get(key)), None)
+    return None if key is None else (f"{key}={one.get(key)}", f"{key}={other.get(key)}")
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -217,7 +253,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
         ) from error

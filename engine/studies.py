@@ -41,6 +41,11 @@ class Study:
         return str(self.first.report["data"].get("name", "unnamed data"))
 
     @property
+    def fingerprint(self) -> str:
+        """Of the data; empty where none is known."""
+        return str(self.first.report["data"].get("fingerprint") or "")
+
+    @property
     def stand_in(self) -> bool:
         """Whether the data are made up to try the code."""
         return bool(self.first.report["data"].get("fixture"))
@@ -119,6 +124,17 @@ def studies(found: Sequence[Run]) -> list[Study]:
         key = (data.get("name"), data.get("fingerprint"), bool(data.get("fixture")), _monitor(members[0]))
         groups.setdefault(key, {})[label] = members
     return [Study(methods) for methods in groups.values()]
+
+
+def check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> None:
+    """Refuses a metric that no run has.
+
+    Raises:
+        ValueError: With those that there are.
+    """
+    there = list(dict.fromkeys(name for study in grouped for name in study.metrics))
+    if unknown := [name for name in metrics or () if name not in there]:
+        raise ValueError(f"no run has the metric {unknown[0]}; there are {', '.join(there)}")
 
 
 def check_complete(found: Sequence[Run]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -53,8 +54,8 @@ class Cell:
             return self.state
         if self.published is None or self.column.metric is None:
             return ""
-        column = self.column
-        return uncertainty.verdict(list(self.values.values()), self.published.value, column.decimals, column.resolution)
+        printed, resolution = self.published.decimals(self.column), self.column.resolution
+        return uncertainty.verdict(list(self.values.values()), self.published.value, printed, resolution)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def fill(
     """
     failed = failed or {}
     lines, faults, used = [], [], dict[Path, Mapping[str, Any]]()
+    known: dict[str, tuple[str | None, Path]] = {}
     for row in table.rows.values():
         own = [job for job in jobs if job.row == row.key]
         lost = {job.seed: failed[job.fingerprint] for job in own if job.fingerprint in failed and not job.finished}
@@ -113,6 +115,8 @@ def fill(
         try:
             reports = {seed: runs.read_report(folder) for seed, folder in folders.items()}
             _check_alike(reports, folders)
+            for seed, report in [*reports.items()][:1]:  # the others are like it
+                _check_same_data(report, folders[seed], known)
             cells = {name: _cell(column, row, reports, folders) for name, column in table.columns.items()}
         except ValueError as error:
             faults.append(f"{table.called(row)}: {error}")
@@ -145,16 +149,29 @@ def _check_alike(reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int,
         was, now = first["data"].get("fingerprint"), other["data"].get("fingerprint")
         if was != now:
             raise ValueError(f"{both} were run on different data (fingerprints {was} and {now}); delete the older")
-        was, now = _measured(first), _measured(other)
-        if key := next((key for key in sorted({*was, *now}) if was.get(key) != now.get(key)), None):
-            was, now = f"{key}={was.get(key)}", f"{key}={now.get(key)}"
-            raise ValueError(f"{both} define their metrics differently ({was} and {now}); delete the older")
+        if differing := runs.difference(runs.measured(first), runs.measured(other)):
+            raise ValueError(f"{both} define their metrics differently ({' and '.join(differing)}); delete the older")
 
 
-def _measured(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the metrics; one that is null is as good as absent, as in the fingerprint of a run."""
-    settings = runs.flat(report["config"].get("metrics"), "metrics")
-    return {key: value for key, value in settings.items() if value is not None}
+def _check_same_data(report: Mapping[str, Any], folder: Path, known: dict[str, tuple[str | None, Path]]) -> None:
+    """Refuses a row on another version of the data than an earlier row with the same settings of the data had.
+
+    Args:
+        report: Of one of its runs.
+        folder: Of that run.
+        known: Fingerprint and folder by settings; what is new is added.
+    """
+    settings = runs.flat({"data": report["config"].get("data")})
+    kept = {
+        k: v for k, v in settings.items() if v is not None and not runs.is_under(k, (*runs.NOT_THE_RUN, "data.seed"))
+    }
+    now = report["data"].get("fingerprint")
+    was, first = known.setdefault(json.dumps(kept, sort_keys=True, default=str), (now, folder))
+    if was != now:
+        raise ValueError(
+            f"{shown(first)} and {shown(folder)} may not share a table: they were run on different data (fingerprints "
+            f"{was} and {now}); delete the older"
+        )
 
 
 def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> Cell:

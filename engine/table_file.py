@@ -88,7 +88,8 @@ class Node:
         below, found = Node(self.file, self._place(key), self._value(key, {})), {}
         for name, value in below.values.items():
             if not isinstance(value, Mapping):
-                found[name] = (below._finite(name, value), "")
+                below._finite(name, value)
+                found[name] = (value, "")  # 33 stays apart from 33.0: a number is shown with the digits that it has
                 continue
             entry = Node(self.file, below._place(name), value)
             found[name] = (entry.number("value"), entry.text("source"))

@@ -115,7 +115,7 @@ def csv(filled: Filled) -> str:
 
     lines = [line for line in filled.lines if not (filled.scale and line.row.experiment is None)]
     rows = [_record(filled, line, cell) for line in lines for cell in line.cells.values()]
-    frame = pandas.DataFrame(rows, columns=list(rows[0]) if rows else ["table"], dtype=object)  # whole numbers stay so
+    frame = pandas.DataFrame(rows, columns=list(rows[0]) if rows else None, dtype=object)  # whole numbers stay so
     text: str = frame.to_csv(index=False)
     return text
 
@@ -143,6 +143,7 @@ def _record(filled: Filled, line: Line, cell: Cell) -> dict[str, object]:
         "high": interval.high if interval else None,
         "half_width": interval.half if interval else None,
         "seeds": len(cell.values),
+        "values": ";".join(f"{seed}={value!r}" for seed, value in cell.values.items()),
         "difference": cell.difference,
         "verdict": cell.verdict,
         "stand_in_data": line.stand_in,

@@ -19,6 +19,7 @@ class Job:
     Attributes:
         finished: The newest finished run, if there is one.
         interrupted: Otherwise the newest that can be resumed.
+        stopped: Otherwise the newest whose training stopped by itself, as its loss became nan; it may be resumable.
     """
 
     table: str
@@ -28,6 +29,7 @@ class Job:
     fingerprint: str
     finished: Path | None = None
     interrupted: Path | None = None
+    stopped: Path | None = None
 
     @property
     def name(self) -> str:
@@ -85,7 +87,8 @@ def locate(jobs: Sequence[Job], found: Mapping[str, runs.Found]) -> list[Job]:
         there = found.get(job.fingerprint, runs.Found())
         finished = there.finished[-1] if there.finished else None
         interrupted = there.interrupted[-1] if there.interrupted and not finished else None
-        located.append(replace(job, finished=finished, interrupted=interrupted))
+        stopped = there.stopped[-1] if there.stopped and not finished else None
+        located.append(replace(job, finished=finished, interrupted=interrupted, stopped=stopped))
     return located
 
 

@@ -114,8 +114,9 @@ def _about(filled: Filled, compared: bool) -> list[str]:
     unit = f", in {table.unit}" if table.unit else ""
     about = [
         f"Data: {table.data}{unit}. Arrows tell which way is better.",
-        f"Ours: {SELECTIONS[table.selection]}; mean ± half-width of the 95 % t-interval over seeds.",
     ]
+    if any(row.experiment for row in table.rows.values()):
+        about.append(f"Ours: {SELECTIONS[table.selection]}; mean ± half-width of the 95 % t-interval over seeds.")
     if compared:
         about.append(
             "Verdict: reproduced, if the interval holds the published number and is narrow enough to say so; "
@@ -155,7 +156,7 @@ def _published(cell: Cell, usual: str, sources: Mapping[str, str]) -> str:
     if cell.published is None:
         return NONE
     mark = "" if cell.published.source == usual else f" {sources[cell.published.source]}"
-    return number(cell.published.value, cell.column.decimals) + mark
+    return number(cell.published.value, cell.published.decimals(cell.column)) + mark
 
 
 def _ours(cell: Cell, runs: int) -> str:

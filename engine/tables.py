@@ -63,6 +63,10 @@ class Published:
     value: float
     source: str
 
+    def decimals(self, column: Column) -> int:
+        """Those it was printed with: none of a whole number, otherwise at least those of the column."""
+        return 0 if isinstance(self.value, int) else max(column.decimals, len(repr(self.value).partition(".")[2]))
+
 
 @dataclass(frozen=True)
 class Row:

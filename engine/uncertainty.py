@@ -210,18 +210,19 @@ def verdict(values: Sequence[float], published: float, decimals: int, resolution
         resolution: The widest half-interval that may confirm; a wider one would agree with nearly anything.
 
     Returns:
-        "not run" without values; "not enough seeds" with one, or where the interval holds the published number but is
-        wider than `resolution`, or has no width as fewer than six values are equal; "reproduced"; otherwise "below" or
-        "above", where our mean lies.
+        "not run" without values; "not enough seeds" with one, with fewer than six that are all equal, or where the
+        interval holds the published number but is wider than `resolution`; "reproduced"; otherwise "below" or "above",
+        where our mean lies.
     """
     if not values:
         return "not run"
     if len(values) < 2:
         return "not enough seeds"
     ours, rounding = interval(values), 0.5 * 10.0**-decimals
+    if ours.half == 0 and 2.0 ** (1 - len(values)) >= 1 - LEVEL:  # no spread to go by; as in `compare`
+        return "not enough seeds"
     if abs(ours.mean - published) <= (ours.half + rounding) * (1 + 1e-9):
-        told = ours.half <= resolution and (ours.half > 0 or 2.0 ** (1 - len(values)) < 1 - LEVEL)  # as in `compare`
-        return "reproduced" if told else "not enough seeds"
+        return "reproduced" if ours.half <= resolution else "not enough seeds"
     return "below" if ours.mean < published else "above"
 
 

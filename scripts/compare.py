@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engine import runs
 from engine.results import COUNTS, Run, find_runs, group_by_method, is_error
-from engine.runs import STAND_IN
 from engine.studies import check_alike, check_complete
 from engine.uncertainty import Better, Comparison, compare, interval, together
 
-ONLY_ADDS_OR_NAMES = ("recall_at", "map", "quantity", "unit")  # settings of metrics that change no number
+ONLY_ADDS_OR_NAMES = tuple(
+    f"metrics.{key}" for key in ("recall_at", "map", "quantity", "unit")
+)  # settings of metrics that change no number
 Groups = Mapping[str, Sequence[Run]]
 
 
@@ -74,10 +76,14 @@ def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Se
 def check_comparable(groups: Groups, labels: Sequence[str]) -> None:
     """Refuses methods that were run on different data or measured differently, with the folders of both."""
     for label in labels[1:]:
-        for what, of in (("run on different data", _fingerprint), ("measured with different settings", _measured)):
-            one, other = groups[labels[0]][0], groups[label][0]
-            if of(one) != of(other):
-                raise ValueError(f"'{labels[0]}' and '{label}' were {what}: {one.folder} and {other.folder}")
+        one, other = groups[labels[0]][0], groups[label][0]
+        both = f"'{labels[0]}' and '{label}' were"
+        if _fingerprint(one) != _fingerprint(other):
+            raise ValueError(f"{both} run on different data: {one.folder} and {other.folder}")
+        if differing := runs.difference(_measured(one), _measured(other)):
+            raise ValueError(
+                f"{both} measured with different settings ({' and '.join(differing)}): {one.folder} and {other.folder}"
+            )
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,13 @@ def compare_all(
             if not all(math.isfinite(side[seed]) for side in (one, other) for seed in one.keys() & other.keys()):
                 left_out.append(f"{metric} is not a number in every run of A and {letter}")
                 continue
+            if len(one.keys() & other.keys()) < 2:
+                left_out.append(f"{label} ({letter}) has fewer than 2 seeds in common with {first} (A) by {metric}")
+                continue
             way = better or ("lower" if is_error(metric) else "higher")
             lines.append(Line(label, metric, (one, other), compare(one, other, better=way, names=("A", letter))))
+    if not lines:
+        raise ValueError(f"nothing can be compared: {'; '.join(left_out)}")
     allowing = together([line.comparison for line in lines])
     return [replace(line, comparison=c) for line, c in zip(lines, allowing, strict=True)], left_out
 
@@ -185,12 +196,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     console = Console()
     if any(run.report["data"].get("fixture") for label in (first, *others) for run in groups[label]):
-        console.print(f"[bold]{STAND_IN}[/bold]")
+        console.print(f"[bold]{runs.STAND_IN}[/bold]")
     for letter, label in zip(letters(len(others) + 1), [first, *others], strict=True):
         console.print(f"{letter}: {escape(label)}  ({_seeds(groups[label])})", highlight=False)
     console.print(f"selected: {chosen.selected.replace('_', ' ')}")
-    if lines:
-        console.print(table(lines))
+    console.print(table(lines))
     for said in notes(lines, left_out):
         console.print(said, highlight=False)
 
@@ -209,8 +219,9 @@ def _fingerprint(run: Run) -> Any:
 
 
 def _measured(run: Run) -> dict[str, Any]:
-    settings = run.report["config"].get("metrics") or {}
-    return {key: value for key, value in settings.items() if key not in ONLY_ADDS_OR_NAMES}
+    return {
+        key: value for key, value in runs.measured(run.report).items() if not runs.is_under(key, ONLY_ADDS_OR_NAMES)
+    }
 
 
 def _seeds(members: Sequence[Run]) -> str:

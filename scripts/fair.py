@@ -16,7 +16,7 @@ from engine.fair_outcome import check_alike, outcome, read_search, read_tests
 from engine.table_runs import Job, locate
 
 ROOT = Path(__file__).resolve().parent.parent
-STAND_IN = 2  # trials and seeds, unless they are given: enough to see it run
+FEW = 2  # trials and seeds of stand-in data, unless they are given: enough to see it run
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def make(arguments: argparse.Namespace) -> int:
     """
     if arguments.at_once is not None and arguments.at_once < 1:
         raise ValueError(f"--at-once must be at least 1, got {arguments.at_once}")
-    default = STAND_IN if arguments.scale else None
+    default = FEW if arguments.scale else None
     comparison = named(arguments.name, arguments.files).smaller(
         default if arguments.trials is None else arguments.trials,
         default if arguments.seeds is None else arguments.seeds,
@@ -78,27 +78,28 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, a
     def run(jobs: list[Job]) -> dict[str, str]:
         return fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True))
 
-    failed = run(fair.in_turn([search.jobs for search in searches.values()]))
+    failed = run(fair.alternating([search.jobs for search in searches.values()]))
     searches = fair.located(searches, outputs)
     tried = [job for search in searches.values() for job in search.jobs]
+    fair.check_ended(tried, failed)
     check_alike(tried)
-    found = {key: read_search(comparison, search, failed) for key, search in searches.items()}
+    found = {key: read_search(comparison, search) for key, search in searches.items()}
     chosen = {key: search.chosen for key, search in found.items() if search.chosen is not None}
     if not chosen:
-        raise ValueError(
-            f"every trial of every method failed; the first says: {next(iter(failed.values()), 'nothing')}"
-        )
+        fault = next(fault for search in found.values() for fault in search.faults.values())
+        raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
     index = runs.index(outputs)
     planned = {k: locate(jobs, index) for k, jobs in fair.plan_tests(comparison, chosen, arguments.scale).items()}
-    jobs = fair.in_turn(list(planned.values()))
+    jobs = fair.alternating(list(planned.values()))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
-    failed |= run(jobs)
+    failed = run(jobs)
     index = runs.index(outputs)
     planned = {key: locate(own, index) for key, own in planned.items()}
     everything = [job for own in planned.values() for job in own]
+    fair.check_ended(everything, failed)
     check_alike([*tried, *everything])
-    results = {key: read_tests(comparison, search, planned.get(key, []), failed) for key, search in found.items()}
+    results = {key: read_tests(comparison, search, planned.get(key, [])) for key, search in found.items()}
     shown = outcome(comparison, results, everything, stand_in=bool(arguments.scale))
     print()
     fair_page.show(shown)

@@ -13,30 +13,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from engine import report_page
 from engine.experiments import CONFIGS
 from engine.report_facts import interrupted
-from engine.results import Run, find_runs, markdown
-from engine.studies import SELECTED, studies
+from engine.results import find_runs, markdown
+from engine.studies import SELECTED, Study, check_metrics, studies
 from engine.tables import published_by_experiment
 
 Published = Mapping[str, Mapping[str, Any]]
 
 
-def table(found: list[Run], selected: list[str], metrics: list[str] | None, published: Published) -> str:
+def table(study: Study, selected: list[str], metrics: list[str] | None, published: Published) -> str:
     """The Markdown table; if no metric is named of all of the test split, or of all where that was left alone."""
-    measured = list(dict.fromkeys(name for run in found for name in run.report["results"]["last"]["metrics"]))
+    measured = list(dict.fromkeys(name for run in study.runs for name in run.report["results"]["last"]["metrics"]))
     tested = [name for name in measured if name.startswith("test/")]
-    return markdown(found, selected, metrics or tested or measured, published)
+    return markdown(study.runs, selected, metrics or tested or measured, published)
+
+
+def tables(grouped: list[Study], selected: list[str], metrics: list[str] | None, published: Published) -> str:
+    """A table for each data set; of several, each under the name of its own."""
+    check_metrics(grouped, metrics)
+    texts = [table(study, selected, metrics, published) for study in grouped]
+    if len(grouped) == 1:
+        return texts[0]
+    heads = [f"## {study.data}, judged by {study.monitor}, data {study.fingerprint[:12]}" for study in grouped]
+    return "\n\n".join(f"{head}\n\n{text}" for head, text in zip(heads, texts, strict=True))
 
 
 def report(arguments: argparse.Namespace) -> None:
     found = find_runs(arguments.folders)
-    studies(found)  # refuses what has no mean
+    grouped = studies(found)  # refuses what has no mean
     published = published_by_experiment(CONFIGS / "table")
     if arguments.html:
         unfinished = interrupted(arguments.folders)
         report_page.write(arguments.html, found, unfinished, arguments.selected, arguments.metrics, published)
         print("page:", arguments.html)
     else:
-        print(table(found, arguments.selected, arguments.metrics, published))
+        print(tables(grouped, arguments.selected, arguments.metrics, published))
     if arguments.figures:
         paths, failures = report_page.write_figures(arguments.figures, found)
         for path in paths:

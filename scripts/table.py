@@ -81,7 +81,9 @@ def make(arguments: argparse.Namespace) -> int:
         filled = fill(table, table_runs.locate(own, found), arguments.seeds, arguments.scale, failed)
         print()
         table_page.show(filled)
-        if paths := table_page.write(filled, arguments.out, formats):
+        if filled.faults and not any(line.folders for line in filled.lines):
+            print("nothing written: no run of this table is there")  # a page that is there may have had them
+        elif paths := table_page.write(filled, arguments.out, formats):
             print(f"written: {', '.join(map(str, paths))}")
         code = code or int(bool(filled.faults))
     return code
@@ -105,6 +107,9 @@ def planned(
                 raise
             print(f"error: {error}", file=sys.stderr)
             code = 1
+            continue
+        if arguments.scale and not jobs:
+            print(f"{table.name}: published numbers only, so nothing to run on stand-in data", flush=True)
             continue
         finished, begun = sum(bool(job.finished) for job in jobs), sum(bool(job.interrupted) for job in jobs)
         missing = len(jobs) - finished - begun

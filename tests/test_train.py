@@ -149,6 +149,8 @@ def test_two_stages_interrupted_in_either_equal_the_uninterrupted_ones(interrupt
         assert record(tmp_path / "parts" / stage) == record(tmp_path / "whole" / stage)
     assert parts["results"]["last"] == whole["results"]["last"]
     assert parts["results"]["first_stage"] == whole["results"]["first_stage"]
+    first = runs.read_json(tmp_path / "whole" / "first_stage" / "report.json")
+    assert parts["results"]["untrained"] == whole["results"]["untrained"] == first["results"]["untrained"]
 
 
 RESUMED = {
@@ -184,6 +186,21 @@ def test_classes_held_out_are_evaluated_and_select_a_model_of_their_own(tmp_path
     report = run(small("cub_rambo", tmp_path, "data.validation_fraction=0.4"), tmp_path / "run")
     assert {"best_on_validation", "best_on_test", "last"} <= report["results"].keys()
     assert (tmp_path / "run" / "checkpoints" / "best_on_validation.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped"), [(trainer.TrainingStoppedError("the loss became nan"), True), (OSError("no space"), False)]
+)
+def test_only_a_training_that_stopped_by_itself_leaves_that_on_record(error, stopped, tmp_path, monkeypatch):
+    def broken(*given):
+        raise error
+
+    monkeypatch.setattr(train, "train", broken)
+    with pytest.raises(type(error)):
+        train.attempt(None, tmp_path, "demo", [])
+    assert (tmp_path / runs.STOPPED).exists() == stopped
+    if stopped:
+        assert runs.why_stopped(tmp_path) == "the loss became nan"
 
 
 @pytest.fixture(scope="module")

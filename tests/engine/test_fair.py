@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import engine_toy
@@ -137,7 +138,7 @@ def test_the_search_goes_by_what_the_recipe_monitors(tiny):
 
 def test_methods_take_turns_so_that_a_search_may_be_stopped_anywhere(tiny):
     searches = fair.plan_search(tiny.smaller(2, None, []))
-    assert [job.row.split(",")[0] for job in fair.in_turn([s.jobs for s in searches.values()])] == [
+    assert [job.row.split(",")[0] for job in fair.alternating([s.jobs for s in searches.values()])] == [
         "recall", "smooth_ap", "recall", "smooth_ap",
     ]  # fmt: skip
 
@@ -157,6 +158,21 @@ def test_methods_take_turns_so_that_a_search_may_be_stopped_anywhere(tiny):
 )
 def test_the_best_on_validation_is_chosen_and_a_failed_trial_is_the_worst(values, higher, expected):
     assert fair.choose(values, higher) == expected
+
+
+def test_a_stopped_training_is_a_result_and_anything_else_ends_the_comparison(tiny, tmp_path, monkeypatch):
+    jobs = fair.plan_search(tiny.smaller(2, None, ["recall"]))["recall"].jobs
+    ended = [replace(jobs[0], finished=tmp_path), replace(jobs[1], stopped=tmp_path, interrupted=tmp_path)]
+    fair.check_ended(ended, {})
+    monkeypatch.setattr(fair, "run_all", lambda *given: pytest.fail(f"ran {given}"))
+    assert fair.run(ended, tmp_path, tmp_path) == {}
+    lost = [ended[0], jobs[1]]
+    with pytest.raises(
+        ValueError, match=r"1 of 2 runs failed before .* no page was written; fair-tiny/recall, trial 2 of 2"
+    ):
+        fair.check_ended(lost, {jobs[1].fingerprint: "no space left"})
+    with pytest.raises(ValueError, match="no space left"):
+        fair.check_ended(lost, {jobs[1].fingerprint: "no space left"})
 
 
 BAD = [
@@ -189,7 +205,9 @@ def test_a_faulty_file_is_told_in_a_sentence_with_its_name(tmp_path, was, become
     [
         ("loss=smooth_ap", "loss=rough_ap", "methods.smooth_ap: .*there is no loss rough_ap"),
         ("loss.margin:", "loss.margn:", "methods.recall: .*margn"),
-        ("loss=smooth_ap", "loss=smooth_ap, trainer.epochs=99", "methods.smooth_ap changes trainer, which has to be"),
+        ("loss=smooth_ap", "loss=smooth_ap, trainer.epochs=99", r"changes trainer \(trainer.epochs=99 instead"),
+        ("loss=smooth_ap", "loss=smooth_ap, model=vit_small", "methods.smooth_ap changes model .*which has to be"),
+        ("loss=smooth_ap", "loss=smooth_ap, optimizer.weight_decay=0.5", "methods.smooth_ap changes optimizer"),
         ("test/recall@1", "test/recall@3", "columns.R@1.metric is test/recall@3, which demo_rambo does not measure"),
     ],
 )  # fmt: skip

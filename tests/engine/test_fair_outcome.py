@@ -46,18 +46,20 @@ def fair(tmp_path):
     return load(tmp_path / "made.yaml")
 
 
-def job(folder, name, validation, test, seed=100, data="a", untrained=None):
-    """A run with these metrics; None for a validation that failed."""
+def job(folder, name, validation, test, seed=100, data="a", untrained=None, fixture=False):
+    """A run with these metrics; without a validation metric one whose training stopped."""
     made = Job("fair-made", name, seed, (f"seed={seed}",), f"{name}{seed}")
-    if validation is None:
-        return made
     folder = folder / f"{name}{seed}"
     folder.mkdir(parents=True)
+    if validation is None:
+        runs.stop(folder, "the loss became nan")
+        return replace(made, stopped=folder)
     metrics = {MONITOR: validation, **test}
     results = {"last": {"metrics": metrics}, "seconds": 60.0}
     if untrained is not None:
         results["untrained"] = {"metrics": {"test/recall@1": untrained, "test/error": 9.0}}
-    report = {"results": results, "data": {"fingerprint": data}, "code": {"revision": "0123456789"}}
+    about = {"fingerprint": data, "fixture": fixture}
+    report = {"config": {}, "results": results, "data": about, "code": {"revision": "0123456789"}}
     runs.write_json(folder / "report.json", report)
     return replace(made, finished=folder)
 
@@ -80,19 +82,19 @@ def made(fair, tmp_path):
         ("old", (0.5, 0.7, 0.6), (0.50, 0.51, 0.52)),
         ("new", (0.8, None, 0.6), (0.6, 0.61, 0.62)),
     ):
-        result = read_search(fair, search(fair, tmp_path, key, validations), {"new1100": "loss became nan"})
+        result = read_search(fair, search(fair, tmp_path, key, validations))
         jobs[key] = [
             job(
                 tmp_path, key, 0.7 + seed / 100, {"test/recall@1": value, "test/error": 1.0 + seed}, seed, untrained=0.1
             )
             for seed, value in enumerate(tests)
         ]
-        found[key] = read_tests(fair, result, jobs[key], {})
+        found[key] = read_tests(fair, result, jobs[key])
     return outcome(fair, found, [j for own in jobs.values() for j in own], stand_in=False)
 
 
 def test_validation_chooses_whatever_the_test_split_says(fair, tmp_path):
-    found = read_search(fair, search(fair, tmp_path, "old", (0.5, 0.7, 0.6), tests=(1.0, 0.0, 0.9)), {})
+    found = read_search(fair, search(fair, tmp_path, "old", (0.5, 0.7, 0.6), tests=(1.0, 0.0, 0.9)))
     assert found.chosen.number == 1
     assert (found.best, found.median) == (0.7, 0.6)
     assert found.seconds == 3 * 60
@@ -104,26 +106,26 @@ def test_a_search_needs_no_test_metric(fair, tmp_path):
         report = json.loads((each.finished / "report.json").read_text())
         report["results"]["last"]["metrics"] = {MONITOR: report["results"]["last"]["metrics"][MONITOR]}
         runs.write_json(each.finished / "report.json", report)
-    assert read_search(fair, planned, {}).chosen.number == 1
+    assert read_search(fair, planned).chosen.number == 1
 
 
 def test_lower_is_chosen_where_lower_is_better(fair, tmp_path):
     planned = replace(search(fair, tmp_path, "old", (0.5, 0.7, 0.6)), higher_is_better=False)
-    assert read_search(fair, planned, {}).chosen.number == 0
+    assert read_search(fair, planned).chosen.number == 0
 
 
 def test_a_failed_trial_counts_as_the_worst_and_is_named(fair, tmp_path):
     planned = search(fair, tmp_path, "old", (None, 0.01, math.nan))
-    found = read_search(fair, planned, {"old0100": "the loss became nan"})
+    found = read_search(fair, planned)
     assert found.chosen.number == 1
     assert found.faults == {0: "the loss became nan", 2: f"{MONITOR} is not a number"}
     assert found.found == {0: None, 1: 0.01, 2: None}
 
 
 def test_a_method_whose_trials_all_failed_is_reported_and_loses_nothing_else(fair, tmp_path, made):
-    found = read_search(fair, search(fair, tmp_path / "more", "new", (None, None, None)), {})
+    found = read_search(fair, search(fair, tmp_path / "more", "new", (None, None, None)))
     assert found.chosen is None
-    shown = outcome(fair, {"new": read_tests(fair, found, [], {}), "old": made.methods["old"]}, [], stand_in=False)
+    shown = outcome(fair, {"new": read_tests(fair, found, []), "old": made.methods["old"]}, [], stand_in=False)
     assert list(shown.methods) == ["old", "new"]
     assert shown.compared == ["old"]
     assert "New | better: every trial failed, so nothing was tested." in fair_page.lines(shown)
@@ -151,19 +153,19 @@ def test_an_error_is_best_where_it_is_lowest(fair, made):
 def test_a_final_run_that_failed_is_left_out_and_named(fair, tmp_path, made):
     found = made.methods["old"].searched
     jobs = [job(tmp_path / "again", "old", v, {"test/recall@1": 0.5}, seed) for seed, v in enumerate((0.7, None, 0.7))]
-    result = read_tests(fair, found, jobs, {"old1": "no space left"})
+    result = read_tests(fair, found, jobs)
     assert sorted(result.test["R@1"]) == [0, 2]
-    assert result.faults == {1: "no space left"}
+    assert result.faults == {1: "the loss became nan"}
     shown = outcome(fair, {"old": result}, jobs, stand_in=False)
-    assert "Old, seed 1 failed and is left out: no space left" in fair_page.lines(shown)
+    assert "Old, seed 1 failed and is left out: the loss became nan" in fair_page.lines(shown)
 
 
 def test_a_first_stage_costs_too(fair, tmp_path):
     planned = search(fair, tmp_path, "old", (0.5, 0.7, 0.6))
     first = planned.jobs[0].finished / "first_stage"
     first.mkdir()
-    runs.write_json(first / "report.json", {"results": {"seconds": 40.0}})
-    assert read_search(fair, planned, {}).seconds == 3 * 60 + 40
+    runs.write_json(first / "report.json", {"config": {}, "data": {}, "results": {"seconds": 40.0}})
+    assert read_search(fair, planned).seconds == 3 * 60 + 40
 
 
 def test_runs_on_different_data_are_refused_with_both_named(tmp_path):
@@ -173,11 +175,29 @@ def test_runs_on_different_data_are_refused_with_both_named(tmp_path):
         check_alike([one, other])
 
 
-def test_a_truncated_report_is_named(fair, tmp_path):
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ('{"results": ', r"old0100/report\.json is truncated"),
+        ("[1]", r"old0100/report\.json is no report of a run"),
+        ("{}", r"old0100/report\.json is no report of a run"),
+        (None, "old0100 is marked as finished but has no report.json"),
+    ],
+)
+def test_a_report_that_is_none_is_named(fair, tmp_path, written, says):
     planned = search(fair, tmp_path, "old", (0.5, 0.7, 0.6))
-    (planned.jobs[0].finished / "report.json").write_text('{"results": ')
-    with pytest.raises(ValueError, match=r"old0100/report\.json is truncated"):
-        read_search(fair, planned, {})
+    path = planned.jobs[0].finished / "report.json"
+    path.unlink() if written is None else path.write_text(written)
+    with pytest.raises(ValueError, match=says):
+        read_search(fair, planned)
+    with pytest.raises(ValueError, match=says):
+        check_alike(planned.jobs)
+
+
+def test_runs_on_stand_in_data_say_so_themselves(fair, made, tmp_path):
+    finals = [job(tmp_path / "tiny", "old", 0.7, {"test/recall@1": 0.5}, seed, fixture=True) for seed in range(2)]
+    assert outcome(fair, made.methods, finals).stand_in
+    assert not made.stand_in
 
 
 def test_all_comparisons_of_a_page_allow_for_each_other(fair, made):
@@ -222,7 +242,7 @@ def test_the_page_says_what_was_measured(made):
     assert page.index("New \\| better") < page.index("| Old |")
     assert "| method | against New \\| better | against Old |" in page
     assert "for each 3 trials with seed 100, of which the best validation/recall@1 after the last epoch" in page
-    assert "* New | better, trial 2 (optimizer.lr=0.00366) failed and counts as the worst: loss became nan" in page
+    assert "* New | better, trial 2 (optimizer.lr=0.00366) failed and counts as the worst: the loss became nan" in page
     assert "* Made by hand." in page
     assert "* New | better: A remark." in page
     assert "* Training took 5 minutes for the searches and 6 minutes for the final runs" in page
@@ -255,7 +275,7 @@ def test_csv_and_json_hold_every_number(made):
     record = json.loads(json.dumps(fair_page.as_json(made)))
     assert [trial["validation"] for trial in record["methods"]["new"]["trials"]] == [0.8, None, 0.6]
     assert record["methods"]["new"]["chosen"] == 0
-    assert record["methods"]["new"]["trials"][1]["fault"] == "loss became nan"
+    assert record["methods"]["new"]["trials"][1]["fault"] == "the loss became nan"
     assert record["against"]["old"]["new"]["difference"] == pytest.approx(10)
     assert record["against"]["old"]["new"]["p_holm"] == 0.25
 

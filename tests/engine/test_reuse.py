@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from engine import reuse, runs
 
+REPORT = {"config": {}, "data": {}, "results": {}}
 FORK = multiprocessing.get_context("fork")  # so that no process has to import torch anew
 
 
@@ -58,7 +59,7 @@ def made(outputs, name, config, finished):
     folder = outputs / name
     runs.begin(folder, OmegaConf.to_container(config))
     if finished:
-        runs.finish(folder, {"made": name})
+        runs.finish(folder, REPORT | {"made": name})
     else:
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "last.pt").touch()
@@ -73,22 +74,22 @@ def trained(config, folder):
     """What a training leaves, without the training."""
     if not config.resume:
         runs.begin(folder, OmegaConf.to_container(config))
-    runs.finish(folder, {"made": folder.name})
-    return {"made": folder.name}
+    runs.finish(folder, REPORT | {"made": folder.name})
+    return REPORT | {"made": folder.name}
 
 
 def test_a_run_is_made_once(tmp_path):
     first = reuse.once(config(tmp_path), new_folder(tmp_path, "a"), trained)
     again = reuse.once(config(tmp_path, threads=1), new_folder(tmp_path, "b"), no_training)
-    assert first == again == {"made": "a"}
+    assert first == again == REPORT | {"made": "a"}
     assert not (tmp_path / "b").exists()  # nothing came of it
-    assert reuse.once(config(tmp_path, seed=1), new_folder(tmp_path, "c"), trained) == {"made": "c"}
+    assert reuse.once(config(tmp_path, seed=1), new_folder(tmp_path, "c"), trained) == REPORT | {"made": "c"}
     assert not list((tmp_path / reuse.LOCKS).iterdir())
 
 
 def test_without_reuse_a_run_is_made_again(tmp_path):
     made(tmp_path, "a", config(tmp_path), finished=True)
-    assert reuse.once(config(tmp_path, reuse=False), new_folder(tmp_path, "b"), trained) == {"made": "b"}
+    assert reuse.once(config(tmp_path, reuse=False), new_folder(tmp_path, "b"), trained) == REPORT | {"made": "b"}
 
 
 def test_an_interrupted_run_goes_on_in_its_folder_with_what_it_began_with(tmp_path):
@@ -110,7 +111,7 @@ def test_an_interrupted_run_goes_on_in_its_folder_with_what_it_began_with(tmp_pa
 def test_a_finished_run_is_preferred_to_an_interrupted_one(tmp_path):
     made(tmp_path, "a", config(tmp_path), finished=True)
     made(tmp_path, "b", config(tmp_path), finished=False)
-    assert reuse.once(config(tmp_path), new_folder(tmp_path), no_training) == {"made": "a"}
+    assert reuse.once(config(tmp_path), new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
 
 
 def test_what_is_logged_of_a_run_that_goes_on_is_logged_in_its_folder(tmp_path):
@@ -192,7 +193,7 @@ def test_a_search_waits_for_the_result_of_another_process(tmp_path, other_proces
 
     thread = threading.Thread(target=finish)
     thread.start()
-    assert reuse.once(search, new_folder(tmp_path), no_training) == {"made": "a"}
+    assert reuse.once(search, new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
     thread.join()
 
 
@@ -242,4 +243,4 @@ def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkey
     monkeypatch.setattr(reuse.fcntl, "lockf", unsupported)
     reuse.once(config(tmp_path), new_folder(tmp_path), trained)
     assert "cannot be locked" in caplog.text
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == {"made": "new"}
+    assert json.loads((tmp_path / "new" / "report.json").read_text()) == REPORT | {"made": "new"}

@@ -139,7 +139,40 @@ def test_runs_are_found_by_their_fingerprint(tmp_path):
     }
 
 
-@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00"])
+def test_a_training_that_stopped_by_itself_is_found_as_such_until_it_finishes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs.begin(tmp_path / "a", CONFIG)
+    runs.stop(tmp_path / "a", f"the loss became nan; {tmp_path}/a/last.pt is sound")
+    (found,) = runs.index(tmp_path).values()
+    assert found == runs.Found(stopped=[tmp_path / "a"])
+    assert runs.why_stopped(tmp_path / "a") == "the loss became nan; a/last.pt is sound"
+    (tmp_path / "a" / "last.pt").touch()
+    (found,) = runs.index(tmp_path).values()
+    assert found == runs.Found(stopped=[tmp_path / "a"], interrupted=[tmp_path / "a"])
+    runs.finish(tmp_path / "a", {})
+    (found,) = runs.index(tmp_path).values()
+    assert found == runs.Found(finished=[tmp_path / "a"])
+    assert not (tmp_path / "a" / runs.STOPPED).exists()
+    (tmp_path / "a" / runs.STOPPED).write_text("[]")
+    with pytest.raises(ValueError, match=r"stopped.json gives no reason"):
+        runs.why_stopped(tmp_path / "a")
+
+
+def test_settings_of_metrics_differ_by_value_and_not_by_what_is_off():
+    one, other = ({"config": {"metrics": settings}} for settings in ({"at": [1], "new": None}, {"at": [1]}))
+    assert runs.difference(runs.measured(one), runs.measured(other)) is None
+    other["config"]["metrics"] = {"at": [1], "new": 2}
+    assert runs.difference(runs.measured(one), runs.measured(other)) == ("metrics.new=None", "metrics.new=2")
+
+
+@pytest.mark.parametrize("content", [b"{", b"\x8d\xe4\xff"])
+def test_a_json_file_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"report\.json is truncated or not JSON"):
+        runs.read_json(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00", ""])
 def test_a_folder_that_cannot_be_read_costs_itself_only(tmp_path, content, caplog):
     runs.begin(tmp_path / "good", CONFIG)
     (tmp_path / "good" / "DONE").touch()

@@ -20,8 +20,8 @@ T_975_2 = 4.302652729911275  # quantile of Student's t with 2 degrees of freedom
 
 
 def three_runs(tmp_path, **named):
-    """R@1 of 63.9, 64.0 and 64.1, and R@2 of 80 for every seed."""
-    return [finished(tmp_path / f"{k}", (0.639 + 0.001 * k, 0.8), **named) for k in range(3)]
+    """R@1 of 63.9, 64.0 and 64.1, and R@2 of 79.9, 80.0 and 80.1."""
+    return [finished(tmp_path / f"{k}", (0.639 + 0.001 * k, 0.799 + 0.001 * k), **named) for k in range(3)]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_every_line_says_what_it_is(filled):
     assert [(entry.label, entry.texts) for entry in triplet.entries] == [("published [1]", ["36.1", "48.6"])]
     assert [(entry.label, list(entry.texts)) for entry in ours.entries] == [
         ("published [1], 3 seeds", ["64.0", "75.3 [2]"]),
-        ("ours, 3 seeds", ["64.0 ± 0.2", "80.0 ± 0.0"]),
+        ("ours, 3 seeds", ["64.0 ± 0.2", "80.0 ± 0.2"]),
         ("difference", ["0.0", "+4.7"]),
         ("verdict", ["reproduced", "above"]),
     ]
@@ -163,6 +163,26 @@ def test_what_may_not_be_averaged_costs_its_row_and_names_the_folders(tmp_path, 
     assert fault in table_page.markdown(filled)
 
 
+def test_a_row_on_another_version_of_the_data_is_refused_with_both_folders(tmp_path):
+    other = "  other: {name: Another, experiment: demo_rambo, overrides: [loss=smooth_ap]}\nnotes:"
+    table = loaded(tmp_path, ("notes:", other))
+    one = jobs(finished(tmp_path / "a", data="a"))
+    assert not fill(table, [*one, *jobs(finished(tmp_path / "b", data="a"), row="other")], 1).faults
+    filled = fill(table, [*one, *jobs(finished(tmp_path / "c", data="b"), row="other")], 1)
+    assert len(filled.faults) == 1
+    assert re.search(
+        r"^Another: .*a and .*c may not share a table: they were run on different data .* a and b\)", filled.faults[0]
+    )
+    assert [line.cells["R@1"].state for line in filled.lines[1:]] == ["", "failed"]
+
+
+def test_a_published_number_keeps_the_digits_that_it_was_printed_with(tmp_path):
+    table = loaded(tmp_path, ("{R@1: 36.1, R@2: 48.6}", "{R@1: 91.35, R@2: 33}"))
+    page = table_page.markdown(fill(table, [], 3))
+    assert re.search(r"\| Triplet +\| published \[1\] +\| +91\.35 \| +33 \|", page)
+    assert re.search(r"\| +64\.0 \|", page)
+
+
 def test_a_setting_of_the_metrics_that_is_off_is_as_good_as_absent(tmp_path):
     before, after = {"recall_at": [1, 2]}, {"recall_at": [1, 2], "draws": None}
     folders = finished(tmp_path / "a", metrics=before), finished(tmp_path / "b", metrics=after)
@@ -242,7 +262,7 @@ def test_markdown_is_a_table_with_everything_around_it(tmp_path):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     assert rows[0].split("|")[3].strip() == "R@1 ↑"
-    assert [cell.strip() for cell in rows[4].split("|")[-3:-1]] == ["64.0 ± 0.2", "80.0 ± 0.0"]
+    assert [cell.strip() for cell in rows[4].split("|")[-3:-1]] == ["64.0 ± 0.2", "80.0 ± 0.2"]
     assert "Ours \\| log" in rows[3]
     assert text.startswith("# Letters, recall@k\n\n```bash\nmake table-toy SEEDS=3\n```\n")
     assert "* [2] their README" in text
@@ -324,6 +344,8 @@ def test_csv_has_a_line_for_each_cell_unrounded(filled):
         "64.0", "3", "3", "reproduced", "A. Author 2020, table 1",
     )  # fmt: skip
     assert len(ours["runs"].split(";")) == 3
+    values = dict(pair.split("=") for pair in ours["values"].split(";"))
+    assert {int(seed): float(value) for seed, value in values.items()} == filled.lines[1].cells["R@1"].values
     assert (rows[0]["verdict"], rows[0]["ours"], rows[0]["experiment"]) == ("not run", "", "")
 
 

@@ -138,8 +138,9 @@ def test_comparisons_made_together_ask_for_more():
         ([63.9, 64.0, 64.1], 64.0, "reproduced"),
         ([64.05, 64.05, 64.05], 64.0, "not enough seeds"),  # no width by chance
         ([64.05] * 6, 64.0, "reproduced"),  # 64.0 stands for 63.95 to 64.05; six equal ones are no chance: 2 / 2^6
-        ([64.06, 64.06], 64.0, "above"),
-        ([63.94, 63.94], 64.0, "below"),
+        ([64.06] * 5, 64.0, "not enough seeds"),
+        ([64.06] * 6, 64.0, "above"),
+        ([63.94] * 6, 64.0, "below"),
         ([62.0, 62.1, 62.2], 64.0, "below"),
         ([66.0, 66.1, 66.2], 64.0, "above"),
         ([60.0, 68.0], 64.0, "not enough seeds"),  # +- 50: agrees with anything

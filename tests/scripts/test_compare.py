@@ -1,5 +1,6 @@
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,25 @@ def test_what_is_not_a_number_is_left_out_and_said(tmp_path, capsys):
     assert "│ test/mae_few" not in text
 
 
+def test_a_method_with_too_few_seeds_is_left_out_by_name(tmp_path, capsys):
+    outputs(tmp_path / "a", [RANKSIM, VANILLA])
+    finished(tmp_path / "few" / "0", "agedb_vanilla loss=l2", 0, {"test/mae": 7.0})
+    script.main([str(tmp_path), "--first", RANKSIM, "--metric", "test/mae"])
+    text = " ".join(capsys.readouterr().out.split())
+    few = r"agedb_vanilla loss=l2 \(.\) has fewer than 2 seeds in common with agedb_ranksim \(A\) by test/mae"
+    assert re.search(f"Left out: {few}", text)
+    assert "A is better" in text
+    with pytest.raises(SystemExit, match=f"nothing can be compared: {few}"):
+        script.main([str(tmp_path), "--first", RANKSIM, "--second", "agedb_vanilla loss=l2", "--metric", "test/mae"])
+
+
+def test_a_setting_that_is_off_does_not_part_methods(tmp_path, capsys):
+    outputs(tmp_path / "a", [RANKSIM], settings={"new": None})
+    outputs(tmp_path / "b", [VANILLA])
+    script.main([str(tmp_path)])
+    assert "A is better" in capsys.readouterr().out
+
+
 def test_stand_in_data_carry_a_banner(said):
     assert said([RANKSIM, VANILLA], fixture=True).startswith("Stand-in data: these numbers mean nothing.")
 
@@ -148,7 +168,10 @@ def test_bad_input_is_answered_with_a_sentence_and_the_choices(tmp_path, methods
     ("other", "sentence"),
     [
         ({"data": "b"}, "were run on different data"),
-        ({"settings": {"gmean_eps": "zeros"}}, "were measured with different settings"),
+        (
+            {"settings": {"gmean_eps": "zeros"}},
+            r"were measured with different settings (metrics.gmean_eps=None and metrics.gmean_eps=zeros)",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_both_folders(tmp_path, other, sentence):

@@ -50,6 +50,32 @@ def test_the_page_and_the_figures_are_written_where_asked(tmp_path, report, caps
     assert sorted(line.removeprefix("figure: ") for line in said[1:]) == [str(tmp_path / "figures" / n) for n in names]
 
 
+def test_every_data_set_has_a_table_of_its_own_and_stand_in_data_their_banner(tmp_path, report, capsys):
+    made(tmp_path / "a")
+    made(
+        tmp_path / "b",
+        recall=0.7,
+        overrides=["scale=fixture"],
+        data={"name": "Tiny", "fingerprint": "b", "fixture": True},
+    )
+    report(tmp_path, "--metrics", "test/recall@1")
+    real, tiny = capsys.readouterr().out.split("\n\n## ")
+    assert real.startswith(f"## CUB-200-2011, judged by test/recall@1, data {'a' * 12}\n\n| method")
+    assert "50.0" in real
+    assert "mean nothing" not in real
+    assert tiny.startswith("Tiny, judged by test/recall@1, data b\n\n**Stand-in data: these numbers mean nothing.**")
+    assert "70.0" in tiny
+    assert "50.0" not in tiny
+
+
+@pytest.mark.parametrize("options", [[], ["--html", "page.html"]])
+def test_an_unknown_metric_is_refused_with_those_that_there_are(options, tmp_path, report, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made(tmp_path / "a")
+    with pytest.raises(SystemExit, match=r"^error: no run has the metric test/nosuch; there are test/recall@1"):
+        report(tmp_path / "a", "--metrics", "test/nosuch", *options)
+
+
 @pytest.mark.parametrize("options", [[], ["--html"]])
 def test_what_was_published_stands_beside_our_number(options, tmp_path, report, capsys):
     made(tmp_path / "runs" / "a")

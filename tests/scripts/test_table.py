@@ -88,6 +88,16 @@ def test_of_several_tables_a_faulty_one_costs_only_itself(call, tables):
     assert "Letters" in said.out
 
 
+def test_stand_in_data_cannot_fill_a_table_of_published_numbers(call, tables, tmp_path):
+    (tables / "tiny.yaml").write_text(
+        TINY[: TINY.index("  rambo:")] + "  old: {name: Old, published: {R@1: 1.5}, source: paper}\n"
+    )
+    code, said = call("tiny", "--scale", "fixture")
+    assert code == 0
+    assert "tiny: published numbers only, so nothing to run on stand-in data" in said.out
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_table_is_run_kept_resumed_and_keeps_what_did_not_fail(tables, tmp_path):
     outputs = tmp_path / "runs (1)"  # a name that means something to Hydra's grammar
