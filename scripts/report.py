@@ -28,8 +28,9 @@ def table(study: Study, selected: list[str], metrics: list[str] | None, publishe
 
 
 def tables(grouped: list[Study], selected: list[str], metrics: list[str] | None, published: Published) -> str:
-    """A table for each data set; of several, each under the name of its own."""
+    """A table for each data set that has one of the metrics; of several, each under the name of its own."""
     check_metrics(grouped, metrics)
+    grouped = [study for study in grouped if not metrics or set(metrics) & set(study.metrics)]
     texts = [table(study, selected, metrics, published) for study in grouped]
     if len(grouped) == 1:
         return texts[0]

@@ -66,6 +66,9 @@ def test_every_data_set_has_a_table_of_its_own_and_stand_in_data_their_banner(tm
     assert tiny.startswith("Tiny, judged by test/recall@1, data b\n\n**Stand-in data: these numbers mean nothing.**")
     assert "70.0" in tiny
     assert "50.0" not in tiny
+    made(tmp_path / "c", overrides=["loss=l1"], metrics={"test/mae": 7.5}, data={"name": "Ages", "fingerprint": "c"})
+    report(tmp_path, "--metrics", "test/mae")
+    assert capsys.readouterr().out.startswith("| method | selected | test/mae | seeds |")
 
 
 @pytest.mark.parametrize("options", [[], ["--html", "page.html"]])
