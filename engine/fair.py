@@ -9,6 +9,7 @@ Source: Musgrave, Belongie and Lim 2020, A Metric Learning Reality Check, arXiv:
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,10 +136,11 @@ def run(
     outputs: Path,
     at_once: int | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, str]:
-    """Runs what is not finished, goes on with what was interrupted; a failure leaves the others running.
+) -> None:
+    """Runs what is not finished, and goes on with what was interrupted.
 
-    A run whose training stopped by itself has come to its end and is not run again, unless its folder is deleted.
+    A run whose training stopped by itself has come to its end, and is not run again unless its folder is deleted. The
+    first few are looked at before the rest is begun, as missing data would fail them all.
 
     Args:
         jobs: With the folders of their runs, as `located` gives them.
@@ -147,19 +149,19 @@ def run(
         at_once: How many run beside each other; default: one for each core.
         say: Receives a line for each run that ends.
 
-    Returns:
-        What went wrong, in a sentence, by fingerprint.
+    Raises:
+        ValueError: As `check_ended`.
     """
-    pending = to_do([job for job in jobs if not job.stopped])
-    if not pending:
-        return {}
-    arguments = {
-        # going on takes a look at all runs there are, which a new run is spared
-        job.name: [*job.arguments, f"paths.outputs='{outputs}'", *(["reuse=true"] if job.interrupted else [])]
-        for job in pending
-    }
-    failed = run_all(arguments, entry, at_once, say, keep_going=True)
-    return {job.fingerprint: sentence(failed[job.name]) for job in pending if job.name in failed}
+    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or os.cpu_count() or 1
+    for part in filter(None, (pending[:few], pending[few:])):
+        arguments = {
+            # going on takes a look at all runs there are, which a new run is spared
+            job.name: [*job.arguments, f"paths.outputs='{outputs}'", *(["reuse=true"] if job.interrupted else [])]
+            for job in part
+        }
+        failed = run_all(arguments, entry, at_once, say, keep_going=True)
+        told = {job.fingerprint: sentence(failed[job.name]) for job in part if job.name in failed}
+        check_ended(locate(part, runs.index(outputs)), told)
 
 
 def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
@@ -167,7 +169,7 @@ def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
 
     Args:
         jobs: As found after running.
-        failed: What `run` returned.
+        failed: What went wrong, in a sentence, by fingerprint.
 
     Raises:
         ValueError: With the first of them, and what it said.

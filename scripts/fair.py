@@ -75,13 +75,12 @@ def make(arguments: argparse.Namespace) -> int:
 def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, arguments: argparse.Namespace) -> int:
     """The rest of `make`, for which no other process may do the same."""
 
-    def run(jobs: list[Job]) -> dict[str, str]:
-        return fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True))
+    def run(jobs: list[Job]) -> None:
+        fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True))
 
-    failed = run(fair.alternating([search.jobs for search in searches.values()]))
+    run(fair.alternating([search.jobs for search in searches.values()]))
     searches = fair.located(searches, outputs)
     tried = [job for search in searches.values() for job in search.jobs]
-    fair.check_ended(tried, failed)
     check_alike(tried)
     found = {key: read_search(comparison, search) for key, search in searches.items()}
     chosen = {key: search.chosen for key, search in found.items() if search.chosen is not None}
@@ -93,11 +92,10 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, a
     planned = {k: locate(jobs, index) for k, jobs in fair.plan_tests(comparison, chosen, arguments.scale).items()}
     jobs = fair.alternating(list(planned.values()))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
-    failed = run(jobs)
+    run(jobs)
     index = runs.index(outputs)
     planned = {key: locate(own, index) for key, own in planned.items()}
     everything = [job for own in planned.values() for job in own]
-    fair.check_ended(everything, failed)
     check_alike([*tried, *everything])
     results = {key: read_tests(comparison, search, planned.get(key, [])) for key, search in found.items()}
     shown = outcome(comparison, results, everything, stand_in=bool(arguments.scale))

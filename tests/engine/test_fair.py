@@ -160,12 +160,27 @@ def test_the_best_on_validation_is_chosen_and_a_failed_trial_is_the_worst(values
     assert fair.choose(values, higher) == expected
 
 
+def test_what_would_fail_all_runs_is_told_before_they_are_begun(tiny, tmp_path, monkeypatch):
+    jobs, begun = fair.plan_search(tiny.smaller(4, None, ["recall"]))["recall"].jobs, []
+
+    def without_data(arguments, *given, **named):
+        begun.extend(arguments)
+        return dict.fromkeys(arguments, "epoch 1\nerror: no data in data/letters\n")
+
+    monkeypatch.setattr(fair, "run_all", without_data)
+    with pytest.raises(
+        ValueError, match=r"^2 of 2 runs failed .*recall, trial 1 of 4, seed 100: no data in data/letters$"
+    ):
+        fair.run(jobs, tmp_path, tmp_path, at_once=2)
+    assert begun == [job.name for job in jobs[:2]]
+
+
 def test_a_stopped_training_is_a_result_and_anything_else_ends_the_comparison(tiny, tmp_path, monkeypatch):
     jobs = fair.plan_search(tiny.smaller(2, None, ["recall"]))["recall"].jobs
     ended = [replace(jobs[0], finished=tmp_path), replace(jobs[1], stopped=tmp_path, interrupted=tmp_path)]
     fair.check_ended(ended, {})
     monkeypatch.setattr(fair, "run_all", lambda *given: pytest.fail(f"ran {given}"))
-    assert fair.run(ended, tmp_path, tmp_path) == {}
+    fair.run(ended, tmp_path, tmp_path)
     lost = [ended[0], jobs[1]]
     with pytest.raises(
         ValueError, match=r"1 of 2 runs failed before .* no page was written; fair-tiny/recall, trial 2 of 2"
