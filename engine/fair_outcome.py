@@ -242,5 +242,5 @@ def _report(job: Job) -> dict[str, Any]:
 
 def _seconds(job: Job) -> float:
     assert job.finished is not None
-    parts = [job.finished, *(folder for folder in [job.finished / stages.FOLDER] if folder.is_dir())]
+    parts = [folder for folder in (job.finished, job.finished / stages.FOLDER) if folder.is_dir()]
     return sum(float(runs.read_report(part)["results"].get("seconds", 0.0)) for part in parts)

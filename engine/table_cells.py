@@ -115,8 +115,9 @@ def fill(
         try:
             reports = {seed: runs.read_report(folder) for seed, folder in folders.items()}
             _check_alike(reports, folders)
-            for seed, report in [*reports.items()][:1]:  # the others are like it
-                _check_same_data(report, folders[seed], known)
+            if reports:
+                seed = min(reports)  # the others are like it
+                _check_same_data(reports[seed], folders[seed], known)
             cells = {name: _cell(column, row, reports, folders) for name, column in table.columns.items()}
         except ValueError as error:
             faults.append(f"{table.called(row)}: {error}")
