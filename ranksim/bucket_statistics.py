@@ -1,4 +1,4 @@
-"""Mean and variance by bucket, gathered batch by batch, and the step from one such statistic to another."""
+"""Mean and variance by bucket: gathered batch by batch, smoothed across buckets, and the step from one to another."""
 
 from __future__ import annotations
 
@@ -78,10 +78,56 @@ def calibration(
     Source: Yang et al. 2021, eq. 3 (whitening and re-colouring), for each feature by itself.
     """
     movable = (source_variance > 0) & (variance >= 0)
-    movable &= source_variance.sum(dim=-1, keepdim=True) >= NOTHING_VARIES
+    movable &= varying(source_variance)[..., None]
     ratio = variance / torch.where(movable, source_variance, 1.0)
     scale = torch.where(movable, ratio.clamp(*clip).sqrt(), 1.0)
     return scale, torch.where(movable, mean - source_mean * scale, 0.0)
+
+
+def varying(variance: Tensor) -> Tensor:
+    """The buckets whose samples differ at all, bool (buckets,), from (buckets, features); those of one sample do not."""
+    return variance.sum(dim=-1) >= NOTHING_VARIES
+
+
+def across_buckets(values: Tensor, weights: Sequence[float], counted: Tensor, smoothed: Tensor) -> Tensor:
+    """Means over neighbouring buckets, reflected at the ends (2 1 | 0 1 2 ...), over the buckets that are counted.
+
+    Args:
+        values: (buckets, features).
+        weights: The kernel, of odd length, reaching less far than there are buckets.
+        counted: Which buckets have a value, bool (buckets,); the kernel is divided by its sum over these.
+        smoothed: Which are to be smoothed; the others, and those with nothing counted in reach, stay.
+
+    Returns:
+        As `values`.
+    """
+    half, buckets = len(weights) // 2, len(values)
+    place = torch.arange(-half, buckets + half, device=values.device).abs()
+    place = torch.where(place < buckets, place, 2 * (buckets - 1) - place)
+    wide = widest_float(values.device)
+    total, mass = torch.zeros_like(values, dtype=wide), torch.zeros(buckets, 1, dtype=wide, device=values.device)
+    for step, weight in enumerate(weights):
+        there = place[step : step + buckets]
+        present = counted[there, None].to(wide) * weight
+        total.addcmul_(values[there].to(wide), present)
+        mass += present
+    reached = smoothed[:, None] & (mass > 0)
+    return torch.where(reached, total / torch.where(reached, mass, 1.0), values.to(wide)).to(values.dtype)
+
+
+def fill_from_neighbours(values: Tensor, empty: Sequence[int], known: Tensor) -> None:
+    """Puts into empty buckets, in place and in the order given, the mean of their neighbours.
+
+    Args:
+        values: (buckets, features).
+        empty: Positions, ascending, so that a left neighbour may just have been filled.
+        known: Which buckets have a value at all, bool (buckets,); without such a neighbour nothing changes.
+    """
+    there = known.tolist()
+    for bucket in empty:
+        beside = [k for k in (bucket - 1, bucket + 1) if 0 <= k < len(values) and there[k]]
+        if beside:
+            values[bucket] = values[beside].mean(dim=0)
 
 
 def widest_float(device: torch.device) -> torch.dtype:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from ranksim.bins import Bins, bin_of
-from ranksim.bucket_statistics import BucketMoments, calibration, widest_float
+from ranksim.bucket_statistics import (
+    BucketMoments,
+    across_buckets,
+    calibration,
+    fill_from_neighbours,
+    varying,
+    widest_float,
+)
 from ranksim.imbalance import Kernel, window
 
 
@@ -49,6 +56,12 @@ class FeatureSmoothing(nn.Module):
         empty_buckets: What an update makes of buckets without samples in its epoch. "keep": they stay as they were, at
             first mean 0 and variance 1 (ages, officially). "neighbours": in ascending order they become the average of
             their neighbours, or the one neighbour at an end (STS-B, officially).
+        kernel_over: Which buckets the kernel averages over. "filled": those that have had samples, by their share of
+            the kernel, and for the variance those whose samples differ, as a single one says nothing of it; a bucket
+            without samples is left alone and gives nothing to its neighbours, and the first ones that it gets are its
+            statistics (corrected). "all": also buckets that stand at mean 0 and variance 1 because they never had
+            any, or at variance 0 because of one, which pulls their neighbours there; and the first samples after
+            `start_update` are mixed with that by the momentum (officially).
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, or the kernel reaches further than there are
@@ -87,6 +100,7 @@ class FeatureSmoothing(nn.Module):
         alias_statistics: bool = False,
         out_of_range: Literal["clamp", "official"] = "clamp",
         empty_buckets: Literal["keep", "neighbours"] = "keep",
+        kernel_over: Literal["filled", "all"] = "filled",
     ) -> None:
         super().__init__()
         self.window: list[float] = window(kernel, size, sigma, normalize="sum").tolist()
@@ -112,10 +126,13 @@ class FeatureSmoothing(nn.Module):
             raise ValueError(f"out_of_range official is for ages in buckets [k, k + 1), got {bins}: use clamp")
         if empty_buckets not in ("keep", "neighbours"):
             raise ValueError(f"empty_buckets must be keep or neighbours, got {empty_buckets!r}")
+        if kernel_over not in ("filled", "all"):
+            raise ValueError(f"kernel_over must be filled or all, got {kernel_over!r}")
         self.features, self.bins, self.momentum = features, bins, momentum
         self.start_update, self.start_smooth = start_update, start_smooth
         self.clip = (float(clip[0]), float(clip[1]))
-        self.alias_statistics, self.out_of_range, self.empty_buckets = alias_statistics, out_of_range, empty_buckets
+        self.alias_statistics, self.out_of_range = alias_statistics, out_of_range
+        self.empty_buckets, self.kernel_over = empty_buckets, kernel_over
         self.settings = {"kernel": kernel, "size": size, "sigma": sigma, "momentum": momentum, "clip": self.clip}
         self._observed: BucketMoments | None = None
 
@@ -188,11 +205,12 @@ class FeatureSmoothing(nn.Module):
         """
         if self.collecting:
             count, mean, variance = self._observed_statistics()
+            smoothed = self._known()
             if int(self.epoch) > self.start_update:
                 self._smooth_statistics()
             self._update(count, mean, variance)
             if self.alias_statistics and int(self.epoch) > self.start_update:
-                self._keep_as_last()
+                self._keep_as_last(smoothed)
             self._calibrate()
             self._observed = None
         self.epoch += 1
@@ -265,38 +283,41 @@ class FeatureSmoothing(nn.Module):
         count, mean, deviation = count[:-2], mean[:-2], deviation[:-2]
         return count, mean, deviation / (count - 1).clamp(min=1)[:, None]
 
-    def _smooth_statistics(self) -> None:
-        self._keep_as_last()
-        half, buckets = len(self.window) // 2, self.bins.count
-        place = torch.arange(-half, buckets + half, device=self.edges.device).abs()  # reflected: 2 1 | 0 1 2 ...
-        place = torch.where(place < buckets, place, 2 * (buckets - 1) - place)
-        for running, smoothed in (
-            (self.running_mean, self.smoothed_mean),
-            (self.running_variance, self.smoothed_variance),
-        ):
-            padded = running[place]
-            smoothed.zero_()
-            for step, weight in enumerate(self.window):
-                smoothed.add_(padded[step : step + buckets], alpha=weight)
+    def _known(self) -> Tensor:
+        """The buckets whose statistics count, bool (buckets,)."""
+        return (self.tracked > 0) | (self.kernel_over == "all")
 
-    def _keep_as_last(self) -> None:
-        self.last_mean.copy_(self.running_mean)
-        self.last_variance.copy_(self.running_variance)
+    def _smooth_statistics(self) -> None:
+        known = self._known()
+        self._keep_as_last(torch.ones_like(known))
+        self.smoothed_mean.copy_(across_buckets(self.running_mean, self.window, known, known))
+        varied = known if self.kernel_over == "all" else known & varying(self.running_variance)
+        self.smoothed_variance.copy_(across_buckets(self.running_variance, self.window, varied, known))
+
+    def _keep_as_last(self, buckets: Tensor) -> None:
+        self.last_mean[buckets] = self.running_mean[buckets]
+        self.last_variance[buckets] = self.running_variance[buckets]
 
     def _update(self, count: Tensor, mean: Tensor, variance: Tensor) -> None:
+        known, filled, varied = self._known(), count > 0, count > 0
+        new = ~known | (int(self.epoch) == self.start_update)
         self.tracked += count
-        filled = count > 0
-        if int(self.epoch) == self.start_update:
-            kept = torch.zeros_like(mean[:, 0])
-        elif self.momentum is None:
+        if self.momentum is None:
             kept = 1 - count / self.tracked.clamp(min=1).to(mean.dtype)
         else:
             kept = torch.full_like(mean[:, 0], self.momentum)
-        for running, current in ((self.running_mean, mean), (self.running_variance, variance)):
+        kept_mean = kept_variance = kept.masked_fill(new, 0.0)
+        if self.kernel_over == "filled":  # one sample has no variance, so the next ones have nothing to be mixed with
+            varied = (count > 1) | (filled & new)
+            kept_variance = kept_mean.masked_fill(~varying(self.running_variance), 0.0)
+        for running, current, kept, fresh in (
+            (self.running_mean, mean, kept_mean, filled),
+            (self.running_variance, variance, kept_variance, varied),
+        ):
             mixed = (1 - kept)[:, None] * current + kept[:, None] * running
-            running.copy_(torch.where(filled[:, None], mixed, running.to(mixed.dtype)))
+            running.copy_(torch.where(fresh[:, None], mixed, running.to(mixed.dtype)))
             if self.empty_buckets == "neighbours":
-                _fill_from_neighbours(running, (~filled).nonzero()[:, 0].tolist())
+                fill_from_neighbours(running, (~filled).nonzero()[:, 0].tolist(), self._known())
 
     def _calibrate(self) -> None:
         wide = widest_float(self.scale.device)
@@ -309,18 +330,6 @@ class FeatureSmoothing(nn.Module):
         """The settings that matter."""
         named = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{self.features}, {self.bins}, {named}"
-
-
-def _fill_from_neighbours(values: Tensor, empty: Sequence[int]) -> None:
-    last = len(values) - 1
-    for bucket in empty:  # ascending, so the left neighbour may just have been filled
-        left, right = max(bucket - 1, 0), min(bucket + 1, last)
-        if bucket == 0:
-            values[0] = values[right]
-        elif bucket == last:
-            values[last] = values[left]
-        else:
-            values[bucket] = (values[left] + values[right]) / 2
 
 
 def _calibrate_again(module: FeatureSmoothing, incompatible: object) -> None:

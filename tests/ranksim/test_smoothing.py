@@ -49,6 +49,7 @@ def official(case):
         clip=(0.5, 2) if scores else (0.1, 10),
         alias_statistics=True,
         out_of_range="clamp" if scores else "official",
+        kernel_over="all",
         empty_buckets="neighbours" if scores else "keep",
     )
 
@@ -106,6 +107,7 @@ def test_the_recorded_cases_tell_the_options_apart(epoch):
     for case, option, value in [
         ("age_gauss5", "alias_statistics", False),
         ("sts_gauss5", "empty_buckets", "keep"),
+        ("age_gauss5", "kernel_over", "filled"),
         ("sts_gauss5", "clip", (0.1, 10.0)),
     ]:
         module = official(case)
@@ -234,16 +236,97 @@ def test_officially_they_are_smoothed_only_beside_a_target_of_that_bucket(inside
         assert module(*beside, torch.tensor([4.0, inside])).tolist() == [[20], [20]]  # nothing known of bucket 4
 
 
-def test_empty_buckets_by_hand():
+@pytest.mark.parametrize(("over", "ends"), [("filled", [10, 0]), ("all", [5, 5])])
+def test_empty_buckets_by_hand(over, ends):
     features, targets = torch.tensor([[2.0], [6.0], [10.0]]), torch.tensor([1.5, 3.5, 4.5])
-    kept, filled = (built(buckets=7, features=1, size=1, empty_buckets=rule) for rule in ("keep", "neighbours"))
+    kept, filled = (
+        built(buckets=7, features=1, size=1, empty_buckets=rule, kernel_over=over) for rule in ("keep", "neighbours")
+    )
     for module in (kept, filled):
         module.update(features, targets)
         assert module.tracked.tolist() == [0, 1, 0, 1, 1, 0, 0]
     assert kept.running_mean[:, 0].tolist() == [0, 2, 0, 6, 10, 0, 0]
-    # the fifth takes the mean of its left neighbour and of the last, which is empty too; then the last takes the fifth
-    assert filled.running_mean[:, 0].tolist() == [2, 2, 4, 6, 10, 5, 5]
-    assert filled.running_variance[:, 0].tolist() == [0, 0, 0, 0, 0, 0.5, 0.5]
+    # officially the fifth takes the mean of its left neighbour and of the last, which never had a sample and says 0
+    assert filled.running_mean[:, 0].tolist() == [2, 2, 4, 6, 10, *ends]
+
+
+# ---- buckets that say nothing, or little
+
+
+def kernel_by_hand(values, taps, counted):
+    """Of each bucket: the mean over the counted ones under the kernel, reflected at the ends; None without any."""
+    half, last, found = len(taps) // 2, len(values) - 1, []
+    for bucket in range(len(values)):
+        there = [abs(place) for place in range(bucket - half, bucket + half + 1)]
+        there = [place if place <= last else 2 * last - place for place in there]
+        pairs = [(tap, values[k]) for tap, k in zip(taps, there, strict=True) if counted[k]]
+        mass = sum(tap for tap, _ in pairs)
+        found.append(sum(tap * value for tap, value in pairs) / mass if mass else None)
+    return found
+
+
+@given(
+    st.lists(st.sampled_from([0, 0, 1, 5]), min_size=8, max_size=8).filter(any),
+    st.sampled_from(["keep", "neighbours"]),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_the_kernel_is_divided_by_what_it_finds(counts, rule, alias, seed):
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.arange(8) + 0.5).repeat_interleave(torch.tensor(counts))
+    features = 100 + torch.randn(len(targets), 2, generator=generator)
+    module = built(features=2, empty_buckets=rule, alias_statistics=alias)
+    module.update(features, targets)
+    module.update(features, targets)
+    taps = window("gaussian", 5, 2.0, "sum").tolist()
+    means = kernel_by_hand(module.running_mean.double(), taps, [count > 0 for count in counts])
+    variances = kernel_by_hand(module.running_variance.double(), taps, [count > 1 for count in counts])
+    for bucket, count in enumerate(counts):
+        if count:
+            torch.testing.assert_close(module.smoothed_mean[bucket].double(), means[bucket], rtol=1e-6, atol=0)
+            variance = torch.zeros(2) if variances[bucket] is None else variances[bucket]
+            torch.testing.assert_close(module.smoothed_variance[bucket], variance.float(), rtol=1e-6, atol=0)
+    moved = module(features, targets)
+    assert (moved - 100).abs().max() < 20  # officially features near 0 come out
+    elsewhere = torch.tensor([bucket + 0.5 for bucket, count in enumerate(counts) if not count])
+    strangers = torch.full((len(elsewhere), 2), 7.0)
+    torch.testing.assert_close(module(strangers, elsewhere), strangers)  # of nothing known, nothing is changed
+
+
+@pytest.mark.parametrize("alias", [False, True])
+@pytest.mark.parametrize("momentum", [0.9, None])
+def test_the_first_samples_of_a_bucket_are_its_statistics_whenever_they_come(momentum, alias):
+    module = built(buckets=8, features=1, momentum=momentum, alias_statistics=alias)
+    early, late = torch.tensor([[98.0], [102.0]]), torch.tensor([[99.0], [101.0]])
+    module.update(early, torch.tensor([0.5, 0.5]))
+    for epoch in range(3):
+        module.update(torch.cat([early, late]), torch.tensor([0.5, 0.5, 3.5, 3.5]))
+        assert module.running_mean[3].item() == pytest.approx(100)
+        assert module.running_variance[3].item() == pytest.approx(2)
+        moved = module(late, torch.tensor([3.5, 3.5]))
+        assert (moved - 100).abs().max() < 3
+        if not epoch:
+            assert torch.equal(moved, late)  # nothing is smoothed yet
+
+
+def test_a_single_sample_says_nothing_of_a_variance():
+    module = built(buckets=2, features=1, size=1)
+    pair, one = torch.tensor([[98.0], [102.0]]), torch.tensor([[100.0]])
+    module.update(torch.cat([pair, one]), torch.tensor([0.5, 0.5, 1.5]))
+    assert module.running_variance[:, 0].tolist() == [8, 0]
+    module.update(torch.cat([one, pair]), torch.tensor([0.5, 1.5, 1.5]))
+    # the first bucket keeps what it knew, and the second has nothing to be mixed with
+    assert module.running_variance[:, 0].tolist() == [8, 8]
+    module.update(one, torch.tensor([0.5]))
+    assert module.running_variance[:, 0].tolist() == [8, 8]
+
+
+def test_officially_buckets_without_samples_pull_at_their_neighbours():
+    features, targets = torch.tensor([[98.0], [102.0]]), torch.tensor([3.5, 3.5])
+    module = built(features=1, kernel_over="all")
+    module.update(features, targets)
+    module.update(features, targets)
+    assert module(features, targets).mean().item() == pytest.approx(100 * window("gaussian", 5, 2.0, "sum")[2])
 
 
 # ---- statistics against their definition
@@ -534,6 +617,7 @@ def test_statistics_can_be_read_and_logged():
         ({"clip": (1.0,)}, "two ratios"),
         ({"out_of_range": "drop"}, "out_of_range must be clamp or official, got 'drop'"),
         ({"empty_buckets": "zero"}, "empty_buckets must be keep or neighbours, got 'zero'"),
+        ({"kernel_over": "some"}, "kernel_over must be filled or all, got 'some'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, message):
