@@ -85,7 +85,7 @@ def calibration(
 
 
 def varying(variance: Tensor) -> Tensor:
-    """The buckets whose samples differ at all, bool (buckets,), from (buckets, features); those of one sample do not."""
+    """The buckets whose samples differ, bool (buckets,), from (buckets, features); a single one does not."""
     return variance.sum(dim=-1) >= NOTHING_VARIES
 
 
