@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rambo.batch_memory import BatchMemory, stored_to
+from rambo.unit_vectors import unit_vectors
 
 
 def check_embeddings(embeddings: Tensor, labels: Tensor) -> None:
@@ -53,7 +54,7 @@ def unit_length(embeddings: Tensor, normalize: bool) -> Tensor:
     """The embeddings in float32 or more, divided by their length if asked."""
     if embeddings.dtype not in (torch.float32, torch.float64):
         embeddings = embeddings.float()
-    return torch.nn.functional.normalize(embeddings, dim=1) if normalize else embeddings
+    return unit_vectors(embeddings) if normalize else embeddings
 
 
 def similarities(

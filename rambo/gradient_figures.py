@@ -16,9 +16,9 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from engine.figures import COLOURS, drawing
-from rambo.embedding_pairs import unit_length
 from rambo.figures import DASHES, MARKERS
 from rambo.gradient_rules import Blackbox
+from rambo.ranking import unit_vectors
 from rambo.ranking_loss import RetrievalLoss
 
 Batch = tuple[Tensor, Tensor]
@@ -168,7 +168,7 @@ def _tied_by_precision(
     if len(embeddings) < 3:
         raise ValueError(f"the rate of ties needs three images at least, got {len(embeddings)}")
     order = torch.randperm(len(embeddings), generator=torch.Generator().manual_seed(seed))
-    rows = unit_length(embeddings.detach().cpu(), True)[order]
+    rows = unit_vectors(embeddings.detach().cpu())[order]
     asking = min(_QUERIES, len(rows) // 3)
     queries, items = rows[:asking], rows[asking:]
     sizes = sizes or [2**k for k in range(4, 20) if 2**k <= len(items)] or [len(items)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rambo.exact_ranks import Ties, one_of, positive, ranks
+from rambo.unit_vectors import unit_vectors
 
 Scale = Literal["normalized", "integer"]
 Projection = Literal["none", "mean", "norm", "std"]
@@ -152,7 +153,7 @@ def _project(scores: Tensor, projection: str) -> Tensor:
     if projection in ("mean", "std"):
         scores = scores - scores.mean(dim=-1, keepdim=True)
     if projection in ("norm", "std"):
-        scores = torch.nn.functional.normalize(scores, dim=-1)
+        scores = unit_vectors(scores)
     return scores
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.backbones import build_backbone
+from rambo.ranking import unit_vectors
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
@@ -101,7 +101,7 @@ class RetrievalModel(nn.Module):
         features = self._features((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
         embedded: Tensor = self.embedding(self.layer_norm(features))
         with torch.autocast(embedded.device.type, enabled=False):  # half precision would leave the sphere
-            return F.normalize(embedded.float(), dim=1)
+            return unit_vectors(embedded.float())
 
     def _features(self, image: Tensor) -> Tensor:
         """One vector for each image, (images, features)."""

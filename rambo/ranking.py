@@ -3,6 +3,7 @@
 Rank 1 is the largest score. `ranks` gives exact integer ranks; `rank` gives the same numbers with a gradient, whose
 rule is interchangeable: `Blackbox` (the method of the paper), `Identity` (a straight-through control) or `SoftRank`
 (the gradient of a sigmoid relaxation). `with_gradient` attaches a gradient worked out in the forward pass.
+`unit_vectors` makes scores of embeddings comparable: it divides them by their length, the zero vector excepted.
 
 Conventions:
     Ties: `first_index_first` (default), `last_index_first`, or `pessimistic` (irrelevant items before relevant ones,
@@ -24,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from rambo.exact_ranks import TIES, Ties, descending_order, rankable, ranks
 from rambo.gradient_rules import Blackbox, GradientRule, Identity, Projection, Scale, SoftRank
+from rambo.unit_vectors import directions_and_lengths, unit_vectors
 
 __all__ = [
     "TIES",
@@ -35,10 +37,12 @@ __all__ = [
     "SoftRank",
     "Ties",
     "descending_order",
+    "directions_and_lengths",
     "rank",
     "rank_dtype",
     "rankable",
     "ranks",
+    "unit_vectors",
     "with_gradient",
 ]
 

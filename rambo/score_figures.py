@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.figures import COLOURS, drawing
 from rambo.figures import DASHES, MARKERS, RIGHT, WRONG
 from rambo.metrics import retrieval_metrics
+from rambo.ranking import unit_vectors
 
 BINS = 100  # of a histogram of cosines
 _ROWS = 1024  # of scores held at a time
@@ -211,7 +212,7 @@ def score_histogram(embeddings: Tensor, labels: Tensor, bins: int = BINS) -> Sco
     Raises:
         ValueError: If no pair is of one class, or all are.
     """
-    rows = torch.nn.functional.normalize(embeddings.detach().double(), dim=1)
+    rows = unit_vectors(embeddings.detach().double())
     labels = labels.to(rows.device)
     low, high, sums = math.inf, -math.inf, torch.zeros(2, dtype=torch.float64)
     for pair in _cosines(rows, labels):

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rambo.ranking import unit_vectors
 from ranksim.regression_losses import at_least_float32, check_finite
 
 Similarity = Literal["negative_l2", "cosine"]
@@ -23,12 +24,6 @@ def label_distances(targets: Tensor, kind: LabelDistance = "l1") -> Tensor:
     """How far every pair of targets (n,) or (n, k) is apart, (n, n), in their precision but at least float32."""
     rows = targets[:, None] if targets.dim() == 1 else targets
     return _distances(rows.to(at_least_float32(rows.dtype)), 1.0 if kind == "l1" else 2.0)
-
-
-def unit_features(features: Tensor) -> Tensor:
-    """Rows divided by their length; a row of zeros stays, and gets a finite gradient."""
-    length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / torch.where(length > 1e-12, length, 1.0)
 
 
 def _distances(rows: Tensor, power: float) -> Tensor:
@@ -190,7 +185,7 @@ class RankNContrast(_Contrastive):
                 self.health = {}
                 return features.sum() * 0.0
             if self.similarity == "cosine":
-                features = unit_features(features)
+                features = unit_vectors(features)
                 similarities = features @ features.T
             else:
                 similarities = -_distances(features, 2.0)
@@ -269,7 +264,7 @@ class ConR(_Contrastive):
             ValueError: If shapes do not fit, or a target, a prediction or a weight is not finite, or a weight negative.
         """
         with torch.autocast(features.device.type, enabled=False):
-            features = unit_features(_checked(features, targets))
+            features = unit_vectors(_checked(features, targets))
             _checked(features, predictions, "predictions")
             if predictions.numel() != targets.numel():
                 raise ValueError(

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, Ties, rank, ranks, with_gradient
-from ranksim.similarities import directions_and_lengths, label_similarities, products
+from ranksim.similarities import finite_directions, label_similarities, products
 from ranksim.subsampling import drawn_by_python, drawn_by_torch, one_of_each_label
 
 Subsample = Literal["generator", "python", "none"]
@@ -167,8 +167,8 @@ def rank_similarity(
 ) -> Compared:
     """The term on all the samples given, as a pure function. Arguments and errors as for `RankSimilarity`.
 
-    A sample whose features have no direction (shorter than 1e-12) gets no gradient, where the official code multiplies
-    it by 1e12. `legacy_backward` leaves that as it is.
+    A sample whose features have no direction (the zero vector) gets no gradient, where the official code multiplies
+    it by 1e12.
     """
     _check_settings(weight, ties, row_reduction)
     rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
@@ -192,13 +192,13 @@ def _compare(
         flat = features if features.dim() == 2 else features.flatten(1)
         values = flat if flat.dtype == torch.float64 else flat.float()
         if legacy_backward:
-            directions, _ = directions_and_lengths(values)
+            directions, _ = finite_directions(values)
             by_label = ranks(label_similarities(targets.to(values.device)), ties, check_nan=False, dtype=values.dtype)
             difference = rank(directions @ directions.T, rule, ties) - by_label
             squares = difference.square().sum()
             return Compared(squares * factor, _correlation(squares.detach(), samples), None)
         with torch.no_grad():
-            directions, lengths = directions_and_lengths(values)
+            directions, lengths = finite_directions(values)
             similarities = products(directions)
             both = torch.stack([similarities, label_similarities(targets.to(values.device))])
             by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from rambo.ranking import unit_vectors
 from ranksim.text import PADDING, optional, word_vectors
 
 
@@ -230,7 +231,7 @@ def _checked(words: Any, name: str) -> Tensor:
 
 
 def _scaled(encodings: Tensor) -> Tensor:
-    return F.normalize(encodings.float(), dim=1) * math.sqrt(encodings.shape[1])
+    return unit_vectors(encodings.float()) * math.sqrt(encodings.shape[1])
 
 
 def _sentence_transformer(name: str) -> Any:

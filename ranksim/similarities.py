@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-_SHORTEST = 1e-12  # features shorter than this have no direction; the official code divides by no less
+from rambo.ranking import directions_and_lengths, unit_vectors
+
 _WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
 
 
-def directions_and_lengths(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (samples, dimensions) divided by their length, and the lengths.
-
-    Returns:
-        Directions, same shape, and lengths (samples, 1), infinite for features shorter than 1e-12.
+def finite_directions(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The `directions_and_lengths` of features (samples, dimensions).
 
     Raises:
-        ValueError: If features are not finite or too large to square.
+        ValueError: If features are not finite.
     """
-    lengths = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    if not math.isfinite(lengths.detach().sum()):
-        raise ValueError(
-            "features hold NaN, infinity or numbers too large to square, and cannot be compared; look for the step "
-            "that produced them"
-        )
-    return values / lengths.clamp_min(_SHORTEST), nn.functional.threshold(lengths, _SHORTEST, math.inf)
+    directions, lengths = directions_and_lengths(values)
+    if math.isnan(directions.detach().sum()):
+        raise ValueError("features hold NaN or infinity and cannot be compared; look for the step that produced them")
+    return directions, lengths
 
 
 def products(directions: Tensor) -> Tensor:
@@ -47,5 +42,5 @@ def label_similarities(targets: Tensor) -> Tensor:
     """-|y_i - y_j|, or the cosine for labels of several numbers; (samples, samples)."""
     if targets.dim() == 1:
         return (targets[:, None] - targets).abs_().neg_()
-    directions = nn.functional.normalize(targets, dim=1, eps=_SHORTEST)
+    directions = unit_vectors(targets)
     return directions @ directions.T

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from rambo.ranking import unit_vectors
 from ranksim.figures import POINTS, axis_label, interval_means
 from ranksim.metrics import average_ranks, column, correlation
 
@@ -96,7 +97,7 @@ def _group_cosines(title: str, features: Tensor, places: Tensor, groups: int) ->
     rows = features.detach().cpu().double().flatten(1)
     if len(rows) != len(places) or not bool(rows.isfinite().all()):
         raise ValueError(f"the features {title} must be finite, one row a target; got {tuple(features.shape)}")
-    rows = torch.nn.functional.normalize(rows, dim=1)
+    rows = unit_vectors(rows)
     sums = torch.zeros(groups, rows.shape[1], dtype=torch.float64).index_add_(0, places, rows)
     sizes = torch.bincount(places, minlength=groups).double()
     own = torch.zeros(groups, dtype=torch.float64).index_add_(0, places, rows.square().sum(1))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rambo.ranking import Blackbox, rank, ranks
 from ranksim import rank_similarity as implementation
 from ranksim.rank_similarity import RankSimilarity, rank_similarity
-from ranksim.similarities import directions_and_lengths, label_similarities, products
+from ranksim.similarities import finite_directions, label_similarities, products
 from ranksim.subsampling import one_of_each_label
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
@@ -164,7 +164,7 @@ def test_recorded_ranks_of_ties():
 @pytest.mark.parametrize("case", TIE_FREE)
 def test_recorded_ranks_of_features_and_labels(case):
     features, targets = read(f"ranksim/{case}/features"), read(f"ranksim/{case}/targets").squeeze(1)
-    similarities = products(directions_and_lengths(features)[0])
+    similarities = products(finite_directions(features)[0])
     by_feature = ranks(similarities, "last_index_first")
     by_label = ranks(label_similarities(targets), "last_index_first")
     assert torch.equal(by_feature / len(targets), read(f"ranksim/{case}/feature_rank"))
@@ -231,8 +231,8 @@ def test_a_vector_of_zeros_has_no_direction():
     _, slope = gradient(RankSimilarity(), features, targets)
     _, legacy = gradient(RankSimilarity(legacy_backward=True), features, targets)
     assert read("ranksim/degenerate/grad")[2].abs().max() > 1e11
-    assert legacy[2].abs().max() > 1e11
     assert slope[2].count_nonzero() == 0
+    assert legacy[2].count_nonzero() == 0
     others = torch.tensor([0, 1, 3, 4, 5])
     torch.testing.assert_close(slope[others], legacy[others], rtol=0, atol=1e-5)
 
@@ -573,8 +573,7 @@ def test_refuses_settings(settings, message):
         (torch.ones(2, 3), torch.tensor([1.0, math.nan]), ValueError, "targets must be finite"),
         (torch.ones(2, 3), torch.tensor([1.0, -math.inf]), ValueError, "targets must be finite"),
         (torch.tensor([[1.0], [math.nan]]), torch.arange(2.0), ValueError, "features hold NaN"),
-        (torch.tensor([[1.0], [math.inf]]), torch.arange(2.0), ValueError, "features hold NaN, infinity"),
-        (torch.tensor([[1.0, 0.0], [1e30, 1e30]]), torch.arange(2.0), ValueError, "too large to square"),
+        (torch.tensor([[1.0], [math.inf]]), torch.arange(2.0), ValueError, "features hold NaN or infinity"),
     ],
 )
 def test_refuses_inputs(features, targets, error, message):
