@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import checkpoint, objective, reproducibility, reuse, runs, stages
+from engine import checkpoint, measures, objective, reproducibility, reuse, runs, stages, stopping
 from engine.command_line import interrupted, refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
@@ -96,6 +96,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         "config": resolved,
         "data": data.describe(),
         "loss": getattr(loss, "settings", {}),
+        "measures": measures.record(metrics, results),
         "results": {**results, **earlier},
     }
     runs.finish(folder, report)
@@ -145,7 +146,7 @@ def main(config: DictConfig) -> float | None:
     try:
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
         report = reuse.once(config, folder, lambda config, folder: attempt(config, folder, name, overrides))
-        return objective.value(report, config.objective)
+        return objective.value(report, config.objective, config.trainer.higher_is_better)
     except KeyboardInterrupt:
         if swept:  # told once for all jobs
             raise
@@ -163,7 +164,7 @@ def main(config: DictConfig) -> float | None:
             return None
         log.error("%s: %s", " ".join(chosen.overrides.task), sentence(error))
         if config.objective and isinstance(error, TrainingStoppedError):
-            return objective.worst(config.trainer.higher_is_better)
+            return stopping.worst(config.trainer.higher_is_better)
         raise CompactHydraException(sentence(error)) from None  # Hydra goes on with the other jobs and fails at the end
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine import measures
 from engine.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[st
 
 @dataclass
 class Evaluation:
-    """Evaluates a model on every split and remembers the best epoch of each.
+    """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
 
     Args:
         metrics: Called with the model and a loader.
@@ -46,6 +48,9 @@ class Evaluation:
         results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
         new_best: The splits on which the last evaluation was the best so far.
         history: The monitored metric of every evaluation after an epoch, by split.
+
+    Raises:
+        ValueError: If `metrics` declare that `monitor` is better the other way.
     """
 
     metrics: Metrics
@@ -55,6 +60,10 @@ class Evaluation:
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if undeclared := measures.direction(self.metrics, self.monitor, self.higher_is_better):
+            log.warning("%s", undeclared)
 
     def run(self, model: nn.Module, epoch: int, note: str = "") -> dict[str, float]:
         """The metrics of every split, named split/metric; those under a `note` are no candidate for the best."""
@@ -85,10 +94,16 @@ class Evaluation:
     def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
         name = f"{split}/{self.monitor}"
         best = self.results.get(f"best_on_{split}")
-        if best is None:
-            return True
-        gain = numbers[name] - float(best["metrics"][name])
-        return gain > 0 if self.higher_is_better else gain < 0
+        return best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better)
+
+    def told(self) -> list[str]:
+        """A sentence for each split whose best epoch means nothing, as the monitored metric was never a number."""
+        never = [split for split, values in self.history.items() if values and not any(map(math.isfinite, values))]
+        return [
+            f"{split}/{self.monitor} was not a number in any evaluation: best_on_{split} is the first epoch, chosen by "
+            "nothing"
+            for split in never
+        ]
 
     def headline(self, numbers: Mapping[str, float]) -> str:
         """The monitored metric of every split that `numbers` has, as the log shows it."""
@@ -96,7 +111,8 @@ class Evaluation:
         for split in self.loaders:
             name = f"{split}/{self.monitor}"
             if name in numbers:
-                words.append(f"  {name} {numbers[name]:.4f}" + (" (best)" if split in self.new_best else ""))
+                best = split in self.new_best and math.isfinite(numbers[name])
+                words.append(f"  {name} {numbers[name]:.4f}" + (" (best)" if best else ""))
         return "".join(words)
 
     def pictures(self, model: nn.Module, tracker: Tracker, step: int) -> None:

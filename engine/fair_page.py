@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from engine import strict_json
 from engine.checkpoint import write_whole
 from engine.fair_figure import dot_plot
 from engine.fair_file import Column
@@ -97,7 +97,7 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
     for suffix, content in (
         (".md", markdown(outcome, picture)),
         (".csv", as_csv(outcome)),
-        (".json", json.dumps(as_json(outcome), indent=1) + "\n"),
+        (".json", strict_json.dumps(as_json(outcome), indent=1) + "\n"),
     ):
         paths.append(folder / f"{name}{suffix}")
         write_whole(paths[-1], lambda file, content=content: file.write(content.encode()))

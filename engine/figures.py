@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from engine import strict_json
 from engine.uncertainty import interval
 
 INK, GRID, PAPER = "#1f2328", "#d0d4da", "#ffffff"
@@ -161,8 +161,8 @@ def _curves(name: str, folders: list[Path], metric: str, shared_epochs: bool) ->
 
 def _curve(file: Path, metric: str) -> dict[int, float]:
     try:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-    except json.JSONDecodeError as error:
+        lines = [strict_json.loads(line) for line in file.read_text().splitlines()]
+    except ValueError as error:
         raise ValueError(f"{file} is truncated or not JSON ({error}); repeat the run") from error
     # null stands for a number that was not finite
     return {x["epoch"]: np.nan if x[metric] is None else x[metric] for x in lines if metric in x and "epoch" in x}

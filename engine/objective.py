@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from engine.stopping import worst
+
+log = logging.getLogger(__name__)
 SPLIT = "validation"
 
 
@@ -87,13 +91,15 @@ class BeforeSweep(Callback):
             raise SystemExit(f"error: {error}") from None
 
 
-def value(report: Mapping[str, Any], objective: str | None) -> float | None:
-    """The objective of a finished run, at the epoch that it selects; None without an objective."""
+def value(report: Mapping[str, Any], objective: str | None, higher_is_better: bool) -> float | None:
+    """The objective of a finished run, at the epoch that it selects; None without an objective.
+
+    Where it is not a number the run counts as one whose training came to nothing, so that the search turns away.
+    """
     if objective is None:
         return None
-    return float(report["results"][f"best_on_{SPLIT}"]["metrics"][objective])
-
-
-def worst(higher_is_better: bool) -> float:
-    """What a training counts as that came to nothing, so that the search turns away from it."""
-    return -math.inf if higher_is_better else math.inf
+    found = report["results"][f"best_on_{SPLIT}"]["metrics"][objective]
+    if found is not None and math.isfinite(found):
+        return float(found)
+    log.warning("%s was not a number in any evaluation: the run counts as the worst", objective)
+    return worst(higher_is_better)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from engine import checkpoint, reproducibility, runs
+from engine import checkpoint, reproducibility, runs, strict_json
 from engine.device import choose_device
 
 UNTRAINED = "untrained"
@@ -109,8 +108,8 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
         raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
     whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
-        lines = [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
+        lines = [strict_json.loads(line) for line in whole]
+    except ValueError as error:
         raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
     return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
 

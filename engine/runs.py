@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from engine import stages
+from engine import stages, strict_json
 from engine.checkpoint import write_whole
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete that run folder") from error
     if not isinstance(config, dict) or not config:
         raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
@@ -240,8 +240,8 @@ def check_same(folder: Path, config: dict[str, Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` whole or not at all."""
-    text = json.dumps(value, indent=1, default=str) + "\n"
+    """Writes `value` whole or not at all; what is not finite becomes null."""
+    text = strict_json.dumps(value, indent=1) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 
@@ -252,8 +252,8 @@ def read_json(path: Path) -> Any:
         ValueError: If it is truncated or not JSON, with its name.
     """
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return strict_json.loads(path.read_text())
+    except (ValueError, OSError) as error:  # ValueError: no JSON, or no text
         raise ValueError(
             f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
         ) from error

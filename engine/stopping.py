@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 RULES = ("no_new_best", "worst_of_last")
 
 
 class EarlyStopping:
-    """Stops when the monitored metric of a split no longer improves.
+    """Stops when the monitored metric of a split no longer improves. What is not finite counts as the worst.
 
     Args:
         patience: Evaluations to wait, counted as the rule says.
@@ -43,7 +44,13 @@ class EarlyStopping:
         """Whether to stop, given the monitored metric of every evaluation so far, by split."""
         if not history:
             return False
-        cost = [-value if higher_is_better else value for value in history[self.split]]
+        values = [value if math.isfinite(value) else worst(higher_is_better) for value in history[self.split]]
+        cost = [-value if higher_is_better else value for value in values]
         if self.rule == "no_new_best":
             return len(cost) > self.patience and min(cost[-self.patience :]) >= min(cost[: -self.patience])
         return len(cost) > self.patience + 1 and cost[-1] >= max(cost[-self.patience - 1 :])
+
+
+def worst(higher_is_better: bool) -> float:
+    """What comes to nothing counts as: an evaluation that gave no number, a training that broke off in a search."""
+    return -math.inf if higher_is_better else math.inf

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import netrc
 import os
 import uuid
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from engine import strict_json
 from engine.distributed import is_main
 
 log = logging.getLogger(__name__)
@@ -76,12 +75,11 @@ class Tracker:
             self._mirror("TensorBoard", lambda: _TensorBoard(self.folder))
 
     def log(self, numbers: Mapping[str, float | int | str], step: int) -> None:
-        """Appends one line; numbers that are not finite are written as null, since JSON has no word for them."""
+        """Appends one line; numbers that are not finite are written as null."""
         if not is_main():
             return
-        line = {"step": step} | {name: _jsonable(value) for name, value in numbers.items()}
         with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(strict_json.dumps({"step": step, **numbers}) + "\n")
         self._each(lambda mirror: mirror.log(numbers, step))
 
     def image(self, name: str, path: Path, step: int) -> None:
@@ -92,7 +90,7 @@ class Tracker:
         """Drops the lines after `step`, so that a resumed run does not count them twice."""
         if is_main() and self.file.exists():
             lines = [line for line in self.file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            kept = [line for line in lines if strict_json.loads(line)["step"] <= step]
             beside = self.file.with_name(self.file.name + ".writing")
             beside.write_text("".join(kept))
             os.replace(beside, self.file)
@@ -197,7 +195,3 @@ def _logged_in() -> bool:
         return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _jsonable(value: float | int | str) -> float | int | str | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,8 @@ the loss returns named scalars of which "loss" is minimised; `metrics(model, loa
 
 Optional hooks: `loss.prepare(data)` before the optimizer is built,
 `parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of both (may return numbers to log),
-`metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}.
+`metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}, and
+`metrics.measures`, which way each metric is better and in what unit it is shown (`engine.measures`).
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class Trainer:
         Raises:
             TrainingStoppedError: If the loss, the model's output or a weight is not finite.
             CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
+            ValueError: If the metrics declare that `monitor` is better the other way.
         """
         reset_peak_memory(self.device)
         if self.stopping is not None:
@@ -147,6 +149,8 @@ class Trainer:
                 numbers |= run.evaluate()
             run.seconds += time.perf_counter() - started
             run.finish_epoch(numbers, time.perf_counter() - started)
+        for sentence in run.evaluation.told():
+            log.warning("%s", sentence)
         if is_main() and self.pictures:
             run.evaluation.pictures(model, tracker, run.step)
         return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}

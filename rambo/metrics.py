@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,11 @@ class RetrievalMetrics:
     Raises:
         ValueError: If a k is not a positive integer.
     """
+
+    measures: ClassVar = {
+        "queries_without_match": {"kind": "count"},
+        "*": {"kind": "share", "higher_is_better": True},
+    }
 
     def __init__(self, recall_at: Sequence[int] = (1, 2, 4, 8), map: bool = False) -> None:
         _check_recall_at(recall_at)

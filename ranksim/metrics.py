@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from engine.device import to_device
 from ranksim.bins import SHOTS, Density
 from ranksim.shots import check_shot_rule, shot_groups
 
-MEASURES = ("mae", "mse", "gmean", "pearson", "spearman", "balanced_mae")
+ERRORS, CORRELATIONS = ("mae", "mse", "gmean", "balanced_mae"), ("pearson", "spearman")
 GROUPS = (*SHOTS, "zero_interpolation", "zero_extrapolation")
 GMEAN_RULES = ("none", "zeros", "every", "every_overall")
 GMEAN_EPS = 1e-10
@@ -99,6 +99,11 @@ class RegressionMetrics:
         ValueError: If a rule is unknown or `few` is larger than `many`.
     """
 
+    measures: ClassVar = {
+        **{f"{error}*": {"kind": "error", "higher_is_better": False} for error in ERRORS},
+        **{f"{correlation}*": {"kind": "share", "higher_is_better": True} for correlation in CORRELATIONS},
+    }
+
     def __init__(
         self,
         shot_rule: str = "counts",
@@ -115,7 +120,7 @@ class RegressionMetrics:
     def names(self) -> list[str]:
         """What a call can give; each shot only where it has samples, and correlations where they are defined."""
         groups = ("", *(f"_{name}" for name in GROUPS))
-        return [f"{measure}{group}" for group in groups for measure in MEASURES]
+        return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)]
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of `regression_metrics`.

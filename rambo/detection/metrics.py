@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,8 @@ class DetectionMetrics:
     Raises:
         ValueError: If the rule is unknown, `shown` is not positive or `draws` is negative.
     """
+
+    measures: ClassVar = {"*": {"kind": "share", "higher_is_better": True}}
 
     def __init__(self, rule: str = "11_point", shown: int = 12, draws: int = 0) -> None:
         _check_rule(rule)

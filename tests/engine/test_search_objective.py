@@ -4,7 +4,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from engine import objective
+from engine import objective, stopping
 
 RECALL = {"monitor": "recall@1", "higher_is_better": True}
 ERROR = {"monitor": "mae", "higher_is_better": False}
@@ -90,10 +90,18 @@ def test_the_objective_is_that_of_the_epoch_that_validation_selects():
         return {"epoch": epoch, "metrics": {"validation/recall@1": validation, "test/recall@1": test}}
 
     results = {"last": at(3, 0.4, 0.9), "best_on_test": at(3, 0.4, 0.9), "best_on_validation": at(2, 0.5, 0.7)}
-    assert objective.value({"results": results}, "validation/recall@1") == 0.5
-    assert objective.value({"results": results}, None) is None
+    assert objective.value({"results": results}, "validation/recall@1", True) == 0.5
+    assert objective.value({"results": results}, None, True) is None
+
+
+@pytest.mark.parametrize("nothing", [math.nan, None, math.inf])
+def test_a_run_without_a_number_counts_as_the_worst(nothing, caplog):
+    results = {"best_on_validation": {"epoch": 1, "metrics": {"validation/mae": nothing}}}
+    assert objective.value({"results": results}, "validation/mae", False) == math.inf
+    assert objective.value({"results": results}, "validation/mae", True) == -math.inf
+    assert "validation/mae was not a number in any evaluation" in caplog.text
 
 
 def test_a_training_that_came_to_nothing_is_worse_than_any():
-    assert objective.worst(higher_is_better=True) == -math.inf
-    assert objective.worst(higher_is_better=False) == math.inf
+    assert stopping.worst(higher_is_better=True) == -math.inf
+    assert stopping.worst(higher_is_better=False) == math.inf

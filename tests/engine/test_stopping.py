@@ -3,6 +3,8 @@ from engine_toy import Line, fit, lines
 
 from engine.stopping import EarlyStopping
 
+NAN = float("nan")
+
 
 @pytest.mark.parametrize(
     ("rule", "history", "stops"),
@@ -16,6 +18,14 @@ from engine.stopping import EarlyStopping
         ("worst_of_last", [3, 2, 2.5, 2.5], True),
         ("worst_of_last", [3, 2, 2.5, 2.6], True),
         ("worst_of_last", [], False),
+        ("no_new_best", [NAN, 3, 2], False),
+        ("no_new_best", [NAN, 3, 2, 2.5, 2.1], True),
+        ("no_new_best", [NAN, NAN, 3], False),  # any number is better than none
+        ("no_new_best", [3, NAN, NAN], True),  # which is no improvement
+        ("no_new_best", [NAN, NAN, NAN], True),
+        ("worst_of_last", [NAN, 3, 2, 2.5], False),
+        ("worst_of_last", [3, 2, 2.5, NAN], True),
+        ("worst_of_last", [NAN, NAN, NAN, NAN], True),
     ],
 )
 def test_two_evaluations_of_patience(rule, history, stops):
