@@ -13,7 +13,7 @@ from rambo.batch_memory import BatchMemory
 from rambo.embedding_pairs import check_embeddings, check_scores, similarities, unit_length
 from rambo.exact_ranks import TIES, Ties, one_of, rankable
 from rambo.gradient_rules import Blackbox, GradientRule, Scale
-from rambo.ranking import with_gradient
+from rambo.ranking import needs_gradient, with_gradient
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
 
@@ -83,7 +83,7 @@ class RankingLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _ranked(
-        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, needs_gradient: bool
+        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, differentiate: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The formula's value and, if needed, its gradient with respect to the values (rows, items).
 
@@ -92,7 +92,7 @@ class RankingLoss(nn.Module):
         ranked = relevant_ranks(values, relevant, self.ties, margin, self.strategy)
         value, upstream = formula(ranked, relevant)
         gradient = None
-        if needs_gradient:
+        if differentiate:
             gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
         self._last_call = (values, ranked.before, gradient)
         return value, gradient
@@ -207,8 +207,7 @@ class RetrievalLoss(RankingLoss):
         if not len(relevant) and not self._remembers_relevant():
             fill = self._empty(values)
             return with_gradient(values.new_tensor(fill), scores, torch.full_like(values, fill))
-        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
-        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient)
+        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient(scores))
         return value if gradient is None else with_gradient(value, scores, gradient)
 
     def _remembers_relevant(self) -> bool:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rambo.exact_ranks import plain
+
 
 class Relevant:
     """Where the relevant items of a batch of rows stand.
@@ -22,6 +24,7 @@ class Relevant:
     """
 
     def __init__(self, relevance: Tensor) -> None:
+        relevance = plain(relevance)
         self.mask = mask = (relevance if relevance.dtype == torch.bool else relevance != 0).contiguous()
         self.flat = mask.flatten().nonzero().squeeze(1)
         self._counts: Tensor | None = None

@@ -85,7 +85,6 @@ def score_gradient(
         strength = rule.strength(scores.shape[1])
         # the product is rounded before it is added, as in Blackbox.score_gradient
         return ranked.rank_changes(upstream * strength).mul_(1.0 / strength)
-    dense, lowered = torch.zeros_like(scores).view(-1), scores.flatten()
-    dense[relevant.flat] = upstream
-    lowered[relevant.flat] -= margin
+    dense = scores.new_zeros(scores.numel()).index_copy(0, relevant.flat, upstream)
+    lowered = scores.flatten().index_add(0, relevant.flat, scores.new_full((len(relevant),), -margin))
     return rule.score_gradient(lowered.view(scores.shape), dense.view(scores.shape), ties, relevant.mask)
