@@ -12,8 +12,9 @@ from rambo.batch_memory import BatchMemory, stored_to
 from rambo.embedding_pairs import check_scores
 from rambo.exact_ranks import Ties, one_of, rankable
 from rambo.gradient_rules import GradientRule, Scale
-from rambo.ranking import needs_gradient, plain, with_gradient
+from rambo.ranking import with_gradient
 from rambo.ranking_loss import OnEmpty, RankingLoss, RetrievalLoss
+from rambo.reductions import Reduction, query_weights, total
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import Strategy
 
@@ -25,7 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def average_precision_formula(ranked: RelevantRanks, relevant: Relevant, ap_eps: float) -> tuple[Tensor, Tensor]:
+def average_precision_formula(
+    ranked: RelevantRanks, relevant: Relevant, ap_eps: float, reduction: str = "macro"
+) -> tuple[Tensor, Tensor]:
     """1 - mean over rows of the average precision, and its derivative by the rank of each relevant item.
 
     The rank among relevant items is a constant here, as in the official code. Rows without a relevant item are left
@@ -34,10 +37,11 @@ def average_precision_formula(ranked: RelevantRanks, relevant: Relevant, ap_eps:
     Source: eq. 21 and 22.
     """
     rank = ranked.before + ranked.among
-    row_shares = 1 / ((relevant.counts + ap_eps) * relevant.counts.count_nonzero())
+    weights, whole = query_weights(reduction, relevant.counts, relevant.classes)
+    row_shares = weights / ((relevant.counts + ap_eps) * whole)
     shares = row_shares.repeat_interleave(relevant.counts).to(rank.dtype)
     precision_shares = ranked.among / rank * shares
-    return 1 - precision_shares.sum(), precision_shares / rank
+    return 1 - total(precision_shares, reduction, relevant), precision_shares / rank
 
 
 def _check_eps(ap_eps: float) -> float:
@@ -55,6 +59,7 @@ class AveragePrecisionLoss(RetrievalLoss):
         preset: "corrected" or "official"; decides what is None.
         memory: "none" or "gallery"; see `RetrievalLoss`. None is "none" if `memory_batches` is 0.
         memory_batches: Batches stored.
+        reduction: "macro": the mean over queries, "micro", "class" or "none"; see `RetrievalLoss`.
         ap_eps: Added to the number of relevant items that a row's precisions are divided by: 0 (corrected) or 1e-5
             (official), which makes a perfect ranking cost a little.
         on_empty: What a batch without any relevant item gives: "zero" (corrected), "nan" (official) or "error".
@@ -79,6 +84,7 @@ class AveragePrecisionLoss(RetrievalLoss):
         memory: Literal["none", "gallery"] | None = None,
         memory_batches: int = 0,
         *,
+        reduction: Reduction = "macro",
         ap_eps: float | None = None,
         on_empty: OnEmpty | None = None,
         ties: Ties | None = None,
@@ -97,6 +103,7 @@ class AveragePrecisionLoss(RetrievalLoss):
             exclude_self=exclude_self,
             memory=memory,
             memory_batches=memory_batches,
+            reduction=reduction,
             interpolation=interpolation,
             margin=margin,
             ties=ties or chosen["ties"],
@@ -109,7 +116,7 @@ class AveragePrecisionLoss(RetrievalLoss):
         self.settings |= {"preset": preset, "ap_eps": self.ap_eps}
 
     def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
-        return average_precision_formula(ranked, relevant, self.ap_eps)
+        return average_precision_formula(ranked, relevant, self.ap_eps, self.reduction)
 
 
 class MeanAveragePrecisionLoss(RankingLoss):
@@ -199,38 +206,37 @@ class MeanAveragePrecisionLoss(RankingLoss):
                 `on_empty` is "error".
         """
         check_scores(scores, relevance)
-        values, mask = rankable(scores), plain(relevance) != 0
+        values, mask = rankable(scores), relevance != 0
         stored = [stored_to(batch, values.device) for batch in self.memory.newest_first()]
         if stored and stored[0]["scores"].shape[1] != values.shape[1]:
             raise ValueError(
                 f"the memory holds scores of {stored[0]['scores'].shape[1]} classes, this batch has "
                 f"{values.shape[1]}; call reset_memory()"
             )
-        differentiate = needs_gradient(scores)
+        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
         all_values = torch.cat([values, *(batch["scores"].to(values.dtype) for batch in stored)])
         all_relevant = torch.cat([mask, *(batch["relevance"] for batch in stored)])
 
-        value, gradient = self._term(all_values.T, all_relevant.T, 1 - self.interclass_weight, differentiate)
+        value, gradient = self._term(all_values.T, all_relevant.T, 1 - self.interclass_weight, needs_gradient)
         if gradient is not None:
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
             class_wise = self._last_call
             ranked, relevant = (all_values, all_relevant) if self.interclass_memory else (values, mask)
             between, push = self._term(
-                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, differentiate
+                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, needs_gradient
             )
             self._last_call, value = class_wise or self._last_call, value + between
             if gradient is not None and push is not None:
                 gradient += push.view(ranked.shape)[: len(values)]
-        if self.training and torch.is_grad_enabled():
-            self.memory.push(scores=values, relevance=mask)
+        self.memory.push(scores=values, relevance=mask)
         return value if gradient is None else with_gradient(value, scores, gradient)
 
     def reset_memory(self) -> None:
         """Forgets the stored batches."""
         self.memory.reset()
 
-    def _term(self, values: Tensor, mask: Tensor, weight: float, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    def _term(self, values: Tensor, mask: Tensor, weight: float, needs_gradient: bool) -> tuple[Tensor, Tensor | None]:
         """One weighted term over rows to be ranked, and its gradient. The weight acts before lambda, as in autograd."""
         values, mask, margin = values.contiguous(), mask.contiguous(), self.margin
         if self.margin_noise == "half_normal":
@@ -239,13 +245,13 @@ class MeanAveragePrecisionLoss(RankingLoss):
         relevant = Relevant(mask)
         if not len(relevant):
             fill = self._empty(values) * weight
-            return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None
+            return values.new_tensor(fill), torch.full_like(values, fill) if needs_gradient else None
 
         def formula(ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
             value, upstream = average_precision_formula(ranked, relevant, self.ap_eps)
             return weight * value, weight * upstream
 
-        return self._ranked(values, relevant, formula, margin, differentiate)
+        return self._ranked(values, relevant, formula, margin, needs_gradient)
 
     def _draw_noise(self, values: Tensor) -> Tensor:
         return torch.randn_like(values)

@@ -14,6 +14,9 @@ StoredBatch = dict[str, Tensor]
 class BatchMemory(nn.Module):
     """Named tensors of the last `size` batches, oldest first.
 
+    In training only: in evaluation mode nothing is stored and nothing recalled, so that what a model is worth does not
+    depend on the batches that it was last trained on. Without gradients nothing is stored either.
+
     They travel with the module: to another device, and through `state_dict`, whatever their sizes and also into a
     module that has seen nothing yet. They are no buffers, because a distributed wrapper would overwrite each process's
     buffers with those of the first.
@@ -37,13 +40,13 @@ class BatchMemory(nn.Module):
 
     def push(self, **tensors: Tensor) -> None:
         """Stores copies without a graph; the oldest batch leaves when there are too many."""
-        if self.size:
+        if self.size and self.training and torch.is_grad_enabled():
             self.batches = [*self.batches, {name: tensor.detach().clone() for name, tensor in tensors.items()}]
             self.batches = self.batches[-self.size :]
 
     def newest_first(self) -> list[StoredBatch]:
-        """The stored batches, the latest first."""
-        return self.batches[::-1]
+        """The stored batches, the latest first; none in evaluation mode."""
+        return self.batches[::-1] if self.training else []
 
     def reset(self) -> None:
         """Forgets everything."""

@@ -51,11 +51,11 @@ def gradient_shares(
         raise ValueError(f"only the blackbox gradient has a lambda; this loss uses {rule!r}")
     if not batches:
         raise ValueError("the share of scores with a gradient needs one batch at least, got none")
-    twin = copy.deepcopy(loss).eval()  # evaluated, so that the memory is not filled
     shares = []
     for interpolation in interpolations:
-        twin.rule = Blackbox(interpolation, rule.scale, rule.projection)
         for embeddings, labels in batches:
+            twin = copy.deepcopy(loss)  # for each batch, as it fills its memory
+            twin.rule = Blackbox(interpolation, rule.scale, rule.projection)
             with torch.enable_grad():
                 twin(embeddings.detach().clone().requires_grad_(), labels)
             shares.append(twin.health["gradient_share"].double().cpu())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from rambo.exact_ranks import Ties, one_of, positive, ranks
 from rambo.unit_vectors import unit_vectors
 
+T = TypeVar("T", int, Tensor)
 Scale = Literal["normalized", "integer"]
 Projection = Literal["none", "mean", "norm", "std"]
 
@@ -23,7 +23,12 @@ class GradientRule(Protocol):
     """What stands in for the derivative of the ranks, which is zero almost everywhere."""
 
     def score_gradient(
-        self, scores: Tensor, upstream: Tensor, ties: Ties = "first_index_first", relevance: Tensor | None = None
+        self,
+        scores: Tensor,
+        upstream: Tensor,
+        ties: Ties = "first_index_first",
+        relevance: Tensor | None = None,
+        items: int | None = None,
     ) -> Tensor:
         """Turns a loss's gradient with respect to the integer ranks 1..items into one with respect to the scores.
 
@@ -32,6 +37,8 @@ class GradientRule(Protocol):
             upstream: Gradient with respect to the ranks, same shape.
             ties: The tie rule of the ranks.
             relevance: Same shape; needed by the pessimistic rule alone.
+            items: How many items a normalised rank is divided by; None: those of the scores. Only given where it is
+                another number, so that a rule of your own may do without.
 
         Returns:
             Same shape and dtype as the scores.
@@ -65,15 +72,20 @@ class Blackbox:
     def __repr__(self) -> str:
         return f"Blackbox(interpolation={self.interpolation}, scale={self.scale!r}, projection={self.projection!r})"
 
-    def strength(self, items: int) -> float:
-        """Lambda as it acts on integer ranks of so many items."""
+    def strength(self, items: T) -> T | float:
+        """Lambda as it acts on integer ranks of so many items, a number or one for each row."""
         return self.interpolation * items if self.scale == "normalized" else self.interpolation
 
     def score_gradient(
-        self, scores: Tensor, upstream: Tensor, ties: Ties = "first_index_first", relevance: Tensor | None = None
+        self,
+        scores: Tensor,
+        upstream: Tensor,
+        ties: Ties = "first_index_first",
+        relevance: Tensor | None = None,
+        items: int | None = None,
     ) -> Tensor:
         """Minus the fall in rank that the step brings, divided by lambda. See `GradientRule`."""
-        strength = self.strength(scores.shape[-1])
+        strength = self.strength(scores.shape[-1] if items is None else items)
         projected = _project(scores, self.projection)
         before = ranks(projected, ties, relevance, check_nan=False)
         # the product is rounded before it is added, so that every way to compute it gives the same bits
@@ -106,10 +118,15 @@ class Identity:
         return f"Identity(projection={self.projection!r}, scale={self.scale!r})"
 
     def score_gradient(
-        self, scores: Tensor, upstream: Tensor, ties: Ties = "first_index_first", relevance: Tensor | None = None
+        self,
+        scores: Tensor,
+        upstream: Tensor,
+        ties: Ties = "first_index_first",
+        relevance: Tensor | None = None,
+        items: int | None = None,
     ) -> Tensor:
         """The negated upstream gradient, pulled back through the projection. See `GradientRule`."""
-        factor = -scores.shape[-1] if self.scale == "normalized" else -1
+        factor = -(scores.shape[-1] if items is None else items) if self.scale == "normalized" else -1
         return _pull_back(upstream * factor, scores, self.projection)
 
 
@@ -134,7 +151,12 @@ class SoftRank:
         return f"SoftRank(temperature={self.temperature})"
 
     def score_gradient(
-        self, scores: Tensor, upstream: Tensor, ties: Ties = "first_index_first", relevance: Tensor | None = None
+        self,
+        scores: Tensor,
+        upstream: Tensor,
+        ties: Ties = "first_index_first",
+        relevance: Tensor | None = None,
+        items: int | None = None,
     ) -> Tensor:
         """The relaxed rank's vector-Jacobian product. See `GradientRule`."""
         items = scores.shape[-1]
@@ -162,5 +184,7 @@ def _pull_back(gradient: Tensor, scores: Tensor, projection: str) -> Tensor:
     """Chain rule through `_project`."""
     if projection == "none":
         return gradient
-    pulled: Tensor = torch.func.vjp(functools.partial(_project, projection=projection), scores)[1](gradient)[0]
+    with torch.enable_grad():
+        source = scores.detach().requires_grad_()
+        (pulled,) = torch.autograd.grad(_project(source, projection), source, gradient)
     return pulled

@@ -9,12 +9,14 @@ multiplies the loss later.
 """
 
 from rambo.average_precision_loss import AveragePrecisionLoss, MeanAveragePrecisionLoss
+from rambo.gallery_memory import GalleryMemory
 from rambo.ranking_loss import RankingLoss, RetrievalLoss
 from rambo.recall_loss import RecallLoss
 from rambo.smooth_ap_loss import SmoothAPLoss
 
 __all__ = [
     "AveragePrecisionLoss",
+    "GalleryMemory",
     "MeanAveragePrecisionLoss",
     "RankingLoss",
     "RecallLoss",

@@ -72,15 +72,17 @@ class RetrievalObjective(nn.Module):
 
         Args:
             output: Embeddings, (batch, dimensions).
-            batch: Its `"label"`, int64 (batch,), says which images belong together.
+            batch: Its `"label"`, int64 (batch,), says which images belong together; its `"index"`, int64 (batch,),
+                which image each is, for a loss that remembers images and must know those seen again (`wants_ids`).
         """
         loss, labels = self._ready(), batch["label"].to(output.device)
-        if self.miner is None:
-            value = loss(output, labels)
-        else:
+        arguments, known = [output, labels], {}
+        if self.miner is not None:
             with torch.no_grad():  # choosing pairs is not part of the function that is differentiated
-                chosen = self.miner(output, labels)
-            value = loss(output, labels, chosen)
+                arguments.append(self.miner(output, labels))
+        if getattr(loss, "wants_ids", False) and "index" in batch:
+            known["ids"] = batch["index"].to(output.device)
+        value = loss(*arguments, **known)
         return {**(getattr(loss, "health", None) or {}), "loss": value}
 
     def parameter_groups(self) -> list[dict[str, Any]]:

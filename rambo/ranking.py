@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd.function import once_differentiable
 
-from rambo.exact_ranks import NO_VMAP, TIES, Ties, descending_order, plain, rankable, ranks
+from rambo.exact_ranks import TIES, Ties, descending_order, rankable, ranks
 from rambo.gradient_rules import Blackbox, GradientRule, Identity, Projection, Scale, SoftRank
 from rambo.unit_vectors import directions_and_lengths, unit_vectors
 
@@ -38,8 +38,6 @@ __all__ = [
     "Ties",
     "descending_order",
     "directions_and_lengths",
-    "needs_gradient",
-    "plain",
     "rank",
     "rank_dtype",
     "rankable",
@@ -49,75 +47,21 @@ __all__ = [
 ]
 
 
-_ONCE = (
-    "a ranking loss can be differentiated once: its gradient stands in for a derivative that is zero almost "
-    "everywhere, and has none of its own; leave the loss out of gradient penalties and whatever differentiates twice"
-)
-_BACKWARDS = (
-    "rank has no forward-mode derivative (torch.func.jvp, forward_ad): a gradient rule starts from the loss's gradient "
-    "in the ranks; differentiate backwards, or use with_gradient, which goes both ways"
-)
-
-
-class _Once(torch.autograd.Function):
-    """Passes a gradient on, and refuses to differentiate it."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(gradient: Tensor, *sources: Tensor) -> Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        raise RuntimeError(_ONCE)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Any:
-        raise RuntimeError(_ONCE)
-
-
-def _once(gradient: Tensor, *sources: Tensor) -> Tensor:
-    """The gradient, which will refuse to be differentiated by what it was worked out from."""
-    once: Tensor = _Once.apply(gradient, *sources) if any(map(needs_gradient, sources)) else gradient
-    return once
-
-
 class _Rank(torch.autograd.Function):
     @staticmethod
-    def forward(scores: Tensor, values: Tensor, rule: GradientRule, ties: Ties, relevance: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, scores: Tensor, values: Tensor, rule: GradientRule, ties: Ties, relevance: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(values, relevance)
+        ctx.rule, ctx.ties, ctx.dtype = rule, ties, scores.dtype
         return ranks(values, ties, relevance, check_nan=False).to(rank_dtype(values))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        scores, values, ctx.rule, ctx.ties, relevance = inputs
-        ctx.save_for_backward(scores, values, relevance)
-
-    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        scores, values, relevance = ctx.saved_tensors
-        relevance = None if relevance is None else plain(relevance)
-        gradient = ctx.rule.score_gradient(plain(values), plain(upstream).to(values.dtype), ctx.ties, relevance)
-        return _once(gradient.to(scores.dtype), scores, upstream), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Any:
-        raise RuntimeError(_BACKWARDS)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        raise RuntimeError(NO_VMAP)
-
-
-def needs_gradient(scores: Tensor) -> bool:
-    """Whether somebody will ask for a derivative by the scores, backwards or (a tangent comes with them) forwards."""
-    if scores.requires_grad and torch.is_grad_enabled():
-        return True
-    return unpack_dual(scores).tangent is not None  # type: ignore[no-untyped-call]
+        values, relevance = ctx.saved_tensors
+        gradient = ctx.rule.score_gradient(values, upstream.to(values.dtype), ctx.ties, relevance)
+        return gradient.to(ctx.dtype), None, None, None, None
 
 
 def rank_dtype(scores: Tensor) -> torch.dtype:
@@ -148,7 +92,7 @@ def rank(
         check_nan: Whether scores are searched for NaN first.
 
     Returns:
-        float32 ranks (float64 for float64 scores), same shape; differentiable once, backwards.
+        float32 ranks (float64 for float64 scores), same shape; differentiable once.
 
     Raises:
         TypeError: If the scores are not floating point.
@@ -159,29 +103,23 @@ def rank(
     return ranked / scores.shape[-1] if normalize else ranked
 
 
-class _WithGradient(torch.autograd.Function):
-    generate_vmap_rule = True
+def _per_row(upstream: Tensor) -> Tensor:
+    """What meets a single value's gradient, or that of one value per row, entry by entry."""
+    return upstream[..., None] if upstream.dim() else upstream
 
+
+class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = scores.dtype
         return value.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, scores, gradient = inputs
-        ctx.save_for_backward(scores, gradient)
-        ctx.save_for_forward(gradient)
-
-    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
-        scores, gradient = ctx.saved_tensors
-        return None, _once((gradient * upstream).to(scores.dtype), scores), None
-
-    @staticmethod
-    def jvp(ctx: Any, value: Tensor | None, tangent: Tensor, gradient_tangent: Tensor | None) -> Tensor:
         (gradient,) = ctx.saved_tensors
-        along: Tensor = (gradient * tangent).sum()
-        return along
+        return None, (gradient * _per_row(upstream)).to(ctx.dtype), None
 
 
 def with_gradient(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
@@ -192,19 +130,20 @@ def with_gradient(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
     reach lambda, which would change the method.
 
     Args:
-        value: A single number; its own graph, if any, is cut off.
+        value: A single number, or one for each row of scores (rows, items) that depends on this row alone; its own
+            graph, if any, is cut off.
         scores: What the value depends on.
         gradient: Same shape as the scores.
 
     Returns:
-        A single number equal to the value; differentiable once, backwards or forwards (`torch.func.jvp`).
+        The same as the value; differentiable once.
 
     Raises:
         ValueError: If shapes do not fit.
     """
-    if value.dim() or gradient.shape != scores.shape:
+    if value.shape not in ((), scores.shape[:-1]) or gradient.shape != scores.shape:
         raise ValueError(
-            f"expected a single value and a gradient of the scores' shape {tuple(scores.shape)}, "
+            f"expected a single value, or one per row, and a gradient of the scores' shape {tuple(scores.shape)}, "
             f"got shapes {tuple(value.shape)} and {tuple(gradient.shape)}"
         )
     attached: Tensor = _WithGradient.apply(value, scores, gradient)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rambo.batch_memory import BatchMemory
-from rambo.embedding_pairs import check_embeddings, check_scores, similarities, unit_length
-from rambo.exact_ranks import TIES, Ties, one_of, rankable
+from rambo.embedding_pairs import Labels, check_scores, similarities, whole_numbers
+from rambo.exact_ranks import TIES, Ties, one_of
+from rambo.gallery_memory import recall, remember
 from rambo.gradient_rules import Blackbox, GradientRule, Scale
-from rambo.ranking import needs_gradient, with_gradient
+from rambo.metric_learning import admit
+from rambo.ranking import with_gradient
+from rambo.reductions import REDUCTIONS, empty_value
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
 
@@ -83,7 +86,7 @@ class RankingLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _ranked(
-        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, differentiate: bool
+        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, needs_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The formula's value and, if needed, its gradient with respect to the values (rows, items).
 
@@ -92,7 +95,7 @@ class RankingLoss(nn.Module):
         ranked = relevant_ranks(values, relevant, self.ties, margin, self.strategy)
         value, upstream = formula(ranked, relevant)
         gradient = None
-        if differentiate:
+        if needs_gradient:
             gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
         self._last_call = (values, ranked.before, gradient)
         return value, gradient
@@ -113,7 +116,7 @@ class RankingLoss(nn.Module):
             values, before, gradient = self._last_call
             self._last_call = None
             sample = values[:_TIE_SAMPLE, :_TIE_SAMPLE]
-            equal = sample[:, :-1] == sample[:, 1:]
+            equal = (sample[:, :-1] == sample[:, 1:]) & sample[:, 1:].isfinite()  # ignored ones stand at -inf
             self._health = {"negatives_before": before.mean(), "tie_rate": equal.sum() / max(1, equal.numel())}
             if gradient is not None:
                 self._health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
@@ -130,13 +133,29 @@ class RetrievalLoss(RankingLoss):
             (the official code); or "gallery", which also ranks the stored items of earlier batches for the current
             queries (the paper's description, on embeddings). Stored things carry no gradient.
         memory_batches: How many batches are stored.
+        reduction: "macro": the mean over queries; "micro": over relevant items; "class": over classes, of the mean
+            over their queries; "none": no mean, one value per query. Queries without a relevant item are left out of a
+            mean; with "none" they are 0 where `on_empty` is "zero", else nan, and have no gradient.
 
-    Memory is filled by calls in training mode with gradients enabled, saved in `state_dict`, and emptied by
-    `reset_memory`.
+    Memory acts in training mode alone, is filled where gradients are enabled, saved in `state_dict`, and emptied by
+    `reset_memory`. "gallery" is the same as `GalleryMemory(loss, memory_batches)`.
+
+    With `reduction="none"`, lambda acts on each query's own gradient, which no mean has divided: the mean of n such
+    values has the gradient of the "macro" loss with n times the lambda, n being the queries with a relevant item.
     """
 
-    def __init__(self, normalize: bool, exclude_self: bool, memory: str, memory_batches: int, **options: Any) -> None:
+    def __init__(
+        self, normalize: bool, exclude_self: bool, memory: str, memory_batches: int, reduction: str, **options: Any
+    ) -> None:
         super().__init__(**options)
+        one_of("reduction", reduction, REDUCTIONS)
+        if memory == "rows" and reduction in ("class", "none"):
+            raise ValueError(
+                f"memory='rows' lets former queries count in one mean, which reduction={reduction!r} has no place for; "
+                "use micro or macro, or another memory"
+            )
+        self.reduction = reduction
+        admit()
         if (memory == "none") != (memory_batches == 0):
             raise ValueError(
                 f"memory={memory!r} with memory_batches={memory_batches} contradict each other; "
@@ -149,40 +168,85 @@ class RetrievalLoss(RankingLoss):
             "exclude_self": self.exclude_self,
             "memory": memory,
             "memory_batches": memory_batches,
+            "reduction": reduction,
         }
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Sequence[Tensor] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+        *,
+        ids: Labels | None = None,
+        ref_ids: Labels | None = None,
+        ignored: Tensor | None = None,
+    ) -> Tensor:
         """Loss of a batch.
+
+        Lambda refers to the other items of the batch, whatever else is ranked along or ignored.
 
         Args:
             embeddings: (items, dimensions); half precision is scored in float32.
             labels: One class number per item, (items,).
+            indices_tuple: A miner's (anchors, positives, negatives) or (anchors, positives, anchors, negatives): for
+                each query only the items of its pairs count, as relevant and irrelevant ones.
+            ref_emb: What is ranked instead of the batch itself, (references, dimensions).
+            ref_labels: One class number per reference. If they are the very object `labels`, or `ref_emb` the object
+                `embeddings`, then each query is the reference in its place, as in pytorch-metric-learning.
+            ids: A whole number per item that says which item it is. The same item is never its own relevant or
+                irrelevant item, unless `exclude_self` is off; without ids an item is itself in its own place alone.
+            ref_ids: The same for the references.
+            ignored: Non-zero where an item is neither relevant nor irrelevant to a query, (items, items ranked).
 
         Returns:
-            A single number.
+            A single number; one per query, (items,), if the reduction is "none".
 
         Raises:
-            TypeError: If embeddings are not floating point.
-            ValueError: If shapes do not fit, there is NaN, or nothing is relevant and `on_empty` is "error".
+            TypeError: If embeddings are not floating point, or labels no numbers.
+            ValueError: If shapes do not fit, labels are not exact, there is NaN, or nothing is relevant and `on_empty`
+                is "error".
         """
-        check_embeddings(embeddings, labels)
-        embeddings = unit_length(embeddings, self.normalize)
         gallery = self.memory if self.memory_kind == "gallery" else None
-        scores, relevance = similarities(embeddings, labels, self.exclude_self, gallery)
-        loss = self._loss(scores, relevance)
-        if gallery is not None and self._fills_memory():
-            gallery.push(embeddings=embeddings, labels=labels)
+        references: tuple[Any, ...] = (indices_tuple, ref_emb, ref_labels)
+        chosen: dict[str, Any] = {"ids": ids, "ref_ids": ref_ids, "ignored": ignored}
+        if gallery is not None:
+            if ref_emb is not None or ref_labels is not None or ref_ids is not None:
+                raise ValueError(
+                    "a gallery memory brings its own references; leave out ref_emb, ref_labels and ref_ids"
+                )
+            references = recall(gallery, embeddings, labels, indices_tuple, ids, ignored, self.exclude_self)
+            chosen = {}
+        pairs = similarities(
+            embeddings, labels, *references, **chosen, exclude_self=self.exclude_self, normalize=self.normalize
+        )
+        loss = self._loss(pairs.scores, Relevant(*pairs[1:]))
+        if gallery is not None:
+            remember(gallery, embeddings, labels, ids)
         return loss
 
-    def from_scores(self, scores: Tensor, relevance: Tensor) -> Tensor:
-        """Loss of given scores, one row per query, without anything being left out.
+    def from_scores(
+        self,
+        scores: Tensor,
+        relevance: Tensor,
+        ignored: Tensor | None = None,
+        *,
+        items: int | None = None,
+        classes: Labels | None = None,
+    ) -> Tensor:
+        """Loss of given scores, one row per query, without anything being left out that is not `ignored`.
 
         Args:
             scores: Floating point (queries, items); a query and itself should not be among them.
             relevance: Non-zero where the item is relevant to the query; bool, integer or floating point, same shape.
+            ignored: Non-zero where the item is neither relevant nor irrelevant, as if it were not there; same shape.
+            items: How many items lambda refers to. None: those of the row that count. Where some of the columns come
+                from a memory, the number of the others keeps lambda what it is without one.
+            classes: The class of each query, (queries,); needed by `reduction="class"` alone.
 
         Returns:
-            A single number.
+            A single number; one per query if the reduction is "none".
 
         Raises:
             TypeError: If scores are not floating point.
@@ -191,28 +255,39 @@ class RetrievalLoss(RankingLoss):
         """
         if self.memory_kind == "gallery":
             raise ValueError("a gallery memory stores embeddings; call the loss with (embeddings, labels) instead")
-        return self._loss(scores, relevance)
+        counted = check_scores(scores, relevance, ignored)
+        numbers = None if classes is None else whole_numbers(classes, "classes", scores.device)
+        return self._loss(scores, Relevant(relevance, counted, items, numbers))
 
     def reset_memory(self) -> None:
         """Forgets the stored batches."""
         if self.memory is not None:
             self.memory.reset()
 
-    def _fills_memory(self) -> bool:
-        return self.training and torch.is_grad_enabled()
+    @property
+    def wants_ids(self) -> bool:
+        """Whether it remembers items that could be seen again; see `RetrievalObjective`."""
+        return self.memory_kind == "gallery"
 
-    def _loss(self, scores: Tensor, relevance: Tensor) -> Tensor:
-        check_scores(scores, relevance)
-        values, relevant = rankable(scores).contiguous(), Relevant(relevance)
+    def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
+        values = relevant.without_ignored(scores)
         if not len(relevant) and not self._remembers_relevant():
+            self._store_rows(values.new_empty(0), relevant.counts)
             fill = self._empty(values)
-            return with_gradient(values.new_tensor(fill), scores, torch.full_like(values, fill))
-        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient(scores))
+            value = values.new_full((len(values),) if self.reduction == "none" else (), fill)
+            return with_gradient(value, scores, torch.full_like(values, fill))
+        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
+        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient)
+        if self.reduction == "none":
+            value = value.where(relevant.counts > 0, empty_value(self.on_empty))
         return value if gradient is None else with_gradient(value, scores, gradient)
 
     def _remembers_relevant(self) -> bool:
         """Whether the formula has something to say although nothing is relevant now."""
         return False
+
+    def _store_rows(self, before: Tensor, counts: Tensor) -> None:
+        """Remembers the rows of a batch, where that is the memory; one without a relevant item has rows too."""
 
     def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

@@ -11,6 +11,7 @@ from rambo.batch_memory import StoredBatch, stored_to
 from rambo.exact_ranks import Ties, one_of
 from rambo.gradient_rules import GradientRule, Scale
 from rambo.ranking_loss import OnEmpty, RetrievalLoss
+from rambo.reductions import Reduction, query_weights, total
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import Strategy
 from rambo.weights import Weight, WeightFunction
@@ -52,7 +53,8 @@ class RecallLoss(RetrievalLoss):
             number times rows / columns, as the official code scales ranks back by the number of rows, memory
             included; "columns": the same as counts.
         reduction: "macro": mean for each query, then over queries that have a relevant item, as in the paper
-            (corrected); "micro": one mean over all relevant items, so that large classes weigh more (official).
+            (corrected); "micro": one mean over all relevant items, so that large classes weigh more (official); "class"
+            and "none": see `RetrievalLoss`.
         on_empty: What a batch without any relevant item gives: "zero" (corrected), "nan" (official) or "error".
         ties: "first_index_first" (corrected); "last_index_first", what the official code does on short rows on a CPU
             (official); or "pessimistic", irrelevant items first.
@@ -78,7 +80,7 @@ class RecallLoss(RetrievalLoss):
         memory_batches: int = 0,
         *,
         denormalize: Literal["rows", "columns", "counts"] | None = None,
-        reduction: Literal["micro", "macro"] | None = None,
+        reduction: Reduction | None = None,
         on_empty: OnEmpty | None = None,
         ties: Ties | None = None,
         exclude_self: bool = True,
@@ -96,6 +98,7 @@ class RecallLoss(RetrievalLoss):
             exclude_self=exclude_self,
             memory=memory,
             memory_batches=memory_batches,
+            reduction=reduction or chosen["reduction"],
             interpolation=interpolation,
             margin=margin,
             ties=ties or chosen["ties"],
@@ -105,15 +108,12 @@ class RecallLoss(RetrievalLoss):
             strategy=strategy,
         )
         self.denormalize: str = denormalize or chosen["denormalize"]
-        self.reduction: str = reduction or chosen["reduction"]
         one_of("denormalize", self.denormalize, ("rows", "columns", "counts"))
-        one_of("reduction", self.reduction, ("micro", "macro"))
         self.weight = Weight(weight)
         self.settings |= {
             "preset": preset,
             "weight": self.weight.name,
             "denormalize": self.denormalize,
-            "reduction": self.reduction,
         }
 
     def _remembers_relevant(self) -> bool:
@@ -122,14 +122,19 @@ class RecallLoss(RetrievalLoss):
     def _stored_rows(self) -> list[StoredBatch]:
         return self.memory.newest_first() if self.memory is not None and self.memory_kind == "rows" else []
 
-    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
-        items = max(1, relevant.mask.shape[1])
-        by_rows = self.denormalize == "rows"
-        before, counts = (ranked.before / items if by_rows else ranked.before), relevant.counts
-        stored = [stored_to(batch, before.device) for batch in self._stored_rows()]
+    def _store_rows(self, before: Tensor, counts: Tensor) -> None:
         # row-stacked batches never lengthen a ranked sequence, so these counts are all of them that can matter later
-        if self.memory is not None and self.memory_kind == "rows" and self._fills_memory():
+        if self.memory is not None and self.memory_kind == "rows":
             self.memory.push(before=before, counts=counts)
+
+    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+        before, counts, length = ranked.before, relevant.counts, relevant.length
+        by_rows = self.denormalize == "rows"
+        if by_rows:
+            length = length if isinstance(length, int) else length.to(before.dtype)[relevant.rows]
+            before = before / length
+        stored = [stored_to(batch, before.device) for batch in self._stored_rows()]
+        self._store_rows(before, counts)
         if stored:
             before = torch.cat([before, *(batch["before"].to(before.dtype) for batch in stored)])
             counts = torch.cat([counts, *(batch["counts"] for batch in stored)])
@@ -138,9 +143,11 @@ class RecallLoss(RetrievalLoss):
             before = before * len(counts)
         terms, slopes = self.weight(before)
         current = len(relevant)
-        if self.reduction == "micro" or (relevant.even and not stored):  # for even rows both means are one
+        # for even rows both means are one
+        if self.reduction == "micro" or (self.reduction == "macro" and relevant.even and not stored):
             value, upstream = terms.mean(), (slopes[:current] if stored else slopes) / len(terms)
         else:
-            shares = (1 / (counts * counts.count_nonzero())).repeat_interleave(counts).to(terms.dtype)
-            value, upstream = (terms * shares).sum(), slopes[:current] * shares[:current]
-        return value, upstream * (len(counts) / items) if by_rows else upstream
+            weights, whole = query_weights(self.reduction, counts, relevant.classes)
+            shares = (weights / (counts * whole)).repeat_interleave(counts).to(terms.dtype)
+            value, upstream = total(terms * shares, self.reduction, relevant), slopes[:current] * shares[:current]
+        return value, upstream * (len(counts) / length) if by_rows else upstream

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rambo.exact_ranks import plain
+from rambo.exact_ranks import rankable
 
 
 class Relevant:
@@ -15,17 +16,27 @@ class Relevant:
 
     Args:
         relevance: Non-zero where an item is relevant; bool, integer or floating point (rows, items).
+        counted: False where an item is ignored, neither relevant nor irrelevant; bool (rows, items). None: all count.
+        items: How many items normalised ranks refer to; None: those of the row that count.
+        classes: The class of each row, int64 (rows,), for a mean that is balanced over classes.
 
     Attributes:
-        mask: The same as bool.
+        mask: Which items count and are relevant, bool.
         flat: Their places in the flattened (rows, items), ascending, int64 (relevant,).
         most: How many the row with the most of them has.
         even: Whether all rows have as many.
     """
 
-    def __init__(self, relevance: Tensor) -> None:
-        relevance = plain(relevance)
-        self.mask = mask = (relevance if relevance.dtype == torch.bool else relevance != 0).contiguous()
+    def __init__(
+        self,
+        relevance: Tensor,
+        counted: Tensor | None = None,
+        items: int | None = None,
+        classes: Tensor | None = None,
+    ) -> None:
+        mask = relevance if relevance.dtype == torch.bool else relevance != 0
+        self.mask = mask = (mask if counted is None else mask & counted).contiguous()
+        self.counted, self.items, self.classes = counted, items, classes
         self.flat = mask.flatten().nonzero().squeeze(1)
         self._counts: Tensor | None = None
         self._columns: Tensor | None = None
@@ -45,6 +56,22 @@ class Relevant:
 
     def __len__(self) -> int:
         return self.flat.numel()
+
+    @property
+    def length(self) -> int | Tensor:
+        """Items that normalised ranks refer to: one number, or, where rows differ, float64 (rows,)."""
+        if self.items is not None:
+            return max(1, self.items)
+        if self.counted is None:
+            return max(1, self.mask.shape[1])
+        return self.counted.sum(dim=1).clamp(min=1).double()
+
+    def without_ignored(self, scores: Tensor) -> Tensor:
+        """The scores as `rankable` gives them, with ignored items behind everything that counts."""
+        if self.counted is None or not scores.is_floating_point():
+            return rankable(scores).contiguous()
+        lowest = torch.finfo(scores.dtype).min
+        return rankable(scores.detach().clamp(min=lowest).masked_fill(~self.counted, -math.inf)).contiguous()
 
     @property
     def counts(self) -> Tensor:

@@ -82,9 +82,23 @@ def score_gradient(
         (rows, items).
     """
     if isinstance(rule, Blackbox) and rule.projection == "none":
-        strength = rule.strength(scores.shape[1])
+        length = relevant.length
+        strength = rule.strength(length) if isinstance(length, int) else rule.strength(length.to(scores.dtype))
         # the product is rounded before it is added, as in Blackbox.score_gradient
+        if isinstance(strength, Tensor):
+            return ranked.rank_changes(upstream * strength[relevant.rows]).mul_(1.0 / strength[:, None])
         return ranked.rank_changes(upstream * strength).mul_(1.0 / strength)
-    dense = scores.new_zeros(scores.numel()).index_copy(0, relevant.flat, upstream)
-    lowered = scores.flatten().index_add(0, relevant.flat, scores.new_full((len(relevant),), -margin))
-    return rule.score_gradient(lowered.view(scores.shape), dense.view(scores.shape), ties, relevant.mask)
+    dense, lowered = torch.zeros_like(scores).view(-1), scores.flatten()
+    dense[relevant.flat] = upstream
+    lowered[relevant.flat] -= margin
+    dense, lowered = dense.view(scores.shape), lowered.view(scores.shape)
+    other_length = {} if relevant.items in (None, scores.shape[1]) else {"items": relevant.items}
+    if relevant.counted is None:
+        return rule.score_gradient(lowered, dense, ties, relevant.mask, **other_length)
+    gradient, counts = torch.zeros_like(scores), relevant.counted.sum(dim=1)
+    for count in sorted(set(counts.tolist())):  # rows of equal length at once, without what is ignored in them
+        rows = (counts == count).nonzero().squeeze(1)
+        columns = relevant.counted[rows].nonzero()[:, 1].view(len(rows), count)
+        there = (rows[:, None], columns)
+        gradient[there] = rule.score_gradient(lowered[there], dense[there], ties, relevant.mask[there], **other_length)
+    return gradient

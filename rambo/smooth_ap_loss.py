@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rambo.embedding_pairs import check_embeddings, check_scores, similarities, unit_length
-from rambo.exact_ranks import one_of, positive, rankable
+from rambo.embedding_pairs import Labels, check_scores, similarities, whole_numbers
+from rambo.exact_ranks import one_of, positive
+from rambo.metric_learning import admit
 from rambo.ranking_loss import ON_EMPTY, OnEmpty
+from rambo.reductions import REDUCTIONS, Reduction, empty_value, query_weights
 from rambo.relevant import Relevant
 
 
@@ -23,6 +26,7 @@ class SmoothAPLoss(nn.Module):
     Args:
         temperature: Width of the sigmoid (the paper's tau), > 0.
         on_empty: What a batch without any relevant item gives: "zero", "nan" or "error".
+        reduction: "macro": the mean over queries, "micro", "class" or "none"; see `RetrievalLoss`.
         exclude_self: Whether an item is left out of its own row. The authors' code keeps it, as a relevant item that
             is always first, which adds a constant precision of about 1 to every query.
         normalize: Whether embeddings are divided by their length, so that scores are cosines.
@@ -39,51 +43,86 @@ class SmoothAPLoss(nn.Module):
         on_empty: OnEmpty = "zero",
         exclude_self: bool = True,
         normalize: bool = True,
+        reduction: Reduction = "macro",
     ) -> None:
         super().__init__()
         one_of("on_empty", on_empty, ON_EMPTY)
+        one_of("reduction", reduction, REDUCTIONS)
         self.temperature, self.on_empty = positive("temperature", temperature), on_empty
-        self.exclude_self, self.normalize = bool(exclude_self), bool(normalize)
+        self.exclude_self, self.normalize, self.reduction = bool(exclude_self), bool(normalize), reduction
+        admit()
         self.settings: dict[str, Any] = {
             "temperature": self.temperature,
             "on_empty": on_empty,
             "exclude_self": self.exclude_self,
             "normalize": self.normalize,
+            "reduction": reduction,
         }
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Loss of embeddings (items, dimensions) and one class number each, (items,).
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Sequence[Tensor] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+        *,
+        ids: Labels | None = None,
+        ref_ids: Labels | None = None,
+        ignored: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of embeddings (items, dimensions) and one class number each, (items,); see `RetrievalLoss.forward`.
 
         Raises:
-            TypeError: If embeddings are not floating point.
-            ValueError: If shapes do not fit, there is NaN, or nothing is relevant and `on_empty` is "error".
+            TypeError: If embeddings are not floating point, or labels no numbers.
+            ValueError: If shapes do not fit, labels are not exact, there is NaN, or nothing is relevant and `on_empty`
+                is "error".
         """
-        check_embeddings(embeddings, labels)
-        scores, relevance = similarities(unit_length(embeddings, self.normalize), labels, self.exclude_self)
-        return self.from_scores(scores, relevance)
+        pairs = similarities(
+            embeddings, labels, indices_tuple, ref_emb, ref_labels, ids, ref_ids, ignored,
+            exclude_self=self.exclude_self, normalize=self.normalize,
+        )  # fmt: skip
+        return self._loss(pairs.scores, Relevant(*pairs[1:]))
 
-    def from_scores(self, scores: Tensor, relevance: Tensor) -> Tensor:
+    def from_scores(
+        self, scores: Tensor, relevance: Tensor, ignored: Tensor | None = None, *, classes: Labels | None = None
+    ) -> Tensor:
         """Loss of scores and relevance (non-zero where relevant), both (queries, items).
+
+        Args:
+            ignored: Non-zero where an item is neither relevant nor irrelevant, as if it were not there; same shape.
+            classes: The class of each query, (queries,); needed by `reduction="class"` alone.
 
         Raises:
             TypeError: If scores are not floating point.
             ValueError: If shapes differ, there is NaN, or nothing is relevant and `on_empty` is "error".
         """
-        check_scores(scores, relevance)
-        scores = scores.to(rankable(scores).dtype)
-        relevant = Relevant(relevance)
+        counted = check_scores(scores, relevance, ignored)
+        numbers = None if classes is None else whole_numbers(classes, "classes", scores.device)
+        return self._loss(scores, Relevant(relevance, counted, None, numbers))
+
+    def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
+        scores = scores.to(relevant.without_ignored(scores).dtype)
+        if relevant.counted is not None:
+            scores = scores.masked_fill(~relevant.counted, 0.0)
         if not len(relevant):
             if self.on_empty == "error":
                 raise ValueError(
                     f"nothing is relevant to any of the {len(scores)} queries; put two or more of a class into a batch"
                 )
-            return scores.sum() * (math.nan if self.on_empty == "nan" else 0.0)
+            empty = scores.sum(dim=1) if self.reduction == "none" else scores.sum()
+            return empty * (math.nan if self.on_empty == "nan" else 0.0)
         columns = relevant.padded(relevant.columns, 0).T
         present = relevant.padded(torch.ones_like(relevant.columns, dtype=scores.dtype), 0).T
         own = scores.gather(1, columns)
         # (queries, most, items): how far each item stands before the relevant one; the item itself adds 1/2
         ahead = torch.sigmoid((scores[:, None, :] - own[:, :, None]) / self.temperature)
+        if relevant.counted is not None:
+            ahead = ahead * relevant.counted[:, None, :]
         ranks = 0.5 + ahead.sum(dim=2)
         among = 0.5 + (ahead * relevant.mask[:, None, :]).sum(dim=2)
         mean_precision = (among / ranks * present).sum(dim=1) / relevant.counts.clamp(min=1)
-        return 1 - mean_precision.sum() / relevant.counts.count_nonzero()
+        if self.reduction == "none":
+            return (1 - mean_precision).where(relevant.counts > 0, empty_value(self.on_empty))
+        weights, whole = query_weights(self.reduction, relevant.counts, relevant.classes)
+        return 1 - ((mean_precision * weights).sum() / whole).to(scores.dtype)

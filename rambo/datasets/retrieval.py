@@ -5,6 +5,7 @@ A data set's own file says where its images are and which class each shows (`rea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from engine.data import Batch, BatchSampler, EpochLoader
-from engine.device import cores
 from engine.download import RemoteFile
 from engine.images import ImageCache, seeded_draws
-from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered, some
+from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered
 
 
 class RetrievalDataset(Dataset[Batch]):
@@ -149,7 +149,7 @@ class RetrievalData:
             raise ValueError(f"evaluation_batch_size must be at least 1, got {evaluation_batch_size}")
         if workers < 0:
             raise ValueError(f"workers must be at least 0, got {workers}")
-        workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}")
         self.root, self.fixture, self.validation_fraction = Path(root), fixture, validation_fraction
@@ -199,27 +199,7 @@ class RetrievalData:
             held_out = held_out_classes(train.labels, self.validation_fraction)
             chosen = torch.isin(train.labels, torch.tensor(sorted(held_out)))
             parts["train"], parts["validation"] = train.where(~chosen), train.where(chosen)
-        for name, records in parts.items():
-            if not bool(records.answerable().any()):
-                raise ValueError(self._nothing_to_find(name, records))
         return parts
-
-    def _nothing_to_find(self, part: str, records: Records) -> str:
-        if records.roles is not None:
-            return (
-                f"no query of the {part} part of {self.root} has an image of its class in the gallery;"
-                " check the labels of both"
-            )
-        held_out = part == "validation" and self.validation_fraction
-        where, remedy = f"of the {part} part", "use classes of two images or more"
-        if held_out:
-            where = "held out for validation"
-            remedy = "set data.validation_fraction=0, or another share, or name data.validation_classes (data=folder)"
-        names = records.class_names_here()
-        return (
-            f"each of the {len(names):,} classes {where} of {self.root} ({some(names)}) has one image, so none has"
-            f" another to find; {remedy}"
-        )
 
     def _check(self, parts: Mapping[str, Records]) -> None:
         for name, counts in ({} if self.fixture else self.expected).items():

@@ -209,8 +209,9 @@ def test_memory_is_bounded_detached_and_filled_in_training_alone():
     assert not any(tensor.requires_grad for batch in memory.batches for tensor in batch.values())
     with torch.no_grad():
         objective(random_regions([1, 1, 1, 1]), {})
-    objective.eval()(random_regions([1, 1, 1, 1]), {})
-    assert torch.equal(memory.newest_first()[0]["scores"], random_regions([0, 1, 2, 3], seed=8).class_logits[:, 1:])
+    evaluated = objective.eval()(random_regions([1, 1, 1, 1]), {})["loss"]
+    assert torch.equal(memory.batches[-1]["scores"], random_regions([0, 1, 2, 3], seed=8).class_logits[:, 1:])
+    assert torch.equal(evaluated, average_precision()(random_regions([1, 1, 1, 1]), {})["loss"])
 
 
 def test_memory_survives_a_checkpoint():

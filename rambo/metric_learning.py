@@ -1,0 +1,27 @@
+"""The two doors of pytorch-metric-learning that are opened by name or by class, opened for our losses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_OURS = ("RecallLoss", "AveragePrecisionLoss", "SmoothAPLoss")
+
+
+def admit() -> None:
+    """Lets that library's wrappers take our losses, where it has been imported already; otherwise does nothing.
+
+    Its losses are all called in one way, and so are ours; but `CrossBatchMemory` looks a loss's class name up in a list
+    (`supported_losses`), and `DistributedLossWrapper` asks for a subclass of its `BaseMetricLossFunction`, which ours
+    cannot be, as they need torch alone. The list gets our names, and the question our classes.
+    """
+    queue = getattr(sys.modules.get("pytorch_metric_learning.losses"), "CrossBatchMemory", None)
+    names: list[str] = getattr(queue, "supported_losses", list)()
+    if queue is not None and not set(_OURS) <= set(names):
+        queue.supported_losses = staticmethod(lambda: [*names, *_OURS])
+    distributed: Any = sys.modules.get("pytorch_metric_learning.utils.distributed")
+    known = getattr(distributed, "BaseMetricLossFunction", ())
+    if isinstance(known, type):  # not yet widened
+        from rambo.losses import GalleryMemory, RetrievalLoss, SmoothAPLoss
+
+        distributed.BaseMetricLossFunction = (known, RetrievalLoss, SmoothAPLoss, GalleryMemory)
