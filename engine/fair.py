@@ -9,6 +9,7 @@ Source: Musgrave, Belongie and Lim 2020, A Metric Learning Reality Check, arXiv:
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from engine import runs
 from engine.experiments import CONFIGS, composed, composed_for_seeds
 from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from engine.reproducibility import derived_seed
-from engine.several import default_at_once, run_all
+from engine.several import run_all
 from engine.table_runs import Job, locate, sentence, to_do
 
 SPLIT = "validation"
@@ -85,16 +86,13 @@ class Search:
     higher_is_better: bool
 
 
-def plan_search(
-    fair: Fair, scale: str | None = None, configs: Path = CONFIGS, allow: Sequence[str] = ()
-) -> dict[str, Search]:
+def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -> dict[str, Search]:
     """Every run of every search, by method.
 
     Args:
         fair: The comparison.
         scale: `fixture` for the same on stand-in data; None for the real thing.
         configs: The folder with train.yaml.
-        allow: As in `composed`.
 
     Raises:
         ValueError: If a method names what does not exist, changes more than it may, or does not measure a column.
@@ -106,7 +104,7 @@ def plan_search(
         for trial in trials:
             arguments = (*_recipe(fair, method, scale), *trial.overrides, *SEARCH, f"seed={fair.search_seed}")
             with _told_of(fair, method):
-                config = composed(arguments, configs, allow)
+                config = composed(arguments, configs)
             first = first or config
             _check_equal(fair, method, first, config, {s.key for m in fair.methods.values() for s in m.settings})
             row = f"{key}, trial {trial.number + 1} of {fair.trials}"
@@ -118,18 +116,14 @@ def plan_search(
 
 
 def plan_tests(
-    fair: Fair,
-    chosen: Mapping[str, Trial],
-    scale: str | None = None,
-    configs: Path = CONFIGS,
-    allow: Sequence[str] = (),
+    fair: Fair, chosen: Mapping[str, Trial], scale: str | None = None, configs: Path = CONFIGS
 ) -> dict[str, list[Job]]:
     """The final runs, seeds 0, 1, ... of every method that has a chosen trial; the rest as for `plan_search`."""
     planned: dict[str, list[Job]] = {}
     for key, trial in chosen.items():
         arguments = (*_recipe(fair, trial.method, scale), *trial.overrides)
         with _told_of(fair, trial.method):
-            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs, allow)
+            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs)
         planned[key] = [
             _job(fair, f"{key}, chosen", seed, (*arguments, f"seed={seed}"), config) for seed, config in by_seed.items()
         ]
@@ -152,13 +146,13 @@ def run(
         jobs: With the folders of their runs, as `located` gives them.
         entry: The path of train.py.
         outputs: Where the runs go.
-        at_once: As in `run_all`.
+        at_once: How many run beside each other; default: one for each core.
         say: Receives a line for each run that ends.
 
     Raises:
         ValueError: As `check_ended`.
     """
-    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or default_at_once()
+    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or os.cpu_count() or 1
     for part in filter(None, (pending[:few], pending[few:])):
         arguments = {
             # going on takes a look at all runs there are, which a new run is spared

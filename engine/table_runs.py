@@ -44,7 +44,6 @@ def plan(
     configs: Path = CONFIGS,
     scale: str | None = None,
     found: Mapping[str, runs.Found] | None = None,
-    allow: Sequence[str] = (),
 ) -> list[Job]:
     """Every run that a table consists of, seed by seed: all rows with seed 0, then all with seed 1, and so on.
 
@@ -55,7 +54,6 @@ def plan(
         configs: The folder with train.yaml.
         scale: `fixture` for the same on stand-in data; None for the real thing.
         found: `runs.index(outputs)`, if it is known already.
-        allow: As in `composed`.
 
     Raises:
         ValueError: If `seeds` is not positive, or a row names an experiment, an option or a metric that does not exist.
@@ -63,16 +61,16 @@ def plan(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     rows = [row for row in table.rows.values() if row.experiment]
-    by_row = [_jobs(table, row, seeds, configs, scale, allow) for row in rows]
+    by_row = [_jobs(table, row, seeds, configs, scale) for row in rows]
     return locate(
         [jobs[seed] for seed in range(seeds) for jobs in by_row], runs.index(outputs) if found is None else found
     )
 
 
-def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None, allow: Sequence[str]) -> list[Job]:
+def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None) -> list[Job]:
     arguments = (f"experiment={row.experiment}", *row.overrides, *([f"scale={scale}"] if scale else []))
     try:
-        by_seed = composed_for_seeds(arguments, range(seeds), configs, allow)
+        by_seed = composed_for_seeds(arguments, range(seeds), configs)
     except ValueError as error:
         raise ValueError(f"{table.name}.yaml: rows.{row.key}: {error}") from error
     check_metrics(table, row, by_seed[0])
@@ -109,6 +107,7 @@ def run(
     outputs: Path,
     at_once: int | None = None,
     say: Callable[[str], None] = print,
+    gpus: Sequence[str] = (),
     watch: Callable[[Pace], None] | None = None,
     in_turn: bool = False,
 ) -> dict[str, str]:
@@ -120,6 +119,7 @@ def run(
         outputs: Where the runs go.
         at_once: As in `run_all`, and so the rest.
         say: As in `run_all`.
+        gpus: As in `run_all`.
         watch: As in `run_all`.
         in_turn: As in `run_all`.
 
@@ -134,7 +134,7 @@ def run(
         return ["trainer.pictures=false" if short else "reuse=true", f"paths.outputs='{outputs}'"]
 
     failed = run_all(
-        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, watch, in_turn
+        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, gpus, watch, in_turn
     )
     return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
 

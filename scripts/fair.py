@@ -9,8 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import allowed, fair, fair_page, reuse, runs
-from engine.device import cores
+from engine import fair, fair_page, reuse, runs
 from engine.experiments import CONFIGS, composed
 from engine.fair_file import Fair, named
 from engine.fair_outcome import check_alike, outcome, read_search, read_tests
@@ -38,12 +37,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="of the final runs: 0, 1, ...; default: the file's")
     parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only these; default: all")
     parser.add_argument("--scale", help="fixture: the same on tiny stand-in data; the numbers mean nothing")
-    parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
+    parser.add_argument("--at-once", type=int, help="runs beside each other; default: one for each core")
     parser.add_argument("--no-run", action="store_true", help="run nothing: say what would be run")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
     parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
     parser.add_argument("--files", type=Path, default=CONFIGS / "fair", help="the folder of the comparisons")
-    parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
 
 
@@ -63,7 +61,7 @@ def make(arguments: argparse.Namespace) -> int:
     )
     outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
     print(f"{comparison.name}: looking for what is there", flush=True)
-    searches = fair.located(fair.plan_search(comparison, arguments.scale, CONFIGS, arguments.allow), outputs)
+    searches = fair.located(fair.plan_search(comparison, arguments.scale), outputs)
     count = len(searches) * comparison.trials
     there = sum(bool(job.finished) for search in searches.values() for job in search.jobs)
     finals = len(searches) * comparison.seeds
@@ -76,10 +74,9 @@ def make(arguments: argparse.Namespace) -> int:
 
 def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, arguments: argparse.Namespace) -> int:
     """The rest of `make`, for which no other process may do the same."""
-    at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-in runs are too small to fill a GPU
 
     def run(jobs: list[Job]) -> None:
-        fair.run(jobs, ROOT / "train.py", outputs, at_once, lambda line: print(line, flush=True))
+        fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True))
 
     run(fair.alternating([search.jobs for search in searches.values()]))
     searches = fair.located(searches, outputs)
@@ -92,8 +89,7 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, a
         raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
     index = runs.index(outputs)
-    tests = fair.plan_tests(comparison, chosen, arguments.scale, CONFIGS, arguments.allow)
-    planned = {key: locate(jobs, index) for key, jobs in tests.items()}
+    planned = {k: locate(jobs, index) for k, jobs in fair.plan_tests(comparison, chosen, arguments.scale).items()}
     jobs = fair.alternating(list(planned.values()))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
     run(jobs)

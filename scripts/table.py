@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import allowed, runs, table_page, table_runs
-from engine.device import cores
+from engine import runs, table_page, table_runs
 from engine.experiments import CONFIGS, composed
 from engine.several import Pace
 from engine.table_cells import fill
@@ -48,7 +49,6 @@ def parsed() -> argparse.Namespace:
         "--formats", nargs="+", default=list(table_page.FILES), help="of the files (default: all), or none"
     )
     parser.add_argument("--tables", type=Path, default=CONFIGS / "table", help="the folder of the tables")
-    parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
 
 
@@ -101,7 +101,7 @@ def planned(
     for name in names:
         try:
             table = named(name, arguments.tables)
-            jobs = table_runs.plan(table, arguments.seeds, outputs, CONFIGS, arguments.scale, found, arguments.allow)
+            jobs = table_runs.plan(table, arguments.seeds, outputs, scale=arguments.scale, found=found)
         except ValueError as error:
             if len(names) == 1:
                 raise
@@ -142,9 +142,17 @@ def run(pending: Sequence[Job], outputs: Path, arguments: argparse.Namespace) ->
             else:
                 print(line, flush=True)
 
-        at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-ins are too small to fill a GPU
+        cores = os.cpu_count() if arguments.scale else None  # stand-in runs are too small to fill a GPU
+        at_once = arguments.at_once or cores
         in_turn = bool(arguments.scale)
-        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, watch, in_turn)
+        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, gpus(), watch, in_turn)
+
+
+def gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = torch.cuda.device_count()
+    return chosen.split(",")[:count] if chosen else [str(k) for k in range(count)]
 
 
 if __name__ == "__main__":
