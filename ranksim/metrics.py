@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engine.device import to_device
 from ranksim.bins import SHOTS, Density
 from ranksim.shots import check_shot_rule, shot_groups
 
@@ -68,7 +67,7 @@ def predict(model: nn.Module, loader: Iterable[Mapping[str, Any]], features: boo
     try:
         with torch.no_grad():
             for batch in loader:
-                there = to_device(dict(batch), device)
+                there = {name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()}
                 output = model(there)
                 kept = output.features.flatten(1).float()[:, slice(None) if features else slice(0)]
                 row = (output.prediction.float(), there["target"].float(), kept, there["index"].long())

@@ -1,6 +1,7 @@
 """Imports point inwards: engine knows neither paper, rambo knows engine, the losses know torch alone."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,22 +29,37 @@ def test_a_package_imports_only_what_is_further_in(package):
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_ranking_and_losses_need_torch_alone():
+PUBLIC = "rambo.losses, rambo.metrics, rambo.ranking, rambo.sampling, ranksim.losses, ranksim.metrics"
+
+
+def in_a_fresh_interpreter(program, folder=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, env=environment)
+
+
+def test_what_users_import_needs_torch_alone():
     """In a fresh interpreter where everything else that we use is missing."""
-    program = """
+    in_a_fresh_interpreter(f"""
 import sys
-for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "engine",
-             "pytorch_metric_learning", "scipy", "sklearn", "numpy"):
+for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "engine", "scipy", "sklearn",
+             "nltk", "pandas", "pytorch_metric_learning", "numpy"):
     sys.modules[name] = None
 import torch
-import rambo.losses, rambo.ranking, ranksim.losses
+import {PUBLIC}
+labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 embeddings = torch.randn(8, 4, requires_grad=True)
-loss = rambo.losses.RecallLoss(interpolation=4.0, margin=0.02)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
+loss = rambo.losses.RecallLoss(interpolation=4.0, margin=0.02)(embeddings, labels)
 loss.backward()
 assert embeddings.grad.abs().sum() > 0
+assert "recall@1" in rambo.metrics.retrieval_metrics(embeddings.detach(), labels)
 similarity = ranksim.losses.RankSimilarity(interpolation=2.0, weight=100.0)
 features = torch.randn(8, 4, requires_grad=True)
 similarity(features, torch.arange(8.0)).backward()
 assert features.grad.abs().sum() > 0
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+assert ranksim.metrics.regression_metrics(torch.arange(8.0) + 1, torch.arange(8.0))["mae"] == 1
+""")
+
+
+def test_what_users_import_works_beside_an_engine_of_theirs(tmp_path):
+    (tmp_path / "engine.py").write_text("def train_one_epoch(): ...\n")
+    in_a_fresh_interpreter(f"from engine import train_one_epoch\nimport {PUBLIC}", tmp_path)
