@@ -1,4 +1,4 @@
-"""The two doors of pytorch-metric-learning that are opened by name or by class, opened for our losses."""
+"""The doors of pytorch-metric-learning that are opened by name or by class, opened for our losses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ _OURS = ("RecallLoss", "AveragePrecisionLoss", "SmoothAPLoss")
 def admit() -> None:
     """Lets that library's wrappers take our losses, where it has been imported already; otherwise does nothing.
 
-    Its losses are all called in one way, and so are ours; but `CrossBatchMemory` looks a loss's class name up in a list
-    (`supported_losses`), and `DistributedLossWrapper` asks for a subclass of its `BaseMetricLossFunction`, which ours
-    cannot be, as they need torch alone. The list gets our names, and the question our classes.
+    Its losses are all called in one way, and so are ours; but `CrossBatchMemory` and `SelfSupervisedLoss` look a loss's
+    class name up in a list (`supported_losses`), and `DistributedLossWrapper` asks for a subclass of its
+    `BaseMetricLossFunction`, which ours cannot be, as they need torch alone. The lists get our names, and the question
+    our classes.
     """
-    queue = getattr(sys.modules.get("pytorch_metric_learning.losses"), "CrossBatchMemory", None)
-    names: list[str] = getattr(queue, "supported_losses", list)()
-    if queue is not None and not set(_OURS) <= set(names):
-        queue.supported_losses = staticmethod(lambda: [*names, *_OURS])
+    losses = sys.modules.get("pytorch_metric_learning.losses")
+    for wrapper in (getattr(losses, name, None) for name in ("CrossBatchMemory", "SelfSupervisedLoss")):
+        names: list[str] = getattr(wrapper, "supported_losses", list)()
+        if wrapper is not None and not set(_OURS) <= set(names):
+            wrapper.supported_losses = staticmethod(lambda names=names: [*names, *_OURS])
     distributed: Any = sys.modules.get("pytorch_metric_learning.utils.distributed")
     known = getattr(distributed, "BaseMetricLossFunction", ())
     if isinstance(known, type):  # not yet widened

@@ -142,6 +142,16 @@ def one_sided(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> Tensor:
     return value
 
 
+@EVERY_LOSS
+def test_in_a_self_supervised_loss(build):
+    (views, _), (others, _), labels = embedded(6), embedded(6, seed=1), torch.arange(6)
+    same(
+        theirs.SelfSupervisedLoss(build())(views, others), build()(torch.cat([views, others]), labels.repeat(2)), views
+    )
+    expected = build()(views, labels, ref_emb=others, ref_labels=labels.clone())
+    same(theirs.SelfSupervisedLoss(build(), symmetric=False)(views, others), expected, views)
+
+
 def test_a_cross_batch_memory_with_a_miner_and_its_other_losses():
     embeddings, labels = embedded(16, 4)
     queue = theirs.CrossBatchMemory(RecallLoss(1.0), 5, 32, miner=miners.MultiSimilarityMiner())
@@ -213,6 +223,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_in_a_distributed_loss_wrapper(tmp_path):
     command = [sys.executable, "-c", PROCESS]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
