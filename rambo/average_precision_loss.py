@@ -12,7 +12,7 @@ from rambo.batch_memory import BatchMemory, stored_to
 from rambo.embedding_pairs import check_scores
 from rambo.exact_ranks import Ties, one_of, rankable
 from rambo.gradient_rules import GradientRule, Scale
-from rambo.ranking import with_gradient
+from rambo.ranking import needs_gradient, plain, with_gradient
 from rambo.ranking_loss import OnEmpty, RankingLoss, RetrievalLoss
 from rambo.reductions import Reduction, query_weights, total
 from rambo.relevant import Relevant, RelevantRanks
@@ -206,25 +206,25 @@ class MeanAveragePrecisionLoss(RankingLoss):
                 `on_empty` is "error".
         """
         check_scores(scores, relevance)
-        values, mask = rankable(scores), relevance != 0
+        values, mask = rankable(scores), plain(relevance) != 0
         stored = [stored_to(batch, values.device) for batch in self.memory.newest_first()]
         if stored and stored[0]["scores"].shape[1] != values.shape[1]:
             raise ValueError(
                 f"the memory holds scores of {stored[0]['scores'].shape[1]} classes, this batch has "
                 f"{values.shape[1]}; call reset_memory()"
             )
-        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
+        differentiate = needs_gradient(scores)
         all_values = torch.cat([values, *(batch["scores"].to(values.dtype) for batch in stored)])
         all_relevant = torch.cat([mask, *(batch["relevance"] for batch in stored)])
 
-        value, gradient = self._term(all_values.T, all_relevant.T, 1 - self.interclass_weight, needs_gradient)
+        value, gradient = self._term(all_values.T, all_relevant.T, 1 - self.interclass_weight, differentiate)
         if gradient is not None:
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
             class_wise = self._last_call
             ranked, relevant = (all_values, all_relevant) if self.interclass_memory else (values, mask)
             between, push = self._term(
-                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, needs_gradient
+                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, differentiate
             )
             self._last_call, value = class_wise or self._last_call, value + between
             if gradient is not None and push is not None:
@@ -236,7 +236,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         """Forgets the stored batches."""
         self.memory.reset()
 
-    def _term(self, values: Tensor, mask: Tensor, weight: float, needs_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    def _term(self, values: Tensor, mask: Tensor, weight: float, differentiate: bool) -> tuple[Tensor, Tensor | None]:
         """One weighted term over rows to be ranked, and its gradient. The weight acts before lambda, as in autograd."""
         values, mask, margin = values.contiguous(), mask.contiguous(), self.margin
         if self.margin_noise == "half_normal":
@@ -245,13 +245,13 @@ class MeanAveragePrecisionLoss(RankingLoss):
         relevant = Relevant(mask)
         if not len(relevant):
             fill = self._empty(values) * weight
-            return values.new_tensor(fill), torch.full_like(values, fill) if needs_gradient else None
+            return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None
 
         def formula(ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
             value, upstream = average_precision_formula(ranked, relevant, self.ap_eps)
             return weight * value, weight * upstream
 
-        return self._ranked(values, relevant, formula, margin, needs_gradient)
+        return self._ranked(values, relevant, formula, margin, differentiate)
 
     def _draw_noise(self, values: Tensor) -> Tensor:
         return torch.randn_like(values)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rambo.exact_ranks import plain
+
 StoredBatch = dict[str, Tensor]
 
 
@@ -41,7 +43,7 @@ class BatchMemory(nn.Module):
     def push(self, **tensors: Tensor) -> None:
         """Stores copies without a graph; the oldest batch leaves when there are too many."""
         if self.size and self.training and torch.is_grad_enabled():
-            self.batches = [*self.batches, {name: tensor.detach().clone() for name, tensor in tensors.items()}]
+            self.batches = [*self.batches, {name: plain(tensor).clone() for name, tensor in tensors.items()}]
             self.batches = self.batches[-self.size :]
 
     def newest_first(self) -> list[StoredBatch]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rambo.exact_ranks import plain
 from rambo.unit_vectors import unit_vectors
 
 Labels = Any
@@ -43,6 +44,7 @@ def whole_numbers(values: Labels, name: str = "labels", device: torch.device | N
     if numbers is None or numbers.is_complex():
         kind = getattr(values, "dtype", type(values).__name__)
         raise TypeError(f"{name} must be whole numbers in a tensor, an array or a list, got {kind}; number the classes")
+    numbers = plain(numbers)
     if numbers.is_floating_point():
         exact = (numbers == numbers.round()) & (numbers.abs() < 2 / torch.finfo(numbers.dtype).eps)
         if not exact.all():
@@ -92,7 +94,7 @@ def check_scores(scores: Tensor, relevance: Tensor, ignored: Tensor | None = Non
         return None
     if ignored.shape != scores.shape:
         raise ValueError(f"ignored must have the shape {tuple(scores.shape)}, got {tuple(ignored.shape)}")
-    return ignored.to(scores.device) == 0
+    return plain(ignored).to(scores.device) == 0
 
 
 def without_diagonal(square: Tensor) -> Tensor:

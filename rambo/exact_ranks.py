@@ -13,6 +13,10 @@ Ties = Literal["first_index_first", "last_index_first", "pessimistic"]
 
 TIES = ("first_index_first", "last_index_first", "pessimistic")
 
+NO_VMAP = (
+    "ranks and the losses on them cannot be mapped over by vmap (nor can the gradient of rank, as jacrev does), for "
+    "their steps depend on the numbers; loop over the samples, or give ranks more leading dimensions"
+)
 _NUMPY = importlib.util.find_spec("numpy") is not None
 _WORTH_PACKING = 1200  # scores from which NumPy's sort wins in spite of the packing, which takes some ten operations
 _TORCH_SHARE = 2**15  # scores that torch gives each thread to sort, at the least
@@ -40,18 +44,35 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor as a constant: without its graph, its tangent, and the wrappers of torch.func.
+
+    Raises:
+        RuntimeError: If it is mapped over by vmap.
+    """
+    if torch.compiler.is_compiling():
+        return tensor.detach()
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor) and not functorch.is_batchedtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    if functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor):
+        raise RuntimeError(NO_VMAP)
+    return tensor.detach()
+
+
 def rankable(scores: Tensor, check_nan: bool = True) -> Tensor:
-    """The scores without their graph, in float32 or float64.
+    """The scores as constants, in float32 or float64. Without the check they can be recorded and mapped over.
 
     Raises:
         TypeError: If the scores are not floating point.
         ValueError: If they have no dimension or hold NaN.
+        RuntimeError: If they are mapped over by vmap, and searched for NaN.
     """
     if not scores.is_floating_point():
         raise TypeError(f"scores must be floating point to be ranked, got {scores.dtype}; convert them with .float()")
     if scores.dim() == 0:
         raise ValueError("scores must have at least one dimension, the ranked one; got a single number")
-    scores = scores.detach()
+    scores = plain(scores) if check_nan else scores.detach()
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
     # a maximum carries NaN along and, unlike isnan, needs no second array

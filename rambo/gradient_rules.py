@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, Protocol, TypeVar
 
 import torch
@@ -184,7 +185,5 @@ def _pull_back(gradient: Tensor, scores: Tensor, projection: str) -> Tensor:
     """Chain rule through `_project`."""
     if projection == "none":
         return gradient
-    with torch.enable_grad():
-        source = scores.detach().requires_grad_()
-        (pulled,) = torch.autograd.grad(_project(source, projection), source, gradient)
+    pulled: Tensor = torch.func.vjp(functools.partial(_project, projection=projection), scores)[1](gradient)[0]
     return pulled

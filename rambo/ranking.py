@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.forward_ad import unpack_dual
 
-from rambo.exact_ranks import TIES, Ties, descending_order, rankable, ranks
+from rambo.exact_ranks import NO_VMAP, TIES, Ties, descending_order, plain, rankable, ranks
 from rambo.gradient_rules import Blackbox, GradientRule, Identity, Projection, Scale, SoftRank
 from rambo.unit_vectors import directions_and_lengths, unit_vectors
 
@@ -38,6 +38,8 @@ __all__ = [
     "Ties",
     "descending_order",
     "directions_and_lengths",
+    "needs_gradient",
+    "plain",
     "rank",
     "rank_dtype",
     "rankable",
@@ -47,21 +49,75 @@ __all__ = [
 ]
 
 
+_ONCE = (
+    "a ranking loss can be differentiated once: its gradient stands in for a derivative that is zero almost "
+    "everywhere, and has none of its own; leave the loss out of gradient penalties and whatever differentiates twice"
+)
+_BACKWARDS = (
+    "rank has no forward-mode derivative (torch.func.jvp, forward_ad): a gradient rule starts from the loss's gradient "
+    "in the ranks; differentiate backwards, or use with_gradient, which goes both ways"
+)
+
+
+class _Once(torch.autograd.Function):
+    """Passes a gradient on, and refuses to differentiate it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, *sources: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        raise RuntimeError(_ONCE)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        raise RuntimeError(_ONCE)
+
+
+def _once(gradient: Tensor, *sources: Tensor) -> Tensor:
+    """The gradient, which will refuse to be differentiated by what it was worked out from."""
+    once: Tensor = _Once.apply(gradient, *sources) if any(map(needs_gradient, sources)) else gradient
+    return once
+
+
 class _Rank(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, scores: Tensor, values: Tensor, rule: GradientRule, ties: Ties, relevance: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(values, relevance)
-        ctx.rule, ctx.ties, ctx.dtype = rule, ties, scores.dtype
+    def forward(scores: Tensor, values: Tensor, rule: GradientRule, ties: Ties, relevance: Tensor | None) -> Tensor:
         return ranks(values, ties, relevance, check_nan=False).to(rank_dtype(values))
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        scores, values, ctx.rule, ctx.ties, relevance = inputs
+        ctx.save_for_backward(scores, values, relevance)
+
+    @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        values, relevance = ctx.saved_tensors
-        gradient = ctx.rule.score_gradient(values, upstream.to(values.dtype), ctx.ties, relevance)
-        return gradient.to(ctx.dtype), None, None, None, None
+        scores, values, relevance = ctx.saved_tensors
+        relevance = None if relevance is None else plain(relevance)
+        gradient = ctx.rule.score_gradient(plain(values), plain(upstream).to(values.dtype), ctx.ties, relevance)
+        return _once(gradient.to(scores.dtype), scores, upstream), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        raise RuntimeError(_BACKWARDS)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        raise RuntimeError(NO_VMAP)
+
+
+def needs_gradient(scores: Tensor) -> bool:
+    """Whether somebody will ask for a derivative by the scores, backwards or (a tangent comes with them) forwards."""
+    if scores.requires_grad and torch.is_grad_enabled():
+        return True
+    return unpack_dual(scores).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def rank_dtype(scores: Tensor) -> torch.dtype:
@@ -92,7 +148,7 @@ def rank(
         check_nan: Whether scores are searched for NaN first.
 
     Returns:
-        float32 ranks (float64 for float64 scores), same shape; differentiable once.
+        float32 ranks (float64 for float64 scores), same shape; differentiable once, backwards.
 
     Raises:
         TypeError: If the scores are not floating point.
@@ -109,17 +165,29 @@ def _per_row(upstream: Tensor) -> Tensor:
 
 
 class _WithGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        ctx.dtype = scores.dtype
+    def forward(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
         return value.clone()
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, scores, gradient = inputs
+        ctx.value_dims = output.dim()
+        ctx.save_for_backward(scores, gradient)
+        ctx.save_for_forward(gradient)
+
+    @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
+        scores, gradient = ctx.saved_tensors
+        return None, _once((gradient * _per_row(upstream)).to(scores.dtype), scores), None
+
+    @staticmethod
+    def jvp(ctx: Any, value: Tensor | None, tangent: Tensor, gradient_tangent: Tensor | None) -> Tensor:
         (gradient,) = ctx.saved_tensors
-        return None, (gradient * _per_row(upstream)).to(ctx.dtype), None
+        along: Tensor = (gradient * tangent).flatten(ctx.value_dims).sum(dim=-1)
+        return along
 
 
 def with_gradient(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
@@ -136,7 +204,7 @@ def with_gradient(value: Tensor, scores: Tensor, gradient: Tensor) -> Tensor:
         gradient: Same shape as the scores.
 
     Returns:
-        The same as the value; differentiable once.
+        The same as the value; differentiable once, backwards or forwards (`torch.func.jvp`).
 
     Raises:
         ValueError: If shapes do not fit.

@@ -15,7 +15,7 @@ from rambo.exact_ranks import TIES, Ties, one_of
 from rambo.gallery_memory import recall, remember
 from rambo.gradient_rules import Blackbox, GradientRule, Scale
 from rambo.metric_learning import admit
-from rambo.ranking import with_gradient
+from rambo.ranking import needs_gradient, with_gradient
 from rambo.reductions import REDUCTIONS, empty_value
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
@@ -86,7 +86,7 @@ class RankingLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _ranked(
-        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, needs_gradient: bool
+        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, differentiate: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The formula's value and, if needed, its gradient with respect to the values (rows, items).
 
@@ -95,7 +95,7 @@ class RankingLoss(nn.Module):
         ranked = relevant_ranks(values, relevant, self.ties, margin, self.strategy)
         value, upstream = formula(ranked, relevant)
         gradient = None
-        if needs_gradient:
+        if differentiate:
             gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
         self._last_call = (values, ranked.before, gradient)
         return value, gradient
@@ -276,8 +276,7 @@ class RetrievalLoss(RankingLoss):
             fill = self._empty(values)
             value = values.new_full((len(values),) if self.reduction == "none" else (), fill)
             return with_gradient(value, scores, torch.full_like(values, fill))
-        needs_gradient = scores.requires_grad and torch.is_grad_enabled()
-        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient)
+        value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient(scores))
         if self.reduction == "none":
             value = value.where(relevant.counts > 0, empty_value(self.on_empty))
         return value if gradient is None else with_gradient(value, scores, gradient)

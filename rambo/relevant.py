@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rambo.exact_ranks import rankable
+from rambo.exact_ranks import plain, rankable
 
 
 class Relevant:
@@ -34,6 +34,8 @@ class Relevant:
         items: int | None = None,
         classes: Tensor | None = None,
     ) -> None:
+        relevance, counted = plain(relevance), None if counted is None else plain(counted)
+        classes = None if classes is None else plain(classes)
         mask = relevance if relevance.dtype == torch.bool else relevance != 0
         self.mask = mask = (mask if counted is None else mask & counted).contiguous()
         self.counted, self.items, self.classes = counted, items, classes

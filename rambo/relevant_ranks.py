@@ -88,9 +88,8 @@ def score_gradient(
         if isinstance(strength, Tensor):
             return ranked.rank_changes(upstream * strength[relevant.rows]).mul_(1.0 / strength[:, None])
         return ranked.rank_changes(upstream * strength).mul_(1.0 / strength)
-    dense, lowered = torch.zeros_like(scores).view(-1), scores.flatten()
-    dense[relevant.flat] = upstream
-    lowered[relevant.flat] -= margin
+    dense = scores.new_zeros(scores.numel()).index_copy(0, relevant.flat, upstream)
+    lowered = scores.flatten().index_add(0, relevant.flat, scores.new_full((len(relevant),), -margin))
     dense, lowered = dense.view(scores.shape), lowered.view(scores.shape)
     other_length = {} if relevant.items in (None, scores.shape[1]) else {"items": relevant.items}
     if relevant.counted is None:

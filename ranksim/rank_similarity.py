@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rambo.ranking import Blackbox, Ties, rank, ranks, with_gradient
+from rambo.ranking import Blackbox, Ties, needs_gradient, plain, rank, ranks, with_gradient
 from ranksim.similarities import finite_directions, label_similarities, products
 from ranksim.subsampling import drawn_by_python, drawn_by_torch, one_of_each_label
 
@@ -198,14 +198,14 @@ def _compare(
             squares = difference.square().sum()
             return Compared(squares * factor, _correlation(squares.detach(), samples), None)
         with torch.no_grad():
-            directions, lengths = finite_directions(values)
+            directions, lengths = finite_directions(plain(values))
             similarities = products(directions)
             both = torch.stack([similarities, label_similarities(targets.to(values.device))])
             by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)
             difference = by_feature - by_label
             squares = difference.square().sum()
             loss, correlation = squares * factor, _correlation(squares, samples)
-        if not (flat.requires_grad and torch.is_grad_enabled()):
+        if not needs_gradient(flat):
             return Compared(loss, correlation, None)
         with torch.no_grad():
             strength = rule.strength(samples)
@@ -256,7 +256,8 @@ def _checked(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"targets must have the shape (samples,), (samples, 1) or (samples, k) with {len(features)} samples as the "
             f"features have, got {tuple(targets.shape)}"
         )
-    targets = targets.detach()
+    plain(features)  # refuses vmap by a sentence
+    targets = plain(targets)
     if targets.dim() == 2 and targets.shape[1] == 1:
         targets = targets.squeeze(1)
     if targets.dtype not in (torch.float32, torch.float64):

@@ -623,5 +623,14 @@ def test_health_tells_of_the_last_call():
 def test_a_second_derivative_is_refused():
     embeddings, labels = embedded()
     (gradient,) = torch.autograd.grad(RecallLoss(1.0)(embeddings, labels).square(), embeddings, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match="differentiated once"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("rule", [None, Identity("std"), SoftRank()])
+@pytest.mark.parametrize("build", [RecallLoss, AveragePrecisionLoss, MeanAveragePrecisionLoss])
+def test_the_given_scores_stay_as_they_are(build, rule):
+    scores = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    before, loss = scores.detach().clone(), build(1.0, margin=0.5, rule=rule)
+    getattr(loss, "from_scores", loss)(scores, torch.eye(4, 6)).backward()
+    assert torch.equal(scores.detach(), before)
