@@ -10,11 +10,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from pathlib import Path, PureWindowsPath
 
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
+PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 class UnsafeArchive(ValueError):
@@ -44,7 +43,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             raise ValueError(f"{archive} is neither a zip nor a tar archive; delete it and download it again")
         _move_into(building, folder)
-    except _DAMAGED as error:
+    except (tarfile.TarError, *_DAMAGED) as error:
         raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -52,57 +51,32 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _unpack_zip(archive: Path, building: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
-        members = opened.infolist()
-        _check_space(archive, building, sum(member.file_size for member in members))
-        for member in members:
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise UnsafeArchive(f"{archive} has {member.filename!r}, a link or a device; nothing was unpacked")
+        _check_space(archive, building, sum(member.file_size for member in opened.infolist()))
+        for member in opened.infolist():
+            _check_member(archive, member.filename, plain=stat.S_IFMT(member.external_attr >> 16) in PLAIN)
             if member.flag_bits & 1:
                 raise ValueError(f"{archive} is encrypted; unpack it by hand with the password that you were given")
-            target = _inside(archive, building, member.filename)
-            if member.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                with opened.open(member) as source:
-                    _write(source, target)
+        opened.extractall(building)
 
 
 def _unpack_tar(archive: Path, building: Path) -> None:
+    def checked(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        _check_member(archive, member.name, plain=member.isreg() or member.isdir())
+        _check_space(archive, building, member.size)
+        return tarfile.data_filter(member, folder).replace(mode=0o755 if member.isdir() else 0o644, deep=False)
+
     with tarfile.open(archive) as opened:
-        for member in _members(opened):
-            if not (member.isreg() or member.isdir()):
-                raise UnsafeArchive(f"{archive} has {member.name!r}, a link or a device; nothing was unpacked")
-            target = _inside(archive, building, member.name)
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                _check_space(archive, building, member.size)
-                source = opened.extractfile(member)
-                assert source is not None  # it is a regular file
-                with source:
-                    _write(source, target)
+        for member in opened:  # one after another, so that a compressed archive is gone through once
+            opened.extract(member, building, filter=checked)
 
 
-def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """One after another, so that a compressed archive is gone through once."""
-    while (member := opened.next()) is not None:
-        yield member
-        opened.members = []  # type: ignore[attr-defined]  # else 120,000 of them pile up
-
-
-def _inside(archive: Path, building: Path, name: str) -> Path:
-    """Where a member goes, if that is inside `building`."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\0" in name:
+def _check_member(archive: Path, name: str, plain: bool) -> None:
+    """Refuses what the library would refuse, and what it would put inside the folder under another name."""
+    if not plain:
+        raise UnsafeArchive(f"{archive} has {name!r}, a link or a device; nothing was unpacked")
+    path = PureWindowsPath(name)  # which knows both slashes
+    if path.root or path.drive or ".." in path.parts or "\0" in name:
         raise UnsafeArchive(f"{archive} has {name!r}, which lies outside the folder to unpack to; nothing was unpacked")
-    return building.joinpath(*path.parts)
-
-
-def _write(source: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _check_space(archive: Path, folder: Path, needed: int) -> None:

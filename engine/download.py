@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import re
 import shutil
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from engine.archives import unpack
 
-_CHUNK = 1 << 20
+_PIECE = 1 << 16  # bytes; where a connection breaks off, less than that of what came is lost
 
 
 class DownloadError(RuntimeError):
@@ -32,7 +34,7 @@ class RemoteFile:
         urls: Its addresses (http, https or ftp), tried in this order. None: it must be fetched by hand.
         size: Bytes, where known.
         sha256: Digest, where known.
-        md5: Digest, where known.
+        md5: Digest, where known; asked only where no sha256 is.
         unpack: Whether it is an archive, to be unpacked where it lies.
     """
 
@@ -48,23 +50,15 @@ class RemoteFile:
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             return f"has {size:,} bytes, expected {self.size:,}"
-        for kind in ("sha256", "md5"):
-            expected = getattr(self, kind)
-            if expected is not None:
-                found = digest(path, kind)
-                if found != expected:
-                    return f"has {kind} {found}, expected {expected}"
-                break  # the stronger of the two is enough
+        kind, expected = ("sha256", self.sha256) if self.sha256 else ("md5", self.md5)
+        if expected is not None and (found := digest(path, kind)) != expected:
+            return f"has {kind} {found}, expected {expected}"
         return None
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
     """The digest of a file in hexadecimal, read piece by piece."""
-    state = hashlib.new(kind)
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            state.update(piece)
-    return state.hexdigest()
+    return str(pooch.file_hash(str(path), alg=kind))
 
 
 def fetch(file: RemoteFile, folder: Path, attempts: int = 3, timeout: float = 30.0, by_hand: str = "") -> Path:
@@ -99,8 +93,8 @@ def fetch(file: RemoteFile, folder: Path, attempts: int = 3, timeout: float = 30
     for url in file.urls:
         try:
             _from_mirror(url, file, part, attempts, timeout)
-        except (OSError, http.client.HTTPException, DownloadError) as error:
-            reasons.append(f"{url}: {_reason(error)}")
+        except (OSError, DownloadError) as error:
+            reasons.append(f"{url}: {error}")
             continue
         part.replace(target)
         return target
@@ -164,17 +158,20 @@ def faults(files: Iterable[RemoteFile], folder: Path) -> list[str]:
 
 def _from_mirror(url: str, file: RemoteFile, part: Path, attempts: int, timeout: float) -> None:
     """Leaves a verified `part`, or raises; a `part` that fails verification is deleted."""
+    if url.startswith("ftp://"):
+        transfer: Callable[[], Any] = partial(pooch.FTPDownloader(timeout=timeout), url, str(part), None)
+    elif url.startswith(("http://", "https://")):
+        transfer = partial(_transfer, url, file, part, timeout)
+    else:
+        raise DownloadError("the address should begin with http://, https:// or ftp://")
     resumed = part.exists()
     while True:
         for attempt in range(attempts):
             try:
-                _transfer(url, file, part, timeout)
+                transfer()
                 break
-            except urllib.error.HTTPError as error:
-                if error.code < 500 or attempt == attempts - 1:
-                    raise
-            except (OSError, http.client.HTTPException):
-                if attempt == attempts - 1:
+            except OSError as error:
+                if attempt == attempts - 1 or _will_not_change(error):
                     raise
         fault = file.fault(part)
         if fault is None:
@@ -185,61 +182,63 @@ def _from_mirror(url: str, file: RemoteFile, part: Path, attempts: int, timeout:
         resumed = False  # an old beginning may have been at fault: once more, from the start
 
 
+def _will_not_change(error: OSError) -> bool:
+    """Whether asking again is of no use: the server has no such file, or gives it to others."""
+    return isinstance(error, requests.HTTPError) and error.response is not None and error.response.status_code < 500
+
+
 def _transfer(url: str, file: RemoteFile, part: Path, timeout: float) -> None:
-    """Appends to `part` what it lacks; raises ConnectionError if the connection ends early."""
-    if not url.startswith(("http://", "https://", "ftp://")):
-        raise DownloadError("the address should begin with http://, https:// or ftp://")
+    """Appends to `part` what it lacks; raises an OSError (of requests, or ConnectionError) if it is not all."""
     have = part.stat().st_size if part.exists() else 0
-    if file.size is not None and have >= file.size:
-        if have == file.size:
-            return
+    if file.size is not None and have == file.size:
+        return
+    if file.size is not None and have > file.size:
         part.unlink()
         have = 0
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "Python"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            start, total = _extent(response, have)
-            if file.size is not None and total is not None and total != file.size:
-                raise DownloadError(f"the server offers {total:,} bytes, expected {file.size:,}")
-            _save(response, part, start, total, file.name)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        total = _total(error.headers.get("Content-Range", ""))
-        if total != have:  # what we have is longer than the file, or the server cannot say: start over
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        if response.status_code == 416:  # nothing is beyond what we have
+            if _total(response) == have:
+                return
             part.unlink()
-            raise ConnectionError("the server could not go on where the download broke off") from error
+            raise ConnectionError("the server could not go on where the download broke off")
+        response.raise_for_status()
+        start, total = _extent(response, have)
+        if file.size is not None and total is not None and total != file.size:
+            raise DownloadError(f"the server offers {total:,} bytes, expected {file.size:,}")
+        _save(response, part, start, total, file.name)
 
 
-def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+def _extent(response: requests.Response, have: int) -> tuple[int, int | None]:
     """Where the bytes of the answer begin, and how long the whole file is, if the server says."""
-    if getattr(response, "status", None) == 206:
+    if response.status_code == 206:
         given = response.headers.get("Content-Range", "")
-        start = re.match(r"bytes (\d+)-", given)
-        if start is None or int(start[1]) != have:
+        if not given.startswith(f"bytes {have}-"):
             raise DownloadError(f"the server was asked to go on at byte {have:,} and answered {given!r}")
-        return have, _total(given)
+        return have, _total(response)
     length = response.headers.get("Content-Length")  # no support for ranges: from the start
     return 0, int(length) if length else None
 
 
-def _total(content_range: str) -> int | None:
-    match = re.search(r"/(\d+)$", content_range)
+def _total(response: requests.Response) -> int | None:
+    match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _save(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, name: str) -> None:
-    done, progress = start, _Progress(name, start, total)
-    with part.open("ab" if start else "wb") as file:
-        while piece := response.read(_CHUNK):
-            file.write(piece)
-            done += len(piece)
-            progress.at(done)
-    progress.end(done)
-    if total is not None and done < total:
-        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+def _save(response: requests.Response, part: Path, start: int, total: int | None, name: str) -> None:
+    done, columns = start, (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=total, completed=start)
+        if bar.disable:
+            _say(f"downloading {name}" + (f", {total / 1e6:,.1f} MB" if total else ""))
+        with part.open("ab" if start else "wb") as file:
+            try:
+                for piece in response.iter_content(_PIECE):
+                    done += file.write(piece)
+                    bar.update(task, completed=done)
+            except requests.RequestException as error:
+                of = f" of {total:,}" if total else ""
+                raise ConnectionError(f"the connection ended after {done:,}{of} bytes") from error
 
 
 def _check_space(file: RemoteFile, part: Path) -> None:
@@ -254,37 +253,5 @@ def _check_space(file: RemoteFile, part: Path) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
-
-
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """A line that is rewritten on a terminal; elsewhere one line at the beginning and one at the end."""
-
-    def __init__(self, name: str, start: int, total: int | None) -> None:
-        self.name, self.start, self.total = name, start, total
-        self.began = self.shown = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-        if not self.terminal:
-            size = f"{total / 1e6:,.1f} MB" if total else "size unknown"
-            _say(f"downloading {name} ({size}{f', going on at {start / 1e6:,.1f} MB' if start else ''})")
-
-    def at(self, done: int) -> None:
-        """Shows the state, ten times a second at most."""
-        now = time.monotonic()
-        if self.terminal and now - self.shown > 0.1:
-            self.shown = now
-            speed = (done - self.start) / 1e6 / max(now - self.began, 1e-9)
-            share = f"{done / self.total:4.0%} of {self.total / 1e6:,.1f} MB" if self.total else f"{done / 1e6:,.1f} MB"
-            print(f"\r{self.name}  {share}  {speed:,.1f} MB/s\033[K", end="", file=sys.stderr, flush=True)
-
-    def end(self, done: int) -> None:
-        """Says how much there is now."""
-        seconds = time.monotonic() - self.began
-        _say(f"{chr(13) if self.terminal else ''}{self.name}  {done / 1e6:,.1f} MB  {seconds:,.0f} s")

@@ -62,7 +62,7 @@ def write(
         unfinished: Folders of interrupted ones, which the page warns of.
         selections: Rows of each method in the table: untrained, last, best_on_validation, best_on_test.
         metrics: Its columns; default: the monitored metric and those nearest to it.
-        published: By experiment, as `engine.tables.published_by_experiment` gives it.
+        published: By label, as `engine.tables.published_by_label` gives it.
 
     Raises:
         ValueError: If runs of one method cannot be averaged, or `metrics` are none of theirs.

@@ -45,7 +45,7 @@ def results_table(
         study: The runs.
         selections: Which epochs'.
         metrics: The columns; default: the monitored metric and those nearest to it.
-        published: By experiment, as `engine.tables.published_by_experiment` gives it; neither stand-in data nor a
+        published: By label, as `engine.tables.published_by_label` gives it; neither stand-in data nor a
             changed recipe, whose label is not the experiment's name, stands beside it.
     """
     chosen = [name for name in metrics or main_metrics(study) if name in study.metrics]

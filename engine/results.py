@@ -126,7 +126,7 @@ def markdown(
         found: The runs.
         selections: Which epochs of a run: last, best_on_test, ...
         metrics: The columns.
-        published: By experiment `source`, `seeds` and `metrics`, as `engine.tables.published_by_experiment` reads them.
+        published: By label `source`, `seeds` and `metrics`, as `engine.tables.published_by_label` reads them.
     """
     banner = [f"**{runs.STAND_IN}**", ""]
     lines = banner if any(run.report["data"].get("fixture") for run in found) else []

@@ -230,13 +230,14 @@ def check_metrics(table: Table, row: Row, config: Mapping[str, Any]) -> None:
             )
 
 
-def published_by_experiment(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was published for each experiment as it is, by metric: for reports of runs, beside which it may stand.
+def published_by_label(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was published for each method that a row runs, by metric: for reports of runs, beside which it may stand.
 
-    Of several rows that run one experiment without changes, the one with most numbers counts.
+    Of several rows that run one method, the one with most numbers counts.
 
     Returns:
-        By experiment `source` (text), `seeds` (None if unknown) and `metrics`, each in the unit of the paper.
+        By the label of its runs (experiment, then changes in order) `source` (text), `seeds` (None if unknown) and
+        `metrics`, each in the unit of the paper.
 
     Raises:
         ValueError: As `load`.
@@ -250,10 +251,11 @@ def published_by_experiment(folder: Path) -> dict[str, dict[str, Any]]:
                 for name, column in table.columns.items()
                 if name in row.published and column.metric
             }
-            if row.experiment is None or row.overrides or not numbers:
+            if row.experiment is None or not numbers:
                 continue
+            label = " ".join([row.experiment, *sorted(override.lstrip("+") for override in row.overrides)])
             texts = dict.fromkeys(table.sources[number.source].text for number in row.published.values())
             entry = {"source": "; ".join(texts), "seeds": row.seeds, "metrics": numbers}
-            if len(numbers) > len(found.get(row.experiment, {"metrics": {}})["metrics"]):
-                found[row.experiment] = entry
+            if len(numbers) > len(found.get(label, {"metrics": {}})["metrics"]):
+                found[label] = entry
     return found

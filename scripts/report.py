@@ -15,7 +15,7 @@ from engine.experiments import CONFIGS
 from engine.report_facts import interrupted
 from engine.results import find_runs, markdown
 from engine.studies import SELECTED, Study, check_metrics, studies
-from engine.tables import published_by_experiment
+from engine.tables import published_by_label
 
 Published = Mapping[str, Mapping[str, Any]]
 
@@ -41,7 +41,7 @@ def tables(grouped: list[Study], selected: list[str], metrics: list[str] | None,
 def report(arguments: argparse.Namespace) -> None:
     found = find_runs(arguments.folders)
     grouped = studies(found)  # refuses what has no mean
-    published = published_by_experiment(CONFIGS / "table")
+    published = published_by_label(CONFIGS / "table")
     if arguments.html:
         unfinished = interrupted(arguments.folders)
         report_page.write(arguments.html, found, unfinished, arguments.selected, arguments.metrics, published)

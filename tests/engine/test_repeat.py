@@ -141,7 +141,7 @@ def test_versions_are_constraints_of_pip(tmp_path):
         (["experiment=folder_rambo", "data.root=/my/images"], [], "The run read them from /my/images."),
         (["experiment=voc07_rambo"], ["python scripts/download.py voc2007"], ""),
         (
-            ["experiment=voc0712_rambo"],
+            ["experiment=voc07_rambo", "data=voc0712"],
             ["python scripts/download.py voc2007", "python scripts/download.py voc2012"],
             "",
         ),

@@ -116,17 +116,15 @@ def test_metrics_that_do_not_say_what_they_give_are_not_checked(tmp_path):
     tables.check_metrics(table, table.rows["ours"], {"metrics": {"_target_": "builtins.dict"}})
 
 
-def test_published_numbers_by_experiment_are_of_rows_that_change_nothing(tmp_path):
-    written(tmp_path, name="changed")  # its only runnable row overrides the margin
-    assert tables.published_by_experiment(tmp_path) == {}
+def test_published_numbers_are_found_by_the_label_of_the_runs_beside_which_they_stand(tmp_path):
+    written(tmp_path, name="changed")
+    assert list(tables.published_by_label(tmp_path)) == ["demo_rambo loss.margin=0.1"]
     unchanged = TABLE.replace("    overrides: [loss.margin=0.1]\n", "")
     written(tmp_path, re.sub(r", R@2: \{value.*\}\}", "}", unchanged), name="fewer")
-    assert tables.published_by_experiment(tmp_path)["demo_rambo"]["metrics"] == {"test/recall@1": 64.0}
+    assert tables.published_by_label(tmp_path)["demo_rambo"]["metrics"] == {"test/recall@1": 64.0}
     written(tmp_path, unchanged, name="most")
-    assert tables.published_by_experiment(tmp_path) == {
-        "demo_rambo": {
-            "source": "A. Author 2020, table 1; their README",
-            "seeds": 3,
-            "metrics": {"test/recall@1": 64.0, "test/recall@2": 75.3},
-        }
+    assert tables.published_by_label(tmp_path)["demo_rambo"] == {
+        "source": "A. Author 2020, table 1; their README",
+        "seeds": 3,
+        "metrics": {"test/recall@1": 64.0, "test/recall@2": 75.3},
     }
