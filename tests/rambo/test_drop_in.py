@@ -15,7 +15,7 @@ from rambo.losses import AveragePrecisionLoss, RecallLoss, SmoothAPLoss
 
 pytest.importorskip("pytorch_metric_learning", reason="optional extra: peers")
 from pytorch_metric_learning import losses as theirs
-from pytorch_metric_learning import miners, trainers
+from pytorch_metric_learning import miners, reducers, trainers
 from pytorch_metric_learning.utils import loss_and_miner_utils as pairing
 
 OURS = {
@@ -159,6 +159,17 @@ def test_a_cross_batch_memory_with_a_miner_and_its_other_losses():
     theirs.CrossBatchMemory(theirs.ContrastiveLoss(), 5)
     with pytest.raises(Exception, match="not supported for ArcFaceLoss"):
         theirs.CrossBatchMemory(theirs.ArcFaceLoss(4, 5), 5)
+
+
+@EVERY_LOSS
+def test_values_of_queries_in_its_reducers(build):
+    embeddings, labels = embedded()
+    each = build(reduction="none")(embeddings, labels)
+    terms = {"loss": {"losses": each, "indices": torch.arange(12), "reduction_type": "element"}}
+    same(reducers.MeanReducer()(terms, embeddings, labels), each.mean(), embeddings)
+    weights = torch.tensor([1.0, 2.0, 4.0])
+    weighted = reducers.ClassWeightedReducer(weights)(terms, embeddings, labels)
+    same(weighted, (each * weights[labels]).mean(), embeddings)
 
 
 class Points(torch.utils.data.Dataset):

@@ -206,13 +206,14 @@ def test_a_memory_brings_its_own_references():
         with pytest.raises(ValueError, match=r"a (gallery )?memory brings its own references"):
             build()(embeddings, labels, ref_emb=embeddings, ref_labels=labels)
     wrapped = REMEMBERING["recall, wrapped"]()
-    wrapped(embeddings, labels)
+    wrapped(embeddings, labels, ids=torch.arange(4))
     with pytest.raises(ValueError, match="5 dimensions, this batch has 3; call reset_memory"):
         wrapped(embeddings[:, :3], labels)
     fresh = copy.deepcopy(wrapped)
     fresh.reset_memory()
     fresh.load_state_dict(wrapped.state_dict())
-    assert torch.equal(fresh(embeddings + 1, labels), wrapped(embeddings + 1, labels))
+    again = {"labels": labels, "ids": torch.arange(2, 6)}
+    assert torch.equal(fresh(embeddings + 1, **again), wrapped(embeddings + 1, **again))
 
 
 def test_the_objective_says_which_image_is_which():
