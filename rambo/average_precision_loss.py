@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rambo.batch_memory import BatchMemory, stored_to
 from rambo.embedding_pairs import check_scores
-from rambo.exact_ranks import Ties, one_of, rankable
+from rambo.exact_ranks import Ties, one_of
 from rambo.gradient_rules import GradientRule, Scale
 from rambo.ranking import needs_gradient, plain, with_gradient
 from rambo.ranking_loss import OnEmpty, RankingLoss, RetrievalLoss
 from rambo.reductions import Reduction, query_weights, total
-from rambo.relevant import Relevant, RelevantRanks
+from rambo.relevant import Relevant, RelevantRanks, rankable_where
 from rambo.relevant_ranks import Strategy
 
 MarginNoise = Literal["half_normal", "none"]
@@ -132,7 +132,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
             the paper.
         preset: "corrected" or "official"; decides what is None.
         memory_batches: Earlier batches whose samples are ranked along in the class-wise term; 7 in the paper's
-            detection experiments. Filled in training, saved in `state_dict`.
+            detection experiments. In training alone; saved in `state_dict`.
         interclass_memory: Whether they are ranked along in the inter-class term as well, as the paper reads; the
             published code ranks the scores of the current batch alone there.
         margin_noise: "none": the margin of the paper (corrected). "half_normal": every score moves by its own draw of
@@ -190,12 +190,13 @@ class MeanAveragePrecisionLoss(RankingLoss):
             "memory_batches": self.memory.size,
         }
 
-    def forward(self, scores: Tensor, relevance: Tensor) -> Tensor:
+    def forward(self, scores: Tensor, relevance: Tensor, ignored: Tensor | None = None) -> Tensor:
         """Loss of a batch.
 
         Args:
             scores: Floating point (samples, classes).
             relevance: Non-zero where the sample belongs to the class; bool, integer or floating point, same shape.
+            ignored: Non-zero where it is neither relevant nor irrelevant, as if it were not there; same shape.
 
         Returns:
             A single number.
@@ -205,8 +206,8 @@ class MeanAveragePrecisionLoss(RankingLoss):
             ValueError: If shapes differ or differ from the memory's, there is NaN, or nothing is relevant and
                 `on_empty` is "error".
         """
-        check_scores(scores, relevance)
-        values, mask = rankable(scores), plain(relevance) != 0
+        counted = check_scores(scores, relevance, ignored)
+        values, mask = rankable_where(scores, counted), plain(relevance) != 0
         stored = [stored_to(batch, values.device) for batch in self.memory.newest_first()]
         if stored and stored[0]["scores"].shape[1] != values.shape[1]:
             raise ValueError(
@@ -216,33 +217,51 @@ class MeanAveragePrecisionLoss(RankingLoss):
         differentiate = needs_gradient(scores)
         all_values = torch.cat([values, *(batch["scores"].to(values.dtype) for batch in stored)])
         all_relevant = torch.cat([mask, *(batch["relevance"] for batch in stored)])
+        all_counted = None
+        if counted is not None or any("counted" in batch for batch in stored):
+            counted = torch.ones_like(mask) if counted is None else counted
+            before = [batch.get("counted", torch.ones_like(batch["relevance"])) for batch in stored]
+            all_counted = torch.cat([counted, *before])
 
-        value, gradient = self._term(all_values.T, all_relevant.T, 1 - self.interclass_weight, differentiate)
+        value, gradient = self._term(
+            all_values.T,
+            all_relevant.T,
+            None if all_counted is None else all_counted.T,
+            1 - self.interclass_weight,
+            differentiate,
+        )
         if gradient is not None:
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
             class_wise = self._last_call
-            ranked, relevant = (all_values, all_relevant) if self.interclass_memory else (values, mask)
+            among = slice(None if self.interclass_memory else len(values))
+            ranked, relevant = all_values[among], all_relevant[among]
             between, push = self._term(
-                ranked.reshape(1, -1), relevant.reshape(1, -1), self.interclass_weight, differentiate
+                ranked.reshape(1, -1),
+                relevant.reshape(1, -1),
+                None if all_counted is None else all_counted[among].reshape(1, -1),
+                self.interclass_weight,
+                differentiate,
             )
             self._last_call, value = class_wise or self._last_call, value + between
             if gradient is not None and push is not None:
                 gradient += push.view(ranked.shape)[: len(values)]
-        self.memory.push(scores=values, relevance=mask)
+        self.memory.push(scores=values, relevance=mask, **({} if counted is None else {"counted": counted}))
         return value if gradient is None else with_gradient(value, scores, gradient)
 
     def reset_memory(self) -> None:
         """Forgets the stored batches."""
         self.memory.reset()
 
-    def _term(self, values: Tensor, mask: Tensor, weight: float, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    def _term(
+        self, values: Tensor, mask: Tensor, counted: Tensor | None, weight: float, differentiate: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """One weighted term over rows to be ranked, and its gradient. The weight acts before lambda, as in autograd."""
         values, mask, margin = values.contiguous(), mask.contiguous(), self.margin
         if self.margin_noise == "half_normal":
             values = values - margin * self._draw_noise(values).abs() * (mask.to(values.dtype) - 0.5)
             margin = 0.0
-        relevant = Relevant(mask)
+        relevant = Relevant(mask, counted)
         if not len(relevant):
             fill = self._empty(values) * weight
             return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None

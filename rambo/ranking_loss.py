@@ -17,7 +17,7 @@ from rambo.gradient_rules import Blackbox, GradientRule, Scale
 from rambo.metric_learning import admit
 from rambo.ranking import needs_gradient, with_gradient
 from rambo.reductions import REDUCTIONS, empty_value
-from rambo.relevant import Relevant, RelevantRanks
+from rambo.relevant import Relevant, RelevantRanks, rankable_where
 from rambo.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
 
 OnEmpty = Literal["nan", "zero", "error"]
@@ -270,7 +270,7 @@ class RetrievalLoss(RankingLoss):
         return self.memory_kind == "gallery"
 
     def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
-        values = relevant.without_ignored(scores)
+        values = rankable_where(scores, relevant.counted)
         if not len(relevant) and not self._remembers_relevant():
             self._store_rows(values.new_empty(0), relevant.counts)
             fill = self._empty(values)

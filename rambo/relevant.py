@@ -11,6 +11,14 @@ from torch import Tensor
 from rambo.exact_ranks import plain, rankable
 
 
+def rankable_where(scores: Tensor, counted: Tensor | None) -> Tensor:
+    """The scores as `rankable` gives them, with items that do not count behind all that do; None: all count."""
+    if counted is None or not scores.is_floating_point():
+        return rankable(scores).contiguous()
+    lowest = torch.finfo(scores.dtype).min
+    return rankable(plain(scores).clamp(min=lowest).masked_fill(~counted, -math.inf)).contiguous()
+
+
 class Relevant:
     """Where the relevant items of a batch of rows stand.
 
@@ -67,13 +75,6 @@ class Relevant:
         if self.counted is None:
             return max(1, self.mask.shape[1])
         return self.counted.sum(dim=1).clamp(min=1).double()
-
-    def without_ignored(self, scores: Tensor) -> Tensor:
-        """The scores as `rankable` gives them, with ignored items behind everything that counts."""
-        if self.counted is None or not scores.is_floating_point():
-            return rankable(scores).contiguous()
-        lowest = torch.finfo(scores.dtype).min
-        return rankable(scores.detach().clamp(min=lowest).masked_fill(~self.counted, -math.inf)).contiguous()
 
     @property
     def counts(self) -> Tensor:

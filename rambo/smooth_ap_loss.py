@@ -14,7 +14,7 @@ from rambo.exact_ranks import one_of, positive
 from rambo.metric_learning import admit
 from rambo.ranking_loss import ON_EMPTY, OnEmpty
 from rambo.reductions import REDUCTIONS, Reduction, empty_value, query_weights
-from rambo.relevant import Relevant
+from rambo.relevant import Relevant, rankable_where
 
 
 class SmoothAPLoss(nn.Module):
@@ -102,7 +102,7 @@ class SmoothAPLoss(nn.Module):
         return self._loss(scores, Relevant(relevance, counted, None, numbers))
 
     def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
-        scores = scores.to(relevant.without_ignored(scores).dtype)
+        scores = scores.to(rankable_where(scores, relevant.counted).dtype)
         if relevant.counted is not None:
             scores = scores.masked_fill(~relevant.counted, 0.0)
         if not len(relevant):

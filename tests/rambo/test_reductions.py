@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rambo.losses import AveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Blackbox, Identity, SoftRank
 from rambo.relevant_ranks import STRATEGIES
 
@@ -110,6 +110,27 @@ def test_ignored_pairs_of_a_batch(build):
         build()(embeddings, labels, ignored=doubtful[:, 1:])
     with pytest.raises(ValueError, match=r"ignored must have the shape \(7, 12\), got \(1, 12\)"):
         build().from_scores(*drawn(), ignored=torch.zeros(1, 12))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"memory_batches": 2}, {"memory_batches": 2, "interclass_memory": True}], ids=str
+)
+def test_ignored_samples_of_classes(options):
+    """Ignored in every class, a sample is as if it were not there, now and in the memory."""
+    scores, relevance = drawn(4, rows=10, items=3)
+    ignored = torch.arange(10) % 3 == 1
+    some, fewer = (MeanAveragePrecisionLoss(1.0, 0.1, **options) for _ in range(2))
+    for _ in range(3):
+        value = some(scores, relevance, ignored[:, None].expand(10, 3))
+        expected = fewer(scores[~ignored], relevance[~ignored])
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient(value, scores), gradient(expected, scores))
+    if options:
+        torch.testing.assert_close(some(scores, relevance), fewer(scores, relevance))
+    one = MeanAveragePrecisionLoss(1.0, interclass_weight=0.0)
+    doubtful = torch.tensor([[1, 0], [0, 0], [0, 0]])  # by class
+    value = one(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.4]]), torch.tensor([[0, 0], [1, 0], [0, 1]]), doubtful)
+    assert value.item() == 0
 
 
 # --- reductions
