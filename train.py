@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import checkpoint, measures, objective, reproducibility, reuse, runs, stages, stopping
+from engine import checkpoint, measures, objective, reproducibility, resuming, reuse, runs, stages, stopping
 from engine.command_line import interrupted, refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
@@ -28,7 +29,7 @@ CONFIGS = Path(__file__).parent / "configs"
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
 
 
-def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
+def train(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
     """Builds the seven nouns, fits, and leaves a run folder.
 
     Args:
@@ -36,18 +37,20 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         folder: The run folder; with `config.resume`, the one to go on in.
         name: The experiment's name, for the record.
         overrides: What the command line changed, for the record.
+        data: What `prepared` just gave, if it was asked already.
 
     Returns:
         The report that was written to report.json.
     """
     started = time.time()
-    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    resolved = resuming.resolved(config)
     if config.resume:
-        runs.check_same(folder, resolved)
-    reproducibility.set_up(config.threads, config.deterministic)
-    reproducibility.seed_everything(config.seed, "initial weights")
-
-    data = build(config.data)
+        resuming.check(folder, config)
+    else:
+        resuming.check_unused(folder)
+    data = prepared(config) if data is None else data
+    if config.resume:
+        resuming.check_data(folder, data.describe().get("fingerprint"))
     objective.check_split(config.objective, data.evaluation, config.data)
     model = build(config.model)
     loss = build(config.loss)
@@ -68,8 +71,11 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "device": str(trainer.device),
         **reproducibility.provenance(changes),
+        "data": data.describe(),
     }
-    if not config.resume:  # what a run began with stays on record, also if it refuses to go on
+    if config.resume:  # what it began with stays on record
+        resuming.go_on(folder, resolved, overrides)
+    else:
         runs.begin(folder, resolved, record, changes)
     earlier: dict[str, Any] = {}
     if config.first_stage:
@@ -94,7 +100,6 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
         **record,
         **runs.begun_otherwise(folder, record),
         "config": resolved,
-        "data": data.describe(),
         "loss": getattr(loss, "settings", {}),
         "measures": measures.record(metrics, results),
         "results": {**results, **earlier},
@@ -103,10 +108,17 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> 
     return report
 
 
-def attempt(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
+def prepared(config: DictConfig) -> Any:
+    """Sets up and seeds this process, and builds the data; the model is built next, from the draws that follow."""
+    reproducibility.set_up(config.threads, config.deterministic)
+    reproducibility.seed_everything(config.seed, "initial weights")
+    return build(config.data)
+
+
+def attempt(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
     """`train`, which leaves on record if the training itself stopped, as for a loss that became nan."""
     try:
-        return train(config, folder, name, overrides)
+        return train(config, folder, name, overrides, data)
     except TrainingStoppedError as error:
         runs.stop(folder, sentence(error))
         raise
@@ -116,7 +128,10 @@ def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: li
     """Trains what comes first, or goes on with it, or finds it done; returns its selected results, and how it began."""
     below = folder / stages.FOLDER
     if not (below / "DONE").exists():
-        train(stages.first_stage(config, below), below, f"{name}_first_stage", overrides)
+        first = stages.first_stage(config, below)
+        if not first.resume:  # stopped before its first checkpoint, it has nothing to go on from
+            shutil.rmtree(below, ignore_errors=True)
+        train(first, below, f"{name}_first_stage", overrides)
     results: dict[str, Any] = runs.read_json(below / "report.json")["results"]
     untrained = {"untrained": results["untrained"]} if "untrained" in results else {}
     return {"first_stage": results[config.first_stage.checkpoint], **untrained}
@@ -145,7 +160,8 @@ def main(config: DictConfig) -> float | None:
     swept = chosen.mode == RunMode.MULTIRUN
     try:
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
-        report = reuse.once(config, folder, lambda config, folder: attempt(config, folder, name, overrides))
+        make = lambda config, folder, data: attempt(config, folder, name, overrides, data)  # noqa: E731
+        report = reuse.once(config, folder, prepared, make)
         return objective.value(report, config.objective, config.trainer.higher_is_better)
     except KeyboardInterrupt:
         if swept:  # told once for all jobs

@@ -45,8 +45,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_whole(path, lambda file: torch.save(state, file))
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Reads a checkpoint on the CPU.
+
+    Args:
+        path: The file.
+        mapped: Whether tensors stay on disk until they are asked for, so that a look at a number costs nothing.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -55,7 +59,7 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason}); use an older one") from error

@@ -26,7 +26,7 @@ from engine.experiments import CONFIGS, composed, composed_for_seeds
 from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from engine.reproducibility import derived_seed
 from engine.several import run_all
-from engine.table_runs import Job, locate, sentence, to_do
+from engine.table_runs import AtHand, Job, locate, sentence, to_do
 
 SPLIT = "validation"
 SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
@@ -136,6 +136,7 @@ def run(
     outputs: Path,
     at_once: int | None = None,
     say: Callable[[str], None] = print,
+    here: AtHand | None = None,
 ) -> None:
     """Runs what is not finished, and goes on with what was interrupted.
 
@@ -148,6 +149,7 @@ def run(
         outputs: Where the runs go.
         at_once: How many run beside each other; default: one for each core.
         say: Receives a line for each run that ends.
+        here: As for `locate`.
 
     Raises:
         ValueError: As `check_ended`.
@@ -161,7 +163,7 @@ def run(
         }
         failed = run_all(arguments, entry, at_once, say, keep_going=True)
         told = {job.fingerprint: sentence(failed[job.name]) for job in part if job.name in failed}
-        check_ended(locate(part, runs.index(outputs)), told)
+        check_ended(locate(part, runs.index(outputs), here), told)
 
 
 def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
@@ -181,10 +183,10 @@ def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
         )
 
 
-def located(searches: Mapping[str, Search], outputs: Path) -> dict[str, Search]:
-    """The searches with the folders of their runs."""
-    found = runs.index(outputs)
-    return {key: replace(search, jobs=tuple(locate(search.jobs, found))) for key, search in searches.items()}
+def located(searches: Mapping[str, Search], outputs: Path, here: AtHand | None = None) -> dict[str, Search]:
+    """The searches with the folders of their runs; `here` as for `locate`."""
+    found, here = runs.index(outputs), here or AtHand()
+    return {key: replace(search, jobs=tuple(locate(search.jobs, found, here))) for key, search in searches.items()}
 
 
 def alternating(groups: Sequence[Sequence[Job]]) -> list[Job]:
@@ -224,7 +226,7 @@ def _recipe(fair: Fair, method: Method, scale: str | None) -> tuple[str, ...]:
 
 
 def _job(fair: Fair, row: str, seed: int, arguments: tuple[str, ...], config: Mapping[str, Any]) -> Job:
-    return Job(f"fair-{fair.name}", row, seed, arguments, runs.fingerprint(config))
+    return Job(f"fair-{fair.name}", row, seed, arguments, runs.fingerprint(config), config["data"])
 
 
 @contextmanager

@@ -105,11 +105,11 @@ def composes_otherwise(run: Recorded, words: Sequence[str], configs: Path = CONF
     here = composed(words, configs)
     if runs.fingerprint(here) == runs.fingerprint(run.config):
         return []
-    now, then = runs.flat(here), runs.flat(dict(run.config))
+    now, then = runs.shaping(here), runs.shaping(run.config)
     return [
         f"{key} was {then.get(key, 'absent')}, is {now.get(key, 'absent')}"
         for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key) and not runs.is_under(key, runs.NOT_THE_RUN)
+        if now.get(key) != then.get(key)
     ]
 
 

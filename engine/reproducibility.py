@@ -72,25 +72,30 @@ def set_up(threads: int | None, deterministic: bool) -> None:
 
 
 def git_state(folder: Path, changes: bytes | None = None) -> dict[str, Any]:
-    """Revision of the code in `folder` and whether anything is uncommitted; empty outside a git checkout.
+    """Revision of the code in `folder` and whether any of it is uncommitted; empty if it is no git checkout of its own.
 
-    If so, a sha256 tells whether two runs had the same changes: `changes`, or what `uncommitted` finds.
+    Code that somebody's repository has in a subfolder, as an environment or a copy, is not what that one's revision
+    names. If code is uncommitted, a sha256 tells whether two runs had the same changes: `changes`, or what
+    `uncommitted` finds.
     """
+    if not _is_checkout(folder):
+        return {}
     try:
         state: dict[str, Any] = {"revision": _git(folder, "rev-parse", "HEAD").decode().strip()}
-        state["dirty"] = bool(_git(folder, "status", "--porcelain").strip())
     except (OSError, subprocess.CalledProcessError):
         return {}
-    if state["dirty"]:
-        state["changes"] = hashlib.sha256(uncommitted(folder) if changes is None else changes).hexdigest()
-    return state
+    changes = uncommitted(folder) if changes is None else changes
+    state["dirty"] = bool(changes)
+    return state | ({"changes": hashlib.sha256(changes).hexdigest()} if changes else {})
 
 
 def uncommitted(folder: Path) -> bytes:
     """What `git apply` needs to bring committed code and configs in `folder` to what they are, new files included.
 
-    Empty outside a git checkout, and where only other files have changed.
+    Empty unless `folder` is a git checkout, and where only other files have changed.
     """
+    if not _is_checkout(folder):
+        return b""
     try:
         patch = _git(folder, "diff", *PLAIN, "HEAD", "--relative", "--", *CODE_FILES)
         new = _git(folder, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE_FILES)
@@ -99,6 +104,15 @@ def uncommitted(folder: Path) -> bytes:
     except (OSError, subprocess.CalledProcessError):
         return b""
     return patch
+
+
+def _is_checkout(folder: Path) -> bool:
+    """Whether `folder` is the top of a git checkout."""
+    try:
+        top = _git(folder, "rev-parse", "--show-toplevel").decode(errors="surrogateescape").rstrip("\n")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return Path(top).resolve() == folder.resolve()
 
 
 def provenance(changes: bytes | None = None) -> dict[str, Any]:
@@ -165,7 +179,9 @@ def _processor() -> str:
 def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:
     """What git says; `differs` is the status with which a comparison without the index says that it found something."""
     command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True)
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set where git itself started us, as in a hook
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    done = subprocess.run(command, capture_output=True, env=environment)
     if done.returncode not in (0, differs):
         raise subprocess.CalledProcessError(done.returncode, command)
     return done.stdout

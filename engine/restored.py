@@ -116,7 +116,7 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
 
 def names_of(configs: list[dict[str, Any]]) -> list[str]:
     """Short names for runs: the values in which their configs differ, such as `margin=0.02`; else their numbers."""
-    keys = {key: values for key, values in _differences(configs).items() if not runs.is_under(key, runs.NOT_THE_RUN)}
+    keys = _differences([runs.shaping(config) for config in configs])
     if not 1 <= len(keys) <= 3:
         return [f"run {number}" for number in range(1, len(configs) + 1)]
     rows = zip(*keys.values(), strict=True)
@@ -125,14 +125,10 @@ def names_of(configs: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _differences(values: list[Any], prefix: str = "") -> dict[str, list[Any]]:
-    """The values of every dotted key that are not all the same."""
-    if not all(isinstance(value, dict) for value in values):
-        return {prefix: values} if any(value != values[0] for value in values) else {}
-    found: dict[str, list[Any]] = {}
-    for key in dict.fromkeys(key for value in values for key in value):
-        found |= _differences([value.get(key) for value in values], f"{prefix}.{key}" if prefix else key)
-    return found
+def _differences(flat: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The values of every key that are not all the same."""
+    by_key = {key: [values.get(key) for values in flat] for key in dict.fromkeys(key for one in flat for key in one)}
+    return {key: values for key, values in by_key.items() if any(value != values[0] for value in values)}
 
 
 def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:

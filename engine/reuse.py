@@ -13,13 +13,13 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine import runs
+from engine import resuming, runs
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
@@ -27,24 +27,28 @@ LOCKS = ".locks"  # below the outputs: one for each run that is being looked for
 POLL_SECONDS = 2.0
 # Two runs of one fingerprint may differ in these; one that goes on keeps its own, and with them its last bits.
 KEPT = ("threads", "trainer.device")
-Train = Callable[[DictConfig, Path], dict[str, Any]]
+Prepare = Callable[[DictConfig], Any]
+Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
 
 
 class InUseError(RuntimeError):
     """Another process is making this run; the message names it."""
 
 
-def once(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
+def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> dict[str, Any]:
     """Makes the run of `config`, unless `config.reuse` is on and it was made before.
 
-    With `reuse`, a finished run of the same fingerprint is answered with its report, an interrupted one goes on in its
-    own folder, and `folder`, of which nothing came, is removed again. A run that another process is making is
-    waited for where a search needs its result (`config.objective`).
+    With `reuse`, a finished run of the same config on the same data is answered with its report, an interrupted one
+    goes on in its own folder, and `folder`, of which nothing came, is removed again. A run that another process is
+    making is waited for where a search needs its result (`config.objective`). Data that tell no fingerprint could be
+    any, and no run of theirs is found.
 
     Args:
         config: The composed config.
         folder: Of a new run, or of the one that `config.resume` names.
-        train: Called with config and folder if there is something to do; returns the report.
+        prepare: Called with the config, builds the data; by their fingerprint they are told from others.
+        train: Called with config, folder and the data, or None where they are to be built, if there is something to
+            do; returns the report.
 
     Returns:
         The report of the run.
@@ -55,11 +59,17 @@ def once(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
     """
     if config.resume or not config.reuse:
         with held(folder / LOCK):
-            return train(config, folder)
+            return train(config, folder, None)
+    data = prepare(config)
+    mark = data.describe().get("fingerprint")
+    if mark is None:
+        log.warning("these data tell no fingerprint, so that no earlier run is known to be on them: it is made anew")
+        with held(folder / LOCK):
+            return train(config, folder, data)
     waiting = False
     while True:
         try:
-            return _found_or_made(config, folder, train)
+            return _found_or_made(config, folder, data, str(mark), train)
         except InUseError as busy:
             if not config.objective:
                 _discard(folder)
@@ -70,23 +80,27 @@ def once(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
 
 
-def _found_or_made(config: DictConfig, folder: Path, train: Train) -> dict[str, Any]:
-    outputs = Path(config.paths.outputs)
-    key = runs.fingerprint(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
-    with held(outputs / LOCKS / key):
-        found = runs.index(outputs).get(key, runs.Found())
+def lock_of(outputs: Path, config: Mapping[str, Any], mark: str) -> Path:
+    """The file that is locked while the run of a resolved config, on the data of fingerprint `mark`, is made."""
+    return outputs / LOCKS / f"{runs.fingerprint(config)}-{mark[:16]}"
+
+
+def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train: Train) -> dict[str, Any]:
+    outputs, resolved = Path(config.paths.outputs), resuming.resolved(config)
+    with held(lock_of(outputs, resolved, mark)):
+        found = runs.index(outputs).get(runs.fingerprint(resolved), runs.Found()).on(mark)
         if found.finished:
             log.info("already done: %s", found.finished[-1])
             _discard(folder)
             return runs.read_report(found.finished[-1])
         if not found.interrupted:
             with held(folder / LOCK):
-                return train(config, folder)
+                return train(config, folder, data)
         there = found.interrupted[-1]
         with held(there / LOCK):
             log.info("goes on: %s", there)
             _discard(folder, log_to=there)
-            return train(_as_begun(config, there), there)
+            return train(_as_begun(config, there), there, None)
 
 
 def _as_begun(config: DictConfig, folder: Path) -> DictConfig:

@@ -57,9 +57,10 @@ def difference(first: Recorded, second: Recorded) -> Compared:
     """Compares two runs, section by section."""
     found = Compared()
     one, other = (_config(run) for run in (first, second))
+    shaping = runs.shaping(first.config).keys() | runs.shaping(second.config).keys()
     found.changes_nothing = [
         key for key in [*one, *(k for k in other if k not in one)]
-        if runs.is_under(key, runs.NOT_THE_RUN) and one.get(key) != other.get(key)
+        if key not in shaping and one.get(key) != other.get(key)
     ]  # fmt: skip
     for section in ("config", "code", "data", "versions", "hardware", "loss as built", "results"):
         _compare(found, section, _section(first, section), _section(second, section))
@@ -98,7 +99,7 @@ def _config(run: Recorded) -> dict[str, Any]:
 def _section(run: Recorded, section: str) -> dict[str, Any]:
     report = run.report
     if section == "config":
-        return {key: value for key, value in _config(run).items() if not runs.is_under(key, runs.NOT_THE_RUN)}
+        return runs.shaping(run.config)
     if section == "results":
         return _results(run)
     if section == "versions":

@@ -20,13 +20,20 @@ from engine.checkpoint import write_whole
 logger = logging.getLogger(__name__)
 
 STAND_IN = "Stand-in data: these numbers mean nothing."  # above whatever shows them
+# What a run is built from. Anything else in a config, such as a recipe or a note, acts through these or not at all.
+BUILT = (
+    "data", "model", "loss", "metrics", "optimizer", "scheduler", "trainer", "seed", "deterministic", "threads",
+    "first_stage",
+)  # fmt: skip
 # Config keys that change no number of a run.
 CHANGES_NO_NUMBER = (
     "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
     "trainer.pictures", "reuse", "objective",
 )  # fmt: skip
-# A resumed run may also go on for longer and find its data, known by their fingerprint, in another place.
-FREE_TO_CHANGE = (*CHANGES_NO_NUMBER, "trainer.epochs", "data.root")
+# A finished stage of a resumed run may also find its data, known by their fingerprint, in another place.
+FREE_ONCE_FINISHED = (*CHANGES_NO_NUMBER, "data.root")
+# What is not finished may go on for longer, too.
+FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")
 # What may differ between two runs of one method with one seed, as far as a table is concerned.
 NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
 
@@ -52,12 +59,17 @@ def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None
         record: Command, code, packages and hardware, for began.json: an unfinished run can then be repeated, too.
         changes: Uncommitted ones as a patch, for uncommitted.patch; left out beyond `LARGEST_PATCH`.
     """
-    text = OmegaConf.to_yaml(OmegaConf.create(config))
-    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    write_config(folder, config)
     if record is not None:
         write_json(folder / BEGAN, dict(record))
     if 0 < len(changes) <= LARGEST_PATCH:
         write_whole(folder / PATCH, lambda file: file.write(changes))
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes config.yaml, which always says what the run in `folder` is, whatever it was when it began."""
+    text = OmegaConf.to_yaml(OmegaConf.create(config))
+    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
 
 
 def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,23 +111,56 @@ def why_stopped(folder: Path) -> str:
     return reason.replace(f"{Path.cwd()}/", "")
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """What a run is known by: 16 hexadecimal digits over the values of its resolved config that shape the numbers.
+def shaping(config: Mapping[str, Any], apart: Iterable[str] = NOT_THE_RUN) -> dict[str, Any]:
+    """The values of a resolved config that shape the numbers, flat: {"loss.margin": 0.1}.
 
-    The seed counts; paths, tracking, workers, threads and the device do not. A key that is null counts as absent, so
-    that a new option which is off by default leaves finished runs what they were.
+    They are those that the run is built from. Null counts as absent, so that a new option which is off by default
+    leaves finished runs what they were; 1.0 is 1; a file below `paths.data` is the same wherever that folder is. Of a
+    run in two stages everything counts, since what the first one changes may act through any key.
+
+    Args:
+        config: Resolved.
+        apart: Keys that are left out, with all below them.
     """
-    kept = {k: v for k, v in flat(dict(config)).items() if v is not None and not is_under(k, NOT_THE_RUN)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    built = dict(config) if config.get("first_stage") else {k: v for k, v in config.items() if k in BUILT}
+    data = str((config.get("paths") or {}).get("data") or "")
+    found = {k: _plain(v, data.rstrip("/") + "/") for k, v in flat(built).items() if not is_under(k, apart)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _plain(value: Any, data: str) -> Any:
+    """The value in the one way to write it; `data` is the folder of the data, with a slash at its end."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item, data) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item, data) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(data) > 1 and value.startswith(data):
+        return f"${{paths.data}}/{value.removeprefix(data)}"
+    return value
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """What a run is known by, beside its data: 16 hexadecimal digits over what of its resolved config is `shaping`.
+
+    The seed counts; paths, tracking, workers, threads and the device do not.
+    """
+    return hashlib.sha256(json.dumps(shaping(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass
 class Found:
-    """Run folders of one fingerprint, oldest first."""
+    """Run folders of one fingerprint of the config, oldest first; on which data they are, `on` finds out."""
 
     finished: list[Path] = field(default_factory=list)
     interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
     stopped: list[Path] = field(default_factory=list)  # those whose training stopped by itself, resumable or not
+
+    def on(self, data: str) -> Found:
+        """Those on the data of this fingerprint."""
+        own = self.finished, self.interrupted, self.stopped
+        return Found(*([folder for folder in folders if _is_on(data, folder)] for folders in own))
 
 
 def index(outputs: Path) -> dict[str, Found]:
@@ -144,6 +189,26 @@ def index(outputs: Path) -> dict[str, Found]:
     return found
 
 
+def data_of(folder: Path) -> str | None:
+    """The fingerprint of the data of the run in `folder`; None if it is not on record.
+
+    Raises:
+        ValueError: If its record cannot be read.
+    """
+    for name in (BEGAN, "report.json"):  # runs of earlier versions have it in the report alone
+        record = read_json(folder / name) if (folder / name).is_file() else {}
+        if found := (record.get("data") or {}).get("fingerprint"):
+            return str(found)
+    return None
+
+
+def _is_on(data: str, folder: Path) -> bool:
+    try:
+        return data_of(folder) == data
+    except ValueError:
+        return True  # whoever reads on will tell what is wrong with it
+
+
 def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """The revisions, packages and processors behind reports, each combination once: a line for a page of numbers."""
     found: dict[str, None] = {}
@@ -158,7 +223,7 @@ def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config that the run in `folder` began with.
+    """The resolved config of the run in `folder`.
 
     Raises:
         ValueError: If it is no YAML, or no mapping; with its name.
@@ -216,29 +281,6 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return parts
 
 
-def check_same(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses to resume a run under another config.
-
-    Raises:
-        FileNotFoundError: If `folder` holds no run.
-        FileExistsError: If the run is finished.
-        ValueError: If a value that shapes the numbers differs; the first few are named.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(f"resume={folder}: no run there (config.yaml is missing)")
-    if (folder / "DONE").exists():
-        raise FileExistsError(f"resume={folder}: that run is finished; start a new one without resume")
-    before, now = flat(read_config(folder)), flat(config)
-    keys = sorted(before.keys() | now.keys())
-    changed = [key for key in keys if before.get(key) != now.get(key) and not is_under(key, FREE_TO_CHANGE)]
-    if changed:
-        words = [f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:3]]
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ValueError(
-            f"resume={folder} was run with another config: {'; '.join(words)}{more}{_tied(changed, before, now)}"
-        )
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` whole or not at all; what is not finite becomes null."""
     text = strict_json.dumps(value, indent=1) + "\n"
@@ -257,12 +299,3 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
         ) from error
-
-
-def _tied(changed: list[str], before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Says so where a value changed only because it follows the number of epochs, as the length of a cosine does."""
-    epochs = before.get("trainer.epochs"), now.get("trainer.epochs")
-    tied = [key for key in changed if (before.get(key), now.get(key)) == epochs]
-    if not tied:
-        return ""
-    return f"; {', '.join(tied)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"

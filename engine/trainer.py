@@ -139,6 +139,7 @@ class Trainer:
         if resume:
             run.restore()
         else:
+            tracker.rewind(-1)  # a stage that was stopped before its first checkpoint may have left lines
             if self.evaluate_first:
                 run.evaluate("untrained")
             run.save()

@@ -13,7 +13,7 @@ from engine import fair, fair_page, reuse, runs
 from engine.experiments import CONFIGS, composed
 from engine.fair_file import Fair, named
 from engine.fair_outcome import check_alike, outcome, read_search, read_tests
-from engine.table_runs import Job, locate
+from engine.table_runs import AtHand, Job, locate
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = 2  # trials and seeds of stand-in data, unless they are given: enough to see it run
@@ -61,25 +61,34 @@ def make(arguments: argparse.Namespace) -> int:
     )
     outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
     print(f"{comparison.name}: looking for what is there", flush=True)
-    searches = fair.located(fair.plan_search(comparison, arguments.scale), outputs)
+    here = AtHand()
+    searches = fair.located(fair.plan_search(comparison, arguments.scale), outputs, here)
     count = len(searches) * comparison.trials
     there = sum(bool(job.finished) for search in searches.values() for job in search.jobs)
     finals = len(searches) * comparison.seeds
     print(f"search: {count} runs, {there} finished; then {finals} final runs", flush=True)
+    for line in here.notes([job for search in searches.values() for job in search.jobs]):
+        print(line, flush=True)
     if arguments.no_run:
         return 0
     with reuse.held(outputs / reuse.LOCKS / f"fair-{comparison.name}"):
-        return made(comparison, searches, outputs, arguments)
+        return made(comparison, searches, outputs, arguments, here)
 
 
-def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, arguments: argparse.Namespace) -> int:
+def made(
+    comparison: Fair,
+    searches: Mapping[str, fair.Search],
+    outputs: Path,
+    arguments: argparse.Namespace,
+    here: AtHand,
+) -> int:
     """The rest of `make`, for which no other process may do the same."""
 
     def run(jobs: list[Job]) -> None:
-        fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True))
+        fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True), here)
 
     run(fair.alternating([search.jobs for search in searches.values()]))
-    searches = fair.located(searches, outputs)
+    searches = fair.located(searches, outputs, here)
     tried = [job for search in searches.values() for job in search.jobs]
     check_alike(tried)
     found = {key: read_search(comparison, search) for key, search in searches.items()}
@@ -89,12 +98,13 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Path, a
         raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
     index = runs.index(outputs)
-    planned = {k: locate(jobs, index) for k, jobs in fair.plan_tests(comparison, chosen, arguments.scale).items()}
+    tests = fair.plan_tests(comparison, chosen, arguments.scale)
+    planned = {key: locate(jobs, index, here) for key, jobs in tests.items()}
     jobs = fair.alternating(list(planned.values()))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
     run(jobs)
     index = runs.index(outputs)
-    planned = {key: locate(own, index) for key, own in planned.items()}
+    planned = {key: locate(own, index, here) for key, own in planned.items()}
     everything = [job for own in planned.values() for job in own]
     check_alike([*tried, *everything])
     results = {key: read_tests(comparison, search, planned.get(key, [])) for key, search in found.items()}

@@ -68,7 +68,8 @@ def make(arguments: argparse.Namespace) -> int:
     if arguments.no_run and arguments.runs and not found:
         raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")
 
-    plans, code = planned(arguments, outputs, found)
+    here = table_runs.AtHand()
+    plans, code = planned(arguments, outputs, found, here)
     jobs = [job for _, own in plans for job in own]
     rows = dict.fromkeys(job.row for job in jobs)
     if unknown := [row for row in arguments.only if row not in rows]:
@@ -78,7 +79,7 @@ def make(arguments: argparse.Namespace) -> int:
     found = runs.index(outputs) if pending else found
 
     for table, own in plans:
-        filled = fill(table, table_runs.locate(own, found), arguments.seeds, arguments.scale, failed)
+        filled = fill(table, table_runs.locate(own, found, here), arguments.seeds, arguments.scale, failed)
         print()
         table_page.show(filled)
         if filled.faults and not any(line.folders for line in filled.lines):
@@ -90,7 +91,7 @@ def make(arguments: argparse.Namespace) -> int:
 
 
 def planned(
-    arguments: argparse.Namespace, outputs: Path, found: Mapping[str, runs.Found]
+    arguments: argparse.Namespace, outputs: Path, found: Mapping[str, runs.Found], here: table_runs.AtHand
 ) -> tuple[list[tuple[Table, list[Job]]], int]:
     """Every table that was asked for with its runs; of several, one that is faulty is told and costs only itself."""
     names = sorted(path.stem for path in arguments.tables.glob("*.yaml")) if arguments.all else arguments.names
@@ -101,7 +102,7 @@ def planned(
     for name in names:
         try:
             table = named(name, arguments.tables)
-            jobs = table_runs.plan(table, arguments.seeds, outputs, scale=arguments.scale, found=found)
+            jobs = table_runs.plan(table, arguments.seeds, outputs, scale=arguments.scale, found=found, here=here)
         except ValueError as error:
             if len(names) == 1:
                 raise
@@ -116,6 +117,8 @@ def planned(
         print(
             f"{table.name}: {len(jobs)} runs: {finished} finished, {begun} interrupted, {missing} missing", flush=True
         )
+        for line in here.notes(jobs):
+            print(line, flush=True)
         plans.append((table, jobs))
     return plans, code
 

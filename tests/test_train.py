@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 import train
 from engine import runs, tables, trainer
 from engine.in_turn import InTurn
+from ranksim.datasets.fixture import write_own_numbers
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
@@ -170,6 +172,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_with_memory_and_all(experime
     (tmp_path / "parts" / "DONE").unlink()
     again = small(experiment, tmp_path, *changes, "trainer.epochs=3", f"resume={tmp_path / 'parts'}")
     parts = run(again, tmp_path / "parts")
+    assert runs.read_config(tmp_path / "parts")["trainer"]["epochs"] == 3
     assert record(tmp_path / "parts") == record(tmp_path / "whole")
     assert parts["results"]["last"] == whole["results"]["last"]
 
@@ -262,6 +265,75 @@ def test_bad_input_is_answered_with_one_sentence(command, overrides, sentence, t
     assert sentence in answer.said
     assert "Traceback" not in answer.said
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.slow
+def test_a_run_is_taken_for_made_on_its_own_data_alone(command, tmp_path):
+    """The data are copied, which changes nothing, and then edited where they lie."""
+    table = write_own_numbers(tmp_path / "own", "table.csv", "y", ["a", "b"])
+    again = shutil.copytree(table, tmp_path / "copy")
+
+    def said(root):
+        answer = command(
+            "experiment=table_ranksim", f"data.root={root}", "data.target=y", "trainer.epochs=1", "threads=1",
+            "tracking.wandb=disabled", "reuse=true", f"paths.outputs={tmp_path / 'outputs'}",
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.said
+        return answer.said, len(list(tmp_path.rglob("DONE")))
+
+    assert "already done" not in said(table)[0]
+    first = next(tmp_path.rglob("report.json"))
+    assert runs.read_json(first.parent / runs.BEGAN)["data"] == runs.read_json(first)["data"]
+    assert f"already done: {first.parent}" in said(again)[0]
+    lines = (again / "table.csv").read_text().splitlines()
+    (again / "table.csv").write_text("\n".join([*lines[:-1], "1,2,3"]) + "\n")
+    for finished in (2, 2):
+        assert said(again)[1] == finished
+
+
+@pytest.mark.slow
+def test_a_folder_that_holds_a_run_is_refused_and_stays_as_it_is(command, tmp_path):
+    folder = tmp_path / "one"
+    arguments = ["experiment=demo_rambo", "scale=fixture", "threads=1", f"hydra.run.dir={folder}"]
+    assert command(*arguments).returncode == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for other in (
+        [*arguments, "seed=1"],
+        ["-m", *arguments[:-1], f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=one"],
+    ):
+        answer = command(*other)
+        assert answer.returncode == 1
+        assert f"{folder} holds a run already" in answer.said
+        after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert {path for path in after if after[path] != before.get(path)} <= {folder / "train.log"}
+        assert after.keys() == before.keys()
+        assert after[folder / "train.log"].startswith(before[folder / "train.log"])
+    assert f"already done: {folder}" in command(*arguments, "reuse=true", f"paths.outputs={tmp_path}").said
+
+
+@pytest.mark.slow
+def test_a_stage_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch):
+    """Its folder and lines are there, and are not mixed with those of the second attempt."""
+    pytest.importorskip("mlxtend")
+    row = ["stages=retrained_head", "weighting=inverse", "trainer.epochs=1"]
+    whole = run(small("demo_regression", tmp_path, *row), tmp_path / "whole")
+    save = trainer._Run.save
+    for stage in ("first_stage", "."):
+
+        def killed(self, stage=stage):
+            if self.tracker.folder == tmp_path / "parts" / stage:
+                raise KeyboardInterrupt
+            save(self)
+
+        monkeypatch.setattr(trainer._Run, "save", killed)
+        again = [f"resume={tmp_path / 'parts'}"] if stage == "." else []
+        with pytest.raises(KeyboardInterrupt):
+            run(small("demo_regression", tmp_path, *row, *again), tmp_path / "parts")
+        monkeypatch.undo()
+    parts = run(small("demo_regression", tmp_path, *row, f"resume={tmp_path / 'parts'}"), tmp_path / "parts")
+    for stage in (".", "first_stage"):
+        assert record(tmp_path / "parts" / stage) == record(tmp_path / "whole" / stage)
+    assert parts["results"]["last"] == whole["results"]["last"]
 
 
 @pytest.mark.slow

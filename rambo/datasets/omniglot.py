@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ class Omniglot(RetrievalData):
             super_labels=torch.tensor([alphabets.index(name.split("/")[0]) for name in names]),
             pixels=self._pixels([(name, drawings[name]) for name in names]),
             class_names={number: character.replace("/", " ") for character, number in class_of.items()},
+            marks=[hashlib.sha256(drawings[name]).hexdigest() for name in names],
         )
         return {
             part: everything.where(torch.tensor([name.split("/")[0] in group for name in names]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import decode
+from engine.images import decode, file_marks
 
 BOTH, QUERY, GALLERY = 0, 1, 2
 """Roles: leave-one-out (every image queries the others), query only, gallery only."""
@@ -28,6 +28,7 @@ class Records:
         super_labels: Coarser class of each image, int64 (n,), where the data have one.
         roles: 0 leave-one-out, 1 query only, 2 gallery only, int64 (n,), where the data prescribe them.
         class_names: Class -> a name for people, where there is one.
+        marks: What tells the file of each image from another of its name, where `pixels` came from files.
     """
 
     names: list[str]
@@ -37,6 +38,7 @@ class Records:
     super_labels: Tensor | None = None
     roles: Tensor | None = None
     class_names: Mapping[int, str] | None = None
+    marks: list[str] | None = None
 
     def __post_init__(self) -> None:
         for what in ("labels", "super_labels", "roles", "pixels"):
@@ -58,6 +60,7 @@ class Records:
             pixels=_rows(self.pixels, chosen),
             super_labels=_rows(self.super_labels, chosen),
             roles=_rows(self.roles, chosen),
+            marks=None if self.marks is None else [self.marks[i] for i in chosen.nonzero()[:, 0].tolist()],
         )
 
     def class_names_here(self) -> list[str]:
@@ -92,10 +95,17 @@ class Records:
 
 
 def fingerprint(parts: Mapping[str, Records]) -> str:
-    """sha256 over which images are in which part under which label; the pixels do not enter."""
+    """sha256 over which images are in which part under which label, and what their files hold (see `file_marks`).
+
+    Of images that are drawn rather than read, the pixels do not enter: they follow from the config.
+    """
     digest = hashlib.sha256()
     for part, records in sorted(parts.items()):
         digest.update(f"{part} {len(records)}\n".encode())
+        marks = records.marks or (
+            [] if records.folder is None else file_marks([*map(records.path, range(len(records)))])
+        )
+        digest.update(f"{marks}\n".encode())
         columns = [
             [None] * len(records) if column is None else column.tolist()
             for column in (records.labels, records.super_labels, records.roles)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import decode
+from engine.images import decode, file_marks
 from rambo.detection.annotations import Annotation, Box, Thing, image_size
 
 
@@ -198,10 +198,13 @@ def _sizes_differ(annotation: Annotation, path: Path, size: tuple[int, int]) -> 
 
 
 def fingerprint(parts: Mapping[str, AnnotatedImages]) -> str:
-    """sha256 over which images are in which part, with which boxes, labels and flags; the pixels do not enter."""
+    """sha256 over which images are in which part, with which boxes, labels and flags, and what their files hold.
+
+    For files see `file_marks`.
+    """
     digest = hashlib.sha256()
     for part, images in sorted(parts.items()):
-        digest.update(f"{part} {len(images)} {images.classes}\n".encode())
+        digest.update(f"{part} {len(images)} {images.classes}\n{file_marks(images.paths)}\n".encode())
         for name, boxes, labels, difficult in zip(
             images.names, images.boxes, images.labels, images.difficult, strict=True
         ):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.images import decode
+from engine.images import decode, file_marks
 
 PARTS = {"train": "train", "val": "validation", "validation": "validation", "dev": "validation", "test": "test"}
 """What split files call the parts -> what they are called here."""
@@ -93,10 +93,16 @@ class Samples:
 
 
 def fingerprint(parts: Mapping[str, Samples]) -> str:
-    """sha256 over which samples are in which part with which target; the pixels do not enter, other columns do."""
+    """sha256 over which samples are in which part with which target and columns, and what their files hold.
+
+    For files see `file_marks`. Of images that are drawn rather than read, the pixels do not enter: they follow from the
+    config.
+    """
     digest = hashlib.sha256()
     for part, samples in sorted(parts.items()):
         digest.update(f"{part} {len(samples)}\n".encode())
+        marks = [] if samples.folder is None else file_marks([*map(samples.path, range(len(samples)))])
+        digest.update(f"{marks}\n".encode())
         for row in zip(samples.names, samples.targets.tolist(), strict=True):
             digest.update(f"{row}\n".encode())
         for name, column in sorted(samples.columns.items()):

@@ -48,11 +48,31 @@ def test_git_state_tells_revision_and_dirt(tmp_path):
     assert len(git_state(tmp_path)["revision"]) == 40
     assert "changes" not in git_state(tmp_path)
     (tmp_path / "file").write_text("2")
-    assert git_state(tmp_path)["dirty"] is True
-    assert git_state(tmp_path)["changes"] == hashlib.sha256(b"").hexdigest(), "neither code nor config"
+    (tmp_path / "notes.txt").write_text("neither is code or config")
+    assert git_state(tmp_path)["dirty"] is False
     (tmp_path / "new.py").write_text("3")
+    assert git_state(tmp_path)["dirty"] is True
     assert git_state(tmp_path)["changes"] == hashlib.sha256(uncommitted(tmp_path)).hexdigest()
     assert git_state(tmp_path, b"abc")["changes"] == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypatch):
+    """As an environment has it below a project, or a copy in a subfolder: theirs is not the revision of this code."""
+    run = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    inside = tmp_path / "venv" / "site-packages"
+    inside.mkdir(parents=True)
+    (inside / "a.py").write_text("1")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*run, *arguments], check=True)
+    (inside / "a.py").write_text("2")
+    assert git_state(inside) == {}
+    assert uncommitted(inside) == b""
+    assert git_state(tmp_path)["dirty"] is True
+    link = tmp_path.parent / f"{tmp_path.name}_link"
+    link.symlink_to(tmp_path)
+    assert git_state(link) == git_state(tmp_path)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as git sets it for what its hooks call
+    assert git_state(inside) == {}
 
 
 def test_uncommitted_code_can_be_brought_back(tmp_path):
@@ -71,7 +91,6 @@ def test_uncommitted_code_can_be_brought_back(tmp_path):
     (there / "notes.txt").write_text("no code")
     (there / "tests" / "test_a.py").write_text("")
     patch = uncommitted(there)
-    assert uncommitted(there / "engine") != patch, "of another folder"
     subprocess.run(["git", "-C", str(clone), "apply"], input=patch, check=True)
     assert (clone / "engine" / "a.py").read_text() == "one = 2\n"
     assert (clone / "engine" / "neü b.py").read_text() == "two = 2\n"

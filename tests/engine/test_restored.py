@@ -145,7 +145,7 @@ def test_runs_are_named_by_what_they_differ_in():
     first = {"seed": 0, "workers": 4, "loss": {"margin": 0.0, "weight": "log"}}
     second = {"seed": 0, "workers": 0, "loss": {"margin": 0.02, "weight": "log"}}
     third = {"seed": 1, "loss": {"margin": 0.02}}
-    assert names_of([first, second]) == ["margin=0.0", "margin=0.02"]
+    assert names_of([first, second]) == ["margin=0", "margin=0.02"]
     assert names_of([second, third]) == ["seed=0, weight=log", "seed=1, weight=None"]
     assert names_of([first, first]) == ["run 1", "run 2"]
     assert names_of([first]) == ["run 1"]

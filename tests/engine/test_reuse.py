@@ -8,7 +8,7 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from engine import reuse, runs
+from engine import resuming, reuse, runs
 
 REPORT = {"config": {}, "data": {}, "results": {}}
 FORK = multiprocessing.get_context("fork")  # so that no process has to import torch anew
@@ -55,9 +55,23 @@ def new_folder(outputs, name="new"):
     return folder
 
 
-def made(outputs, name, config, finished):
+class Data:
+    """Data that tell which they are."""
+
+    def __init__(self, fingerprint="a"):
+        self.fingerprint = fingerprint
+
+    def describe(self):
+        return {"fingerprint": self.fingerprint}
+
+
+def once(config, folder, train, data="a"):
+    return reuse.once(config, folder, lambda config: Data(data), train)
+
+
+def made(outputs, name, config, finished, data="a"):
     folder = outputs / name
-    runs.begin(folder, OmegaConf.to_container(config))
+    runs.begin(folder, OmegaConf.to_container(config), {"data": Data(data).describe()})
     if finished:
         runs.finish(folder, REPORT | {"made": name})
     else:
@@ -66,30 +80,30 @@ def made(outputs, name, config, finished):
     return folder
 
 
-def no_training(config, folder):
+def no_training(config, folder, data):
     raise AssertionError(f"trained in {folder}")
 
 
-def trained(config, folder):
+def trained(config, folder, data):
     """What a training leaves, without the training."""
     if not config.resume:
-        runs.begin(folder, OmegaConf.to_container(config))
+        runs.begin(folder, OmegaConf.to_container(config), {"data": data.describe()} if data else None)
     runs.finish(folder, REPORT | {"made": folder.name})
     return REPORT | {"made": folder.name}
 
 
 def test_a_run_is_made_once(tmp_path):
-    first = reuse.once(config(tmp_path), new_folder(tmp_path, "a"), trained)
-    again = reuse.once(config(tmp_path, threads=1), new_folder(tmp_path, "b"), no_training)
+    first = once(config(tmp_path), new_folder(tmp_path, "a"), trained)
+    again = once(config(tmp_path, threads=1), new_folder(tmp_path, "b"), no_training)
     assert first == again == REPORT | {"made": "a"}
     assert not (tmp_path / "b").exists()  # nothing came of it
-    assert reuse.once(config(tmp_path, seed=1), new_folder(tmp_path, "c"), trained) == REPORT | {"made": "c"}
+    assert once(config(tmp_path, seed=1), new_folder(tmp_path, "c"), trained) == REPORT | {"made": "c"}
     assert not list((tmp_path / reuse.LOCKS).iterdir())
 
 
 def test_without_reuse_a_run_is_made_again(tmp_path):
     made(tmp_path, "a", config(tmp_path), finished=True)
-    assert reuse.once(config(tmp_path, reuse=False), new_folder(tmp_path, "b"), trained) == REPORT | {"made": "b"}
+    assert once(config(tmp_path, reuse=False), new_folder(tmp_path, "b"), trained) == REPORT | {"made": "b"}
 
 
 def test_an_interrupted_run_goes_on_in_its_folder_with_what_it_began_with(tmp_path):
@@ -97,21 +111,52 @@ def test_an_interrupted_run_goes_on_in_its_folder_with_what_it_began_with(tmp_pa
     folder = made(tmp_path, "a", begun, finished=False)
     seen = []
 
-    def train(config, folder):
-        runs.check_same(folder, OmegaConf.to_container(config))
+    def train(config, folder, data):
+        resuming.check_config(folder, OmegaConf.to_container(config))
         seen.append((config.resume, config.threads, config.trainer.device, folder))
-        return trained(config, folder)
+        return trained(config, folder, data)
 
-    reuse.once(config(tmp_path, threads=1), new_folder(tmp_path, "b"), train)
+    once(config(tmp_path, threads=1), new_folder(tmp_path, "b"), train)
     assert seen == [(str(folder), 2, "cpu", folder)]
     assert not (tmp_path / "b").exists()
     assert not (folder / reuse.LOCK).exists()
 
 
+def test_a_run_on_other_data_is_not_taken_for_it_and_one_on_the_same_elsewhere_is(tmp_path):
+    """Config and seed are equal; data.root is not asked, the fingerprint of the data is."""
+    here = {"data": {"root": "/here"}}
+    once(config(tmp_path, **here), new_folder(tmp_path, "a"), trained)
+    made(tmp_path, "stopped", config(tmp_path, **here), finished=False)
+    edited = once(config(tmp_path, **here), new_folder(tmp_path, "b"), trained, data="b")
+    assert edited == REPORT | {"made": "b"}
+    moved = once(config(tmp_path, data={"root": "/there"}), new_folder(tmp_path, "c"), no_training)
+    assert moved == REPORT | {"made": "a"}
+    assert once(config(tmp_path, **here), new_folder(tmp_path, "d"), no_training, data="b") == edited
+
+
+def test_a_run_of_an_earlier_version_is_known_by_its_report(tmp_path):
+    """It began without telling which data it was on."""
+    runs.begin(tmp_path / "a", OmegaConf.to_container(config(tmp_path)))
+    runs.finish(tmp_path / "a", REPORT | {"data": {"fingerprint": "a"}})
+    assert once(config(tmp_path), new_folder(tmp_path, "b"), no_training)["data"] == {"fingerprint": "a"}
+    assert once(config(tmp_path), new_folder(tmp_path, "c"), trained, data="b") == REPORT | {"made": "c"}
+
+
+def test_data_that_tell_no_fingerprint_could_be_any(tmp_path, caplog):
+    made(tmp_path, "a", config(tmp_path), finished=True, data=None)
+    assert once(config(tmp_path), new_folder(tmp_path, "b"), trained, data=None) == REPORT | {"made": "b"}
+    assert "these data tell no fingerprint" in caplog.text
+
+
+def test_two_runs_of_one_config_on_different_data_may_be_made_at_once(tmp_path, other_process):
+    other_process(reuse.lock_of(tmp_path, OmegaConf.to_container(config(tmp_path)), "b"))
+    assert once(config(tmp_path), new_folder(tmp_path, "a"), trained) == REPORT | {"made": "a"}
+
+
 def test_a_finished_run_is_preferred_to_an_interrupted_one(tmp_path):
     made(tmp_path, "a", config(tmp_path), finished=True)
     made(tmp_path, "b", config(tmp_path), finished=False)
-    assert reuse.once(config(tmp_path), new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
+    assert once(config(tmp_path), new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
 
 
 def test_what_is_logged_of_a_run_that_goes_on_is_logged_in_its_folder(tmp_path):
@@ -122,7 +167,7 @@ def test_what_is_logged_of_a_run_that_goes_on_is_logged_in_its_folder(tmp_path):
     before = list(root.handlers)
     root.addHandler(handler)
     try:
-        reuse.once(config(tmp_path), new, lambda c, f: logging.getLogger("x").warning("now") or trained(c, f))
+        once(config(tmp_path), new, lambda *given: logging.getLogger("x").warning("now") or trained(*given))
     finally:
         for added in [h for h in root.handlers if h not in before]:
             added.close()
@@ -136,9 +181,9 @@ def test_nothing_that_a_run_left_is_removed(tmp_path):
     made(tmp_path, "a", config(tmp_path), finished=True)
     new = new_folder(tmp_path)
     (new / "notes.txt").touch()
-    reuse.once(config(tmp_path), new, no_training)
+    once(config(tmp_path), new, no_training)
     assert (new / "notes.txt").exists()
-    reuse.once(config(tmp_path), tmp_path / "a", no_training)
+    once(config(tmp_path), tmp_path / "a", no_training)
     assert (tmp_path / "a" / "DONE").exists()
 
 
@@ -146,17 +191,16 @@ def test_a_truncated_report_is_told(tmp_path):
     folder = made(tmp_path, "a", config(tmp_path), finished=True)
     (folder / "report.json").write_text('{"made": ')
     with pytest.raises(ValueError, match=r"report.json is truncated"):
-        reuse.once(config(tmp_path), new_folder(tmp_path), no_training)
+        once(config(tmp_path), new_folder(tmp_path), no_training)
 
 
 def test_a_run_that_another_process_makes_is_left_to_it(tmp_path, other_process):
-    key = runs.fingerprint(OmegaConf.to_container(config(tmp_path)))
-    process = other_process(tmp_path / reuse.LOCKS / key)
+    process = other_process(reuse.lock_of(tmp_path, OmegaConf.to_container(config(tmp_path)), "a"))
     new = new_folder(tmp_path)
     with pytest.raises(reuse.InUseError, match=f"process {process.pid} on .* is making this run"):
-        reuse.once(config(tmp_path), new, no_training)
+        once(config(tmp_path), new, no_training)
     assert not new.exists()
-    assert reuse.once(config(tmp_path, seed=1), new_folder(tmp_path), trained)  # another run is free
+    assert once(config(tmp_path, seed=1), new_folder(tmp_path), trained)  # another run is free
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -166,7 +210,7 @@ def test_no_folder_has_two_writers_however_the_second_comes_to_it(tmp_path, othe
     other_process(folder / reuse.LOCK)
     second = config(tmp_path, resume=str(folder)) if resume else config(tmp_path)
     with pytest.raises(reuse.InUseError, match="is making this run"):
-        reuse.once(second, folder if resume else new_folder(tmp_path), no_training)
+        once(second, folder if resume else new_folder(tmp_path), no_training)
     assert (folder / "checkpoints" / "last.pt").exists()
 
 
@@ -184,7 +228,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path, other_process):
 def test_a_search_waits_for_the_result_of_another_process(tmp_path, other_process, monkeypatch):
     monkeypatch.setattr(reuse, "POLL_SECONDS", 0.05)
     search = config(tmp_path, objective="validation/recall@1")
-    process = other_process(tmp_path / reuse.LOCKS / runs.fingerprint(OmegaConf.to_container(search)))
+    process = other_process(reuse.lock_of(tmp_path, OmegaConf.to_container(search), "a"))
 
     def finish():
         time.sleep(0.5)
@@ -193,7 +237,7 @@ def test_a_search_waits_for_the_result_of_another_process(tmp_path, other_proces
 
     thread = threading.Thread(target=finish)
     thread.start()
-    assert reuse.once(search, new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
+    assert once(search, new_folder(tmp_path), no_training) == REPORT | {"made": "a"}
     thread.join()
 
 
@@ -241,6 +285,6 @@ def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkey
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(reuse.fcntl, "lockf", unsupported)
-    reuse.once(config(tmp_path), new_folder(tmp_path), trained)
+    once(config(tmp_path), new_folder(tmp_path), trained)
     assert "cannot be locked" in caplog.text
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == REPORT | {"made": "new"}

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from engine import runs
+from engine import resuming, runs
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
@@ -13,7 +13,7 @@ CONFIG = {"seed": 0, "trainer": {"epochs": 2}, "loss": {"margin": 0.1}, "workers
 
 def test_a_run_may_go_on_with_other_workers_and_more_epochs(tmp_path):
     runs.begin(tmp_path, CONFIG)
-    runs.check_same(tmp_path, CONFIG | {"workers": 0, "trainer": {"epochs": 5}, "resume": str(tmp_path)})
+    resuming.check_config(tmp_path, CONFIG | {"workers": 0, "trainer": {"epochs": 5}, "resume": str(tmp_path)})
 
 
 def demo(*overrides):
@@ -38,7 +38,7 @@ def demo(*overrides):
 def test_what_changes_no_number_may_change(tmp_path, override):
     runs.begin(tmp_path, demo())
     assert demo(override) != demo()
-    runs.check_same(tmp_path, demo(override))
+    resuming.check_config(tmp_path, demo(override))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_changes_no_number_may_change(tmp_path, override):
 def test_what_changes_numbers_may_not(tmp_path, override, named):
     runs.begin(tmp_path, demo())
     with pytest.raises(ValueError, match=f"was run with another config: {named}"):
-        runs.check_same(tmp_path, demo(override))
+        resuming.check_config(tmp_path, demo(override))
 
 
 def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them(tmp_path):
@@ -63,10 +63,10 @@ def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them
         ValueError,
         match=r"scheduler.T_max was 8, is 10; scheduler.T_max follows trainer.epochs here: keep trainer.epochs=8 or",
     ):
-        runs.check_same(tmp_path, demo("trainer.epochs=10"))
-    runs.check_same(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
+        resuming.check_config(tmp_path, demo("trainer.epochs=10"))
+    resuming.check_config(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
     runs.begin(tmp_path, demo("scheduler=constant"))
-    runs.check_same(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
+    resuming.check_config(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_key_is_under_itself_and_what_it_begins_with_up_to_a_dot(key, under):
 def test_a_run_may_not_go_on_with_another_loss(tmp_path):
     runs.begin(tmp_path, CONFIG)
     with pytest.raises(ValueError, match=r"another config: loss.margin was 0.1, is 0.2"):
-        runs.check_same(tmp_path, CONFIG | {"loss": {"margin": 0.2}})
+        resuming.check_config(tmp_path, CONFIG | {"loss": {"margin": 0.2}})
 
 
 def test_a_run_keeps_what_it_began_with(tmp_path):
@@ -98,18 +98,6 @@ def test_a_run_keeps_what_it_began_with(tmp_path):
     assert runs.begun_otherwise(tmp_path / "dirty", changed) == {"began": {"code": {"revision": "a"}, "device": "cpu"}}
 
 
-def test_resuming_nothing_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no run there \(config.yaml is missing\)"):
-        runs.check_same(tmp_path, CONFIG)
-
-
-def test_a_finished_run_does_not_go_on(tmp_path):
-    runs.begin(tmp_path, CONFIG)
-    runs.finish(tmp_path, {"results": {}})
-    with pytest.raises(FileExistsError, match="that run is finished"):
-        runs.check_same(tmp_path, CONFIG)
-
-
 def test_a_truncated_report_is_refused_by_name(tmp_path):
     runs.write_json(tmp_path / "report.json", {"a": [1, 2]})
     assert runs.read_json(tmp_path / "report.json") == {"a": [1, 2]}
@@ -124,6 +112,64 @@ def test_a_run_is_known_by_what_shapes_its_numbers():
     assert known == runs.fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
     others = [runs.fingerprint(demo(change)) for change in ("seed=1", "loss.margin=0.3", "scale=fixture")]
     assert len({known, *others}) == 4
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["loss.margin=2e-2", "recall.margin=7"],  # what a recipe would have given, where the loss has its own
+        ["++recall.unknown=1", "+published.recall=0.5", "+notes=[as in the paper]"],
+        ["optimizer.weight_decay=0.0001", "trainer.epochs=8.0"],
+        ["paths.data=elsewhere", "paths.outputs=there"],
+        ["reuse=true", "objective=validation/recall@1", "+mine=3"],
+    ],
+)
+def test_what_a_run_is_not_built_from_is_not_asked(same):
+    assert runs.fingerprint(demo(*same)) == runs.fingerprint(demo())
+
+
+def built(value, **more):
+    return runs.fingerprint({"seed": 0, "loss": {"value": value}, **more})
+
+
+def test_a_value_counts_however_it_is_written():
+    for one, other in ((0, 0.0), (0.0, -0.0), ([1, {"a": 2.0}], [1.0, {"a": 2, "b": None}]), (1e3, 1000)):
+        assert built(one) == built(other)
+    values = (0, 1, 0.5, 1e-3, "0", False, True, None, [0], [[0]], "", float("inf"), 10**17 + 1, 1e17)
+    assert len({built(value) for value in values}) == len(values)
+
+
+def test_a_file_below_the_data_is_the_same_wherever_they_lie():
+    here, there = (built(f"{at}/glove/a.txt", paths={"data": at}) for at in ("/here", "/there/"[:-1]))
+    assert here == there
+    assert here != built("/here/glove/b.txt", paths={"data": "/here"})
+    assert built("/here/a.txt", paths={"data": "/there"}) != built("/here/b.txt", paths={"data": "/there"})
+    assert built("/hereabouts/a", paths={"data": "/here"}) != built("/thereabouts/a", paths={"data": "/there"})
+    assert built("/a", paths={"data": "/"}) != built("/b", paths={"data": "/"})
+
+
+def test_in_two_stages_every_key_counts_as_the_first_may_be_built_from_any():
+    one, other = ({"first_stage": {"changes": {"recipe": "b"}}, "recipes": {"b": {"lr": lr}}} for lr in (1, 2))
+    assert runs.fingerprint(one) != runs.fingerprint(other)
+    assert runs.fingerprint(one | {"workers": 3}) == runs.fingerprint(one | {"paths": {"data": "x"}})
+
+
+# A refactor that moves one of these has every finished run made again: that is to be said, and to have a reason.
+KNOWN = {
+    "e1": {"seed": 0, "deterministic": True, "loss": {"_target_": "a.Loss", "margin": 0.02, "rule": None}},
+    "e2": {"seed": 1, "trainer": {"epochs": 2.0, "device": "cpu"}, "data": {"root": "x", "sampler": {"size": 8}}},
+    "e3": {"seed": 0, "first_stage": {"retrain": ["head"]}, "weighting": {"kind": "inverse"}, "workers": 4},
+    "e4": {"seed": 0, "model": {"vectors": "d/glove.txt", "layers": [1, 2.5]}, "paths": {"data": "d"}, "notes": "n"},
+}
+
+
+def test_fingerprints_stay_what_they_are():
+    assert {name: runs.fingerprint(config) for name, config in KNOWN.items()} == {
+        "e1": "bcdfb23824ce9a1d",
+        "e2": "98a6d31f8eab19e8",
+        "e3": "51b2bf8064f1a4cc",
+        "e4": "8669763b58a39efd",
+    }
 
 
 def test_runs_are_found_by_their_fingerprint(tmp_path):

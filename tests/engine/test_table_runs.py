@@ -1,11 +1,16 @@
 """What a table has to run: every row and seed once, finished runs never again, failures told."""
 
+import shutil
+
 import pytest
 from table_toy import finished, loaded
 
 from engine import runs, table_cells, table_runs
 from engine.experiments import composed
 from engine.several import Pace
+from ranksim.datasets.fixture import write_own_numbers
+
+METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"))
 
 ENTRY = """
 import sys, time, pathlib
@@ -33,8 +38,9 @@ def test_a_plan_has_every_row_with_every_seed_and_the_arguments_of_train(tmp_pat
 
 def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
     jobs = plan(loaded(tmp_path), tmp_path, seeds=4)
+    record = {"data": {"fingerprint": table_runs.AtHand().fingerprint(jobs[0].data)}}
     for seed, name in ((0, "a"), (0, "b"), (1, "c"), (2, "d")):
-        runs.begin(tmp_path / "outputs" / name, composed([*jobs[seed].arguments, "threads=1", "workers=0"]))
+        runs.begin(tmp_path / "outputs" / name, composed([*jobs[seed].arguments, "threads=1", "workers=0"]), record)
     (tmp_path / "outputs" / "a" / "DONE").touch()
     (tmp_path / "outputs" / "b" / "DONE").touch()
     (tmp_path / "outputs" / "c" / "checkpoints").mkdir()
@@ -44,6 +50,47 @@ def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
     assert [job.interrupted and job.interrupted.name for job in jobs] == [None, "c", None, None]
     assert [job.seed for job in table_runs.to_do(jobs)] == [1, 2, 3]
     assert table_runs.to_do(jobs, ["another_row"]) == []
+
+
+def test_runs_on_other_data_are_left_out_and_told_unless_the_data_are_gone(tmp_path):
+    """The table of the data is edited where it lies, moved, and removed; a run knows which data it had."""
+    table = write_own_numbers(tmp_path / "mine", "table.csv", "y", ["a", "b"]) / "table.csv"
+
+    def planned(root):
+        settings = f"[data.root='{root}',data.target=y,data.image=null,model=perceptron]"
+        row = ("overrides: [loss.margin=0.1]", f"overrides: {settings}")
+        changed = loaded(tmp_path, row, ("demo_rambo", "table_ranksim"), *METRICS)
+        here = table_runs.AtHand()
+        (job,) = plan(changed, tmp_path, seeds=1, here=here)
+        return job, here.notes([job])
+
+    first, _ = planned(table.parent)
+    mark = table_runs.AtHand().fingerprint(first.data)
+    folder = finished(tmp_path / "outputs" / "a", data=mark)
+    runs.write_config(folder, composed(first.arguments))
+    assert planned(table.parent)[0].finished == folder
+    moved = shutil.move(table.parent, tmp_path / "moved")
+    job, notes = planned(moved)
+    assert (job.finished, notes) == (folder, [])
+    job, notes = planned(table.parent)
+    assert job.finished == folder
+    assert len(notes) == 1
+    assert notes[0].startswith("  whether finished runs are on these data is not known: no table ")
+    shutil.move(moved, table.parent)
+    header, _, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([header, "0.5,0.5,0.5", *rest]) + "\n")
+    job, notes = planned(table.parent)
+    assert job.finished is None
+    assert notes == ["  1 finished run left out: on other data than are there now"]
+    assert table_runs.to_do([job]) == [job]
+
+
+def test_rows_on_different_data_are_both_run(tmp_path):
+    """What they are known by is equal, as the place of data is not part of it."""
+    again = "  again: {name: Again, experiment: demo_rambo, overrides: [loss.margin=0.1, +data.root=there]}\nnotes:"
+    jobs = plan(loaded(tmp_path, ("notes:", again)), tmp_path, seeds=1)
+    assert jobs[0].fingerprint == jobs[1].fingerprint
+    assert table_runs.to_do(jobs) == jobs
 
 
 def test_a_run_that_two_rows_share_is_made_once(tmp_path):
@@ -115,7 +162,8 @@ def test_a_failure_names_files_as_seen_from_here(tmp_path, monkeypatch):
 def test_a_plan_and_its_runs_fill_a_table(tmp_path):
     table = loaded(tmp_path)
     jobs = plan(table, tmp_path, seeds=3)
-    there = {jobs[0].fingerprint: runs.Found([finished(tmp_path / "outputs" / "a")])}
+    folder = finished(tmp_path / "outputs" / "a", data=table_runs.AtHand().fingerprint(jobs[0].data))
+    there = {jobs[0].fingerprint: runs.Found([folder])}
     filled = table_cells.fill(table, table_runs.locate(jobs, there), 3, failed={jobs[1].fingerprint: "out of memory"})
     assert filled.missing == 2
     assert filled.faults == ["Ours, log log, seed 1: failed: out of memory"]

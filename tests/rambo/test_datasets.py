@@ -1,6 +1,7 @@
 """The questions asked of every data set, and the machinery that they share."""
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -222,8 +223,9 @@ def records(tmp_path, count=3, **columns):
     return Records([f"{i}.png" for i in range(count)], torch.arange(count), folder=tmp_path, **columns)
 
 
-def test_the_fingerprint_sees_names_labels_and_parts(tmp_path):
+def test_the_fingerprint_sees_names_labels_parts_and_files(tmp_path):
     first = records(tmp_path)
+    shutil.copy(tmp_path / "0.png", tmp_path / "a.png")
     same = fingerprint({"train": first, "test": first})
     assert fingerprint({"test": first, "train": first}) == same
     assert fingerprint({"train": first, "validation": first}) != same
@@ -231,6 +233,18 @@ def test_the_fingerprint_sees_names_labels_and_parts(tmp_path):
     relabelled = Records(first.names, first.labels.flip(0), folder=tmp_path)
     with_roles = Records(first.names, first.labels, folder=tmp_path, roles=torch.tensor([1, 2, 2]))
     assert len({same, *(fingerprint({"train": r, "test": first}) for r in (renamed, relabelled, with_roles))}) == 4
+    shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    moved = Records(first.names, first.labels, folder=tmp_path / "elsewhere")
+    assert fingerprint({"train": moved, "test": moved}) == same
+    Image.new("RGB", (4, 4), (9, 0, 0)).save(tmp_path / "elsewhere" / "1.png")
+    assert fingerprint({"train": moved, "test": moved}) != same
+
+
+def test_of_drawings_that_were_read_into_memory_the_files_count():
+    one = Records(["a"], torch.zeros(1), pixels=torch.zeros(1, 1, 2, 2), marks=["x"])
+    assert one.where(torch.tensor([True])).marks == ["x"]
+    other = Records(["a"], torch.zeros(1), pixels=torch.zeros(1, 1, 2, 2), marks=["y"])
+    assert fingerprint({"train": one}) != fingerprint({"train": other})
 
 
 def test_records_must_fit_together(tmp_path):

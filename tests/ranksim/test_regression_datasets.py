@@ -1,6 +1,7 @@
 """The questions asked of every regression data set, and the machinery that they share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -369,6 +370,15 @@ def test_the_fingerprint_sees_names_targets_columns_and_parts():
     ]
     told = {fingerprint({"train": other, "test": first}) for other in others}
     assert len(told | {same, fingerprint({"train": first, "validation": first})}) == len(others) + 2
+
+
+def test_the_fingerprint_sees_what_files_hold_and_not_where_they_lie(tmp_path):
+    first = some(tmp_path)
+    shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    moved = Samples(first.names, first.targets, folder=tmp_path / "elsewhere")
+    assert fingerprint({"train": moved}) == fingerprint({"train": first})
+    Image.new("RGB", (4, 4), (9, 0, 0)).save(tmp_path / "elsewhere" / "1.png")
+    assert fingerprint({"train": moved}) != fingerprint({"train": first})
 
 
 def test_samples_are_chosen_in_all_their_columns():
