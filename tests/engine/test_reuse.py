@@ -214,6 +214,24 @@ def test_no_folder_has_two_writers_however_the_second_comes_to_it(tmp_path, othe
     assert (folder / "checkpoints" / "last.pt").exists()
 
 
+def test_two_commands_that_were_given_one_folder_are_not_mixed(tmp_path, other_process):
+    """The second is refused while the first runs, by the lock, and afterwards because a run is there."""
+    folder, given = tmp_path / "a", config(tmp_path, reuse=False)
+
+    def train(config, folder, data):
+        resuming.check_unused(folder)
+        return trained(config, folder, data)
+
+    process = other_process(folder / reuse.LOCK)
+    with pytest.raises(reuse.InUseError, match="is making this run"):
+        once(given, folder, train)
+    process.kill()
+    process.join()
+    assert once(given, folder, train) == REPORT | {"made": "a"}
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        once(given, folder, train)
+
+
 def test_a_killed_process_leaves_no_lock(tmp_path, other_process):
     path = tmp_path / "lock"
     process = other_process(path)
