@@ -233,7 +233,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         if gradient is not None:
             gradient = gradient.T[: len(values)].contiguous()
         if self.interclass_weight:
-            class_wise = self._last_call
+            class_wise = self.health
             among = slice(None if self.interclass_memory else len(values))
             ranked, relevant = all_values[among], all_relevant[among]
             between, push = self._term(
@@ -243,7 +243,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
                 self.interclass_weight,
                 differentiate,
             )
-            self._last_call, value = class_wise or self._last_call, value + between
+            self.health, value = class_wise, value + between
             if gradient is not None and push is not None:
                 gradient += push.view(ranked.shape)[: len(values)]
         self.memory.push(scores=values, relevance=mask, **({} if counted is None else {"counted": counted}))
@@ -264,6 +264,7 @@ class MeanAveragePrecisionLoss(RankingLoss):
         relevant = Relevant(mask, counted)
         if not len(relevant):
             fill = self._empty(values) * weight
+            self._tell(values)
             return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None
 
         def formula(ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,8 @@ def gradient_shares(
             twin.rule = Blackbox(interpolation, rule.scale, rule.projection)
             with torch.enable_grad():
                 twin(embeddings.detach().clone().requires_grad_(), labels)
-            shares.append(twin.health["gradient_share"].double().cpu())
+            share = twin.health.get("gradient_share", torch.zeros(()))  # no pair, no gradient
+            shares.append(share.double().cpu())
     return torch.stack(shares).view(len(interpolations), len(batches)).mean(1)
 
 

@@ -46,7 +46,8 @@ class RankingLoss(nn.Module):
         health: Numbers of the last call, as tensors without a graph: `gradient_share` (of scores with a gradient that
             is not zero; only where a gradient was asked for), `negatives_before` (mean number of irrelevant items
             before a relevant one) and `tie_rate` (how often two neighbouring columns of a row are exactly equal, among
-            the first 64 rows and columns: near 1 after a collapse, above 0 in half precision, otherwise 0).
+            the first 64 rows and columns: near 1 after a collapse, above 0 in half precision, otherwise 0). After a
+            batch without a relevant item the tie rate alone. Copies and pickles of the loss hold none.
 
     Raises:
         ValueError: If a number is out of range or a name unknown.
@@ -71,8 +72,7 @@ class RankingLoss(nn.Module):
         blackbox = Blackbox(interpolation, scale)
         self.rule: GradientRule = blackbox if rule is None else rule
         self.margin, self.ties, self.on_empty, self.strategy = float(margin), ties, on_empty, strategy
-        self._last_call: tuple[Tensor, Tensor, Tensor | None] | None = None
-        self._health: dict[str, Tensor] = {}
+        self.health: dict[str, Tensor] = {}
         self.settings: dict[str, Any] = {
             "rule": repr(self.rule),
             "margin": self.margin,
@@ -97,7 +97,7 @@ class RankingLoss(nn.Module):
         gradient = None
         if differentiate:
             gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
-        self._last_call = (values, ranked.before, gradient)
+        self._tell(values, ranked.before, gradient)
         return value, gradient
 
     def _empty(self, values: Tensor) -> float:
@@ -109,18 +109,19 @@ class RankingLoss(nn.Module):
             )
         return math.nan if self.on_empty == "nan" else 0.0
 
-    @property
-    def health(self) -> dict[str, Tensor]:
-        """Numbers of the last call, worked out when asked for; see the class."""
-        if self._last_call is not None:
-            values, before, gradient = self._last_call
-            self._last_call = None
-            sample = values[:_TIE_SAMPLE, :_TIE_SAMPLE]
-            equal = (sample[:, :-1] == sample[:, 1:]) & sample[:, 1:].isfinite()  # ignored ones stand at -inf
-            self._health = {"negatives_before": before.mean(), "tie_rate": equal.sum() / max(1, equal.numel())}
-            if gradient is not None:
-                self._health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
-        return self._health
+    def _tell(self, values: Tensor, before: Tensor | None = None, gradient: Tensor | None = None) -> None:
+        """Works out the `health` of this call, without waiting for the device."""
+        sample = values[:_TIE_SAMPLE, :_TIE_SAMPLE]
+        equal = (sample[:, :-1] == sample[:, 1:]) & sample[:, 1:].isfinite()  # ignored ones stand at -inf
+        self.health = {"tie_rate": equal.sum() / max(1, equal.numel())}
+        if before is not None:
+            self.health["negatives_before"] = before.mean()
+        if gradient is not None:
+            self.health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: nothing of the last call."""
+        return {**self.__dict__, "health": {}}
 
 
 class RetrievalLoss(RankingLoss):
@@ -274,6 +275,7 @@ class RetrievalLoss(RankingLoss):
         if not len(relevant) and not self._remembers_relevant():
             self._store_rows(values.new_empty(0), relevant.counts)
             fill = self._empty(values)
+            self._tell(values)
             value = values.new_full((len(values),) if self.reduction == "none" else (), fill)
             return with_gradient(value, scores, torch.full_like(values, fill))
         value, gradient = self._ranked(values, relevant, self._formula, self.margin, needs_gradient(scores))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import io
 import math
+import pickle
 
 import pytest
 import torch
@@ -23,6 +25,9 @@ RETRIEVAL = {
     "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
     "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
 }
+EVERY_RANKING_LOSS = pytest.mark.parametrize(
+    "build", [functools.partial(kind, 1.0) for kind in (RecallLoss, AveragePrecisionLoss, MeanAveragePrecisionLoss)]
+)
 EVERY_RETRIEVAL_LOSS = pytest.mark.parametrize("build", RETRIEVAL.values(), ids=RETRIEVAL)
 
 
@@ -618,6 +623,30 @@ def test_health_tells_of_the_last_call():
         loss(torch.ones(6, 3), torch.arange(6) // 2)
     assert loss.health["tie_rate"] == 1  # a collapse
     assert "gradient_share" not in loss.health
+
+
+@EVERY_RANKING_LOSS
+def test_health_after_a_batch_without_a_pair_is_not_that_of_the_one_before(build):
+    loss = build()
+    getattr(loss, "from_scores", loss)(torch.randn(4, 4, requires_grad=True), torch.eye(4))
+    assert set(loss.health) == {"negatives_before", "tie_rate", "gradient_share"}
+    getattr(loss, "from_scores", loss)(torch.ones(4, 4, requires_grad=True), torch.zeros(4, 4))
+    assert loss.health == {"tie_rate": 1.0}
+
+
+@EVERY_RANKING_LOSS
+def test_health_keeps_no_batch_alive_and_travels_with_no_copy(build):
+    loss = build()
+    fresh = len(pickle.dumps(loss))
+    scores = torch.randn(90, 90, requires_grad=True)
+    getattr(loss, "from_scores", loss)(scores, torch.eye(90)).backward()
+    del scores
+    gc.collect()
+    held = [found for found in gc.get_objects() if type(found) is Tensor and found.shape == (90, 90)]
+    assert held == []
+    assert all(number.untyped_storage().nbytes() <= 8 for number in loss.health.values())
+    assert len(pickle.dumps(loss)) == fresh
+    assert copy.deepcopy(loss).health == {}
 
 
 def test_a_second_derivative_is_refused():
