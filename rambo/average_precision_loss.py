@@ -38,10 +38,12 @@ def average_precision_formula(
     """
     rank = ranked.before + ranked.among
     weights, whole = query_weights(reduction, relevant.counts, relevant.classes)
-    row_shares = weights / ((relevant.counts + ap_eps) * whole)
-    shares = row_shares.repeat_interleave(relevant.counts).to(rank.dtype)
-    precision_shares = ranked.among / rank * shares
-    return 1 - total(precision_shares, reduction, relevant), precision_shares / rank
+    row_shares = (weights / ((relevant.counts.to(rank.dtype) + ap_eps) * whole)).to(rank.dtype)
+    shares = row_shares.repeat_interleave(relevant.counts)
+    # 1 - precision is before / rank, which is 0 for a perfect ranking and never below; ap_eps takes from every row
+    taken = (ap_eps * row_shares).masked_fill(relevant.counts == 0, 0)
+    value = total(ranked.before / rank * shares, reduction, relevant)
+    return value + (taken if reduction == "none" else taken.sum()), ranked.among / rank * shares / rank
 
 
 def _check_eps(ap_eps: float) -> float:

@@ -148,6 +148,6 @@ class RecallLoss(RetrievalLoss):
             value, upstream = terms.mean(), (slopes[:current] if stored else slopes) / len(terms)
         else:
             weights, whole = query_weights(self.reduction, counts, relevant.classes)
-            shares = (weights / (counts * whole)).repeat_interleave(counts).to(terms.dtype)
+            shares = (weights / (counts * whole).to(terms.dtype)).repeat_interleave(counts).to(terms.dtype)
             value, upstream = total(terms * shares, self.reduction, relevant), slopes[:current] * shares[:current]
         return value, upstream * (len(counts) / length) if by_rows else upstream

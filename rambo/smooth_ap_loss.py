@@ -119,10 +119,11 @@ class SmoothAPLoss(nn.Module):
         ahead = torch.sigmoid((scores[:, None, :] - own[:, :, None]) / self.temperature)
         if relevant.counted is not None:
             ahead = ahead * relevant.counted[:, None, :]
-        ranks = 0.5 + ahead.sum(dim=2)
         among = 0.5 + (ahead * relevant.mask[:, None, :]).sum(dim=2)
-        mean_precision = (among / ranks * present).sum(dim=1) / relevant.counts.clamp(min=1)
+        before = (ahead * ~relevant.mask[:, None, :]).sum(dim=2)
+        # 1 - precision is before / rank, which is never below 0
+        values = (before / (before + among) * present).sum(dim=1) / relevant.counts.clamp(min=1)
         if self.reduction == "none":
-            return (1 - mean_precision).where(relevant.counts > 0, empty_value(self.on_empty))
+            return values.where(relevant.counts > 0, empty_value(self.on_empty))
         weights, whole = query_weights(self.reduction, relevant.counts, relevant.classes)
-        return 1 - ((mean_precision * weights).sum() / whole).to(scores.dtype)
+        return ((values * weights).sum() / whole).to(scores.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rambo import rank_strategies
 from rambo.exact_ranks import TIES
-from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss
+from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.rank_strategies import CountedRanks, MergedRanks, SortedRanks
 from rambo.ranking import Blackbox
 from rambo.relevant import Relevant
@@ -156,3 +156,57 @@ def test_the_strategy_suits_the_shape():
     assert fastest(1, 320000, 2000, 2000, threads=2) == "merging"  # but not on a single row
     assert fastest(1, 320000, 160000, 160000) == "sorted"
     assert fastest(4, 0, 0, 0) == "sorted"
+
+
+EVERY_LOSS = {
+    "recall": lambda: RecallLoss(1.0),
+    "recall, micro": lambda: RecallLoss(1.0, reduction="micro", denormalize="rows"),
+    "average precision": lambda: AveragePrecisionLoss(1.0),
+    "mean average precision": lambda: MeanAveragePrecisionLoss(1.0),
+    "smooth AP": lambda: SmoothAPLoss(0.01),
+    "smooth AP, micro": lambda: SmoothAPLoss(0.01, reduction="micro"),
+    "average precision, micro": lambda: AveragePrecisionLoss(1.0, reduction="micro"),
+}
+
+
+@settings(max_examples=80, deadline=None)
+@given(**SIZES, dtype=PRECISION, name=st.sampled_from(sorted(EVERY_LOSS)))
+def test_a_perfect_ranking_costs_exactly_nothing_and_no_other_less(rows, items, seed, dtype, name):
+    scores, relevance = batch(rows, items, seed, dtype=dtype)
+    loss = EVERY_LOSS[name]()
+    of_scores = getattr(loss, "from_scores", loss)
+    assert of_scores(scores, relevance) >= 0
+    perfect = of_scores(scores + 100 * relevance, relevance)  # across the rows as well
+    assert perfect == 0
+    assert perfect.dtype == dtype
+
+
+@settings(max_examples=80, deadline=None)
+@given(**SIZES, name=st.sampled_from(sorted(EVERY_LOSS)))
+def test_float64_is_exact_and_float32_near_it(rows, items, seed, name):
+    scores, relevance = batch(rows, items, seed, levels=0 if "smooth" in name else 3)
+    value, gradient = gradient_of(EVERY_LOSS[name](), scores, relevance)
+    single, single_gradient = gradient_of(EVERY_LOSS[name](), scores.float(), relevance)
+    torch.testing.assert_close(single.double(), value, rtol=1e-5, atol=1e-4 if "smooth" in name else 1e-6)
+    if "smooth" not in name:
+        assert (single_gradient.double() - gradient).abs().gt(1e-5).double().mean() < 0.2  # steps that end in a tie
+    if name == "average precision":
+        expected = 0.0
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        for row in relevance.gather(1, order).double():
+            if row.any():
+                precision = row.cumsum(0) / torch.arange(1, items + 1)
+                expected += (1 - (precision * row).sum() / row.sum()).item()
+        assert value.item() == pytest.approx(expected / relevance.any(1).sum().item(), abs=1e-14)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**SIZES, name=st.sampled_from(sorted(EVERY_LOSS)))
+def test_the_order_of_rows_and_columns_changes_nothing(rows, items, seed, name):
+    scores, relevance = batch(rows, items, seed)  # without ties, which the order of columns breaks
+    value, gradient = gradient_of(EVERY_LOSS[name](), scores, relevance)
+    generator = torch.Generator().manual_seed(seed)
+    row, column = torch.randperm(rows, generator=generator), torch.randperm(items, generator=generator)
+    same, moved = gradient_of(EVERY_LOSS[name](), scores[row][:, column], relevance[row][:, column])
+    torch.testing.assert_close(same, value)
+    torch.testing.assert_close(moved, gradient[row][:, column])
