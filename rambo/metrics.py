@@ -16,6 +16,7 @@ Each is averaged over the queries that have a relevant item, and lies between 0 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,7 @@ class RetrievalMetrics:
     }
 
     def __init__(self, recall_at: Sequence[int] = (1, 2, 4, 8), map: bool = False) -> None:
-        _check_recall_at(recall_at)
-        self.recall_at, self.map = tuple(recall_at), map
+        self.recall_at, self.map = _checked_recall_at(recall_at), map
 
     def names(self) -> list[str]:
         """What a call gives."""
@@ -162,10 +162,10 @@ def retrieval_metrics(
         The metrics by name, and `queries_without_match`, how many queries were left out for want of a relevant item.
 
     Raises:
-        ValueError: If shapes disagree, labels are not integers, an embedding is not finite, or no query has a relevant
-            item.
+        ValueError: If shapes disagree, labels or positions are not integers, a position lies outside the gallery, an
+            embedding is not finite, or no query has a relevant item.
     """
-    _check_recall_at(recall_at)
+    recall_at = _checked_recall_at(recall_at)
     query_labels = query_labels.to(query_embeddings.device)
     if gallery_embeddings is None:
         gallery_embeddings, gallery_labels = query_embeddings, query_labels
@@ -176,6 +176,12 @@ def retrieval_metrics(
     _check("query", query_embeddings, query_labels)
     if gallery_embeddings is not query_embeddings:
         _check("gallery", gallery_embeddings, gallery_labels)
+        if gallery_embeddings.shape[1] != query_embeddings.shape[1]:
+            raise ValueError(
+                f"queries of {query_embeddings.shape[1]} dimensions cannot be compared with a gallery of "
+                f"{gallery_embeddings.shape[1]}: embed both with one model"
+            )
+    own_positions = _checked_positions(own_positions, query_labels, len(gallery_labels))
     relevant = RelevantItems(query_labels.long(), gallery_labels.long(), own_positions)
     asking = relevant.queries_with_match
     if not len(asking):
@@ -188,6 +194,8 @@ def retrieval_metrics(
         columns, is_relevant = relevant.places(queries)
         counts = relevant.counts[queries]
         depth = len(gallery_labels) if map else int(counts.max())
+        own = relevant.own[queries, None]
+        scores.scatter_(1, own.clamp(min=0), scores.gather(1, own.clamp(min=0)).masked_fill(own >= 0, -torch.inf))
         before = irrelevant_before(scores, columns, is_relevant, depth, first_depth=max(recall_at))
         totals += _sums(before.cpu(), counts.cpu(), recall_at)
     names = [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r", *(["map"] if map else [])]
@@ -215,9 +223,32 @@ def _sums(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> Tensor:
     return torch.stack([*recalls, *((share / counts[:, None]).sum() for share in shares)])
 
 
-def _check_recall_at(recall_at: Sequence[int]) -> None:
-    if not recall_at or any(not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in recall_at):
-        raise ValueError(f"recall_at must list positive integers, such as [1, 2, 4, 8], got {list(recall_at)}")
+def _checked_recall_at(recall_at: Sequence[int]) -> tuple[int, ...]:
+    try:
+        ks = tuple(operator.index(k) for k in recall_at if not isinstance(k, bool))
+    except TypeError:
+        ks = ()
+    if not ks or len(ks) < len(recall_at) or min(ks) < 1:
+        raise ValueError(f"recall_at must list positive integers, such as [1, 2, 4, 8], got {recall_at}")
+    return ks
+
+
+def _checked_positions(own: Tensor | None, query_labels: Tensor, gallery: int) -> Tensor | None:
+    """Positions as int64, where the labels are."""
+    if own is None:
+        return None
+    if own.shape != query_labels.shape or own.is_floating_point() or own.is_complex() or own.dtype == torch.bool:
+        raise ValueError(
+            f"own_positions must be one integer for each of the {len(query_labels)} queries, "
+            f"got {own.dtype} {tuple(own.shape)}"
+        )
+    own = own.long().to(query_labels.device)
+    if len(own) and not (int(own.min()) >= -1 and int(own.max()) < gallery):
+        raise ValueError(
+            f"own_positions must lie between 0 and {gallery - 1}, or be -1 for a query that the gallery does not hold, "
+            f"got {int(own.min())} to {int(own.max())}"
+        )
+    return own
 
 
 def _check(name: str, embeddings: Tensor, labels: Tensor) -> None:

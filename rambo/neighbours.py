@@ -5,6 +5,8 @@ A score is a dot product, which is the cosine for vectors of unit length.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterator
 
 import torch
@@ -28,6 +30,7 @@ def nearest(queries: Tensor, gallery: Tensor, count: int, own_positions: Tensor 
     Raises:
         ValueError: If the gallery holds fewer than `count` other items.
     """
+    count = operator.index(count)
     available = len(gallery) - (own_positions is not None)
     if not 1 <= count <= available:
         raise ValueError(f"count must lie between 1 and the {available} items that can be found, got {count}")
@@ -45,7 +48,8 @@ def score_chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Some of the queries and their scores, (some, gallery), until all of `which` have had their turn.
 
-    Scores are float32, or float64 for float64 queries. The caller may overwrite them, as the next chunk does.
+    Scores are float32, or float64 for float64 queries, each times a power of two that is the same for all of them, so
+    that none is too large or too small for its type. The caller may overwrite them, as the next chunk does.
 
     Args:
         queries: (queries, dimensions).
@@ -54,14 +58,27 @@ def score_chunks(
         extra_columns: Memory that the caller needs for each query, in columns of scores.
     """
     kind = torch.float64 if queries.dtype == torch.float64 else torch.float32
-    distinct, equal_to = _without_repeats(gallery.to(kind))
+    queries, gallery = _moderate(queries, kind), _moderate(gallery, kind)
+    distinct, equal_to = _without_repeats(gallery)
     rows = max(1, SCORE_BYTES // ((len(gallery) + extra_columns) * distinct.element_size()))
     buffer = distinct.new_empty(min(rows, len(which)), len(distinct))
     with torch.autocast(queries.device.type, enabled=False):  # half precision would invent ties
         for start in range(0, len(which), rows):
             some = which[start : start + rows]
-            scores = torch.mm(queries[some].to(kind), distinct.T, out=buffer[: len(some)])
+            scores = torch.mm(queries[some], distinct.T, out=buffer[: len(some)])
             yield some, scores if equal_to is None else scores[:, equal_to]
+
+
+def _moderate(vectors: Tensor, kind: torch.dtype) -> Tensor:
+    """The vectors times a power of two, if their products might leave the range of the type; no order changes by it."""
+    vectors = vectors.to(kind)
+    largest = float(vectors.abs().max()) if vectors.numel() else 0.0
+    power = math.frexp(largest)[1]
+    widest = math.frexp(torch.finfo(kind).max)[1] // 4
+    if not largest or abs(power) < widest:
+        return vectors
+    half = power // 2  # in two steps, as one factor may itself be out of range
+    return vectors * 2.0**-half * 2.0 ** (half - power)
 
 
 def _without_repeats(gallery: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -89,7 +106,9 @@ class RelevantItems:
         self.start = torch.searchsorted(ordered.values, query_labels)
         self.in_class = torch.searchsorted(ordered.values, query_labels, right=True) - self.start
         self.own = torch.full_like(query_labels, -1) if own_positions is None else own_positions
-        self.counts = self.in_class - (self.own >= 0).long()
+        # the gallery may hold the query under another label
+        alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
+        self.counts = self.in_class - alike.long()
         # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty.
         order = self.counts.sort(stable=True)
         self.queries_with_match = order.indices[order.values > 0]

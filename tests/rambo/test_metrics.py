@@ -1,3 +1,4 @@
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -241,3 +242,70 @@ def test_roles_choose_queries_and_gallery():
     assert metrics(Points(), batches(embeddings, labels, mixed))["recall@1"] == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="got 0 and 5"):
         metrics(Points(), batches(embeddings, labels, torch.full((5,), 2)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    sizes=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    levels=st.integers(0, 2),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]),
+)
+def test_any_own_position_gives_what_the_definition_gives(seed, sizes, levels, dtype):
+    """Also where the gallery holds the query under another label, or elsewhere twice."""
+    random = torch.Generator().manual_seed(seed)
+    queries, gallery = (torch.randn(size, 3, generator=random, dtype=torch.float64) for size in sizes)
+    if levels:
+        queries, gallery = (part.mul(levels).round() for part in (queries, gallery))
+    queries, gallery = queries.to(dtype), gallery.to(dtype)
+    query_labels, gallery_labels = (torch.randint(0, 3, (size,), generator=random) for size in sizes)
+    own = torch.randint(-1, sizes[1], (sizes[0],), generator=random)
+    arguments = (queries, query_labels, gallery, gallery_labels)
+    try:
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        expected = slow_definition(queries.to(kind), query_labels, gallery.to(kind), gallery_labels, own, [1, 2])
+    except IndexError:
+        with pytest.raises(ValueError, match="none of the"):
+            retrieval_metrics(*arguments, own_positions=own, recall_at=[1, 2], map=True)
+        return
+    assert retrieval_metrics(*arguments, own_positions=own, recall_at=[1, 2], map=True) == pytest.approx(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(exponents=st.tuples(st.floats(-30, 30), st.floats(-30, 30)), seed=st.integers(0, 100))
+def test_no_scale_changes_a_metric(exponents, seed):
+    """Products that overflow were ranked in favour of the model, and those that underflow tied."""
+    random = torch.Generator().manual_seed(seed)
+    queries, gallery = torch.randn(2, 12, 3, generator=random)
+    labels = torch.arange(12) % 4
+    q, g = (10.0**exponent for exponent in exponents)
+    assert retrieval_metrics(queries * q, labels, map=True) == retrieval_metrics(queries, labels, map=True)
+    same = retrieval_metrics(queries * q, labels, gallery * g, labels, map=True)
+    assert same == retrieval_metrics(queries, labels, gallery, labels, map=True)
+
+
+def test_any_integer_will_do_for_k():
+    labels = torch.arange(6) // 2
+    expected = retrieval_metrics(torch.eye(6), labels, recall_at=[1, 2])
+    assert retrieval_metrics(torch.eye(6), labels, recall_at=numpy.array([1, 2])) == expected
+    assert retrieval_metrics(torch.eye(6), labels, recall_at=[torch.tensor(1), numpy.int64(2)]) == expected
+    assert RetrievalMetrics(recall_at=numpy.array([1, 2])).names()[0] == "recall@1"
+    for bad in ([1.0], [True], [0], [], numpy.array([1.5]), ["1"]):
+        with pytest.raises(ValueError, match="positive integers"):
+            retrieval_metrics(torch.eye(6), labels, recall_at=bad)
+
+
+@pytest.mark.parametrize(
+    ("gallery", "own", "message"),
+    [
+        (torch.eye(6)[:, :5], None, "6 dimensions cannot be compared with a gallery of 5"),
+        (torch.eye(6), torch.arange(5), r"one integer for each of the 6 queries, got torch.int64 \(5,\)"),
+        (torch.eye(6), torch.arange(6.0), r"one integer .* got torch.float32"),
+        (torch.eye(6), torch.arange(6) + 1, "between 0 and 5, or be -1 .* got 1 to 6"),
+        (torch.eye(6), torch.arange(6) - 2, "between 0 and 5, or be -1 .* got -2 to 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_a_sentence(gallery, own, message):
+    labels = torch.arange(6) // 2
+    with pytest.raises(ValueError, match=message):
+        retrieval_metrics(torch.eye(6), labels, gallery, labels, own_positions=own)
