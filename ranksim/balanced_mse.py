@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ranksim.bins import Density
-from ranksim.regression_losses import check_finite, regression_batch
+from ranksim.inputs import check_finite
+from ranksim.regression_losses import regression_batch
 
 SMALLEST_NOISE = 1e-6
 PRIOR = ("weights", "means", "variances")
@@ -129,8 +130,8 @@ class BalancedMSE(nn.Module):
             A single number, in the unit of a squared error. It may be negative where the density is fitted.
 
         Raises:
-            TypeError: If predictions are not floating point.
-            ValueError: If shapes differ, the batch is empty, a target is not finite, or weights are given.
+            TypeError: If predictions are no floating-point tensor, or targets no numbers.
+            ValueError: If shapes differ, the batch is empty, a number is not finite, or weights are given.
             RuntimeError: If there is no density of the training targets yet.
         """
         if weight is not None:

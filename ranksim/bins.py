@@ -7,24 +7,28 @@ multiples of 0.1 or 0.2 more often than not, and with float64 edges a quarter of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ranksim.inputs import as_targets
+
 SHOTS = ("many", "medium", "few")
 
 
-def bin_of(targets: Tensor, edges: Tensor) -> Tensor:
+def bin_of(targets: Any, edges: Tensor) -> Tensor:
     """The bin of each target, int64 of the same shape; below the first edge is bin 0, beyond the last the last bin.
 
     Args:
-        targets: Any shape, any real type.
+        targets: Any shape, any real type; a tensor, an array or a list.
         edges: (bins + 1,), ascending, on the device of `targets`.
 
     Raises:
-        ValueError: If a target is nan.
+        TypeError: If targets are no numbers.
+        ValueError: If a target is nan, or in half precision too large to be told apart.
     """
-    exact = targets.detach().float()
+    exact = as_targets(targets, edges.device).detach().float()
     if bool(torch.isnan(exact).any()):
         raise ValueError(
             f"{int(torch.isnan(exact).sum())} of {exact.numel()} targets are nan, which no bin can hold: "
@@ -91,13 +95,13 @@ class Bins:
         """The middle of each bin, float32 (bins,)."""
         return ((self.edges[:-1].double() + self.edges[1:].double()) / 2).float()
 
-    def __call__(self, targets: Tensor) -> Tensor:
+    def __call__(self, targets: Any) -> Tensor:
         """The bin of each target, int64 of the same shape, on its device; targets outside join the outermost bins.
 
         Raises:
             ValueError: If a target is nan.
         """
-        return bin_of(targets, self.edges.to(targets.device))
+        return bin_of(targets, self.edges.to(targets.device) if isinstance(targets, Tensor) else self.edges)
 
     def __len__(self) -> int:
         return self.count
@@ -116,7 +120,7 @@ class Density:
     """How the training targets are spread: what re-weighting needs, and metrics by shot.
 
     Args:
-        targets: Targets of the training samples, (samples,) or (samples, 1).
+        targets: Targets of the training samples, (samples,) or (samples, 1); a tensor, an array or a list.
         bins: Over the target.
         official_shots: Which bins count as "many", "medium" and "few", where a benchmark fixes it by hand rather than
             by counting.
@@ -132,8 +136,8 @@ class Density:
         highest: The largest training target.
     """
 
-    def __init__(self, targets: Tensor, bins: Bins, official_shots: Mapping[str, Sequence[int]] | None = None) -> None:
-        flat = torch.as_tensor(targets).detach().cpu()
+    def __init__(self, targets: Any, bins: Bins, official_shots: Mapping[str, Sequence[int]] | None = None) -> None:
+        flat = as_targets(targets).detach().cpu()
         if flat.ndim == 2 and flat.shape[1] == 1:
             flat = flat[:, 0]
         if flat.ndim != 1 or not len(flat):

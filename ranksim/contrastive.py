@@ -2,19 +2,22 @@
 
 Both are called with the features of a batch and its targets, like `RankSimilarity`, and return a number already
 multiplied by their weight. Several views of a batch are one batch of more rows: give the features of all views, one
-view after the other, and the targets (and predictions) as often.
+view after the other, and the targets (and predictions, and weights) as often. The papers use two augmented views; the
+objective of our trainer gives one, and what it reports says so.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from rambo.ranking import unit_vectors
-from ranksim.regression_losses import at_least_float32, check_finite
+from rambo.ranking import plain, unit_vectors
+from ranksim.inputs import as_numbers, as_targets, check_finite, check_outputs, exact
+from ranksim.regression_losses import at_least_float32
 
 Similarity = Literal["negative_l2", "cosine"]
 LabelDistance = Literal["l1", "l2"]
@@ -23,12 +26,17 @@ LabelDistance = Literal["l1", "l2"]
 def label_distances(targets: Tensor, kind: LabelDistance = "l1") -> Tensor:
     """How far every pair of targets (n,) or (n, k) is apart, (n, n), in their precision but at least float32."""
     rows = targets[:, None] if targets.dim() == 1 else targets
-    return _distances(rows.to(at_least_float32(rows.dtype)), 1.0 if kind == "l1" else 2.0)
+    return _distances(exact(rows), 1.0 if kind == "l1" else 2.0)
 
 
 def _distances(rows: Tensor, power: float) -> Tensor:
     # differences, not products: close rows far from the origin keep their distance, and equal distances stay equal
-    return torch.cdist(rows, rows, p=power, compute_mode="donot_use_mm_for_euclid_dist")
+    if forward_ad.unpack_dual(rows).tangent is not None:  # type: ignore[no-untyped-call]
+        # n x n x k, as cdist has no forward-mode derivative
+        found: Tensor = (rows[:, None] - rows).norm(power, dim=2)
+    else:
+        found = torch.cdist(rows, rows, p=power, compute_mode="donot_use_mm_for_euclid_dist")
+    return found
 
 
 def rank_n_contrast(similarities: Tensor, distances: Tensor) -> Tensor:
@@ -101,6 +109,8 @@ _NOT_SHOWN = ("training", "health")
 
 
 class _Contrastive(nn.Module):
+    views_in_paper = 2
+
     def __init__(self, weight: float, temperature: float, label_distance: LabelDistance) -> None:
         super().__init__()
         if not (weight >= 0 and math.isfinite(weight)):  # also refuses nan
@@ -118,18 +128,23 @@ class _Contrastive(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def _checked(features: Tensor, targets: Tensor, name: str = "targets") -> Tensor:
+def _rows(features: Tensor) -> Tensor:
     """The features flattened per sample, in at least float32."""
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating point, got {features.dtype}; convert them with .float()")
+    check_outputs("features", features)
     if features.dim() < 2:
         raise ValueError(f"features must be (n, ...), one row per sample, got {tuple(features.shape)}")
-    if targets.dim() not in (1, 2) or len(targets) != len(features):
-        raise ValueError(
-            f"{name} must be one per sample, ({len(features)},) or ({len(features)}, k), got {tuple(targets.shape)}"
-        )
-    check_finite(name, targets)
+    plain(features)  # refuses vmap by a sentence
     return features.flatten(1).to(at_least_float32(features.dtype))
+
+
+def _constants(name: str, values: Tensor, features: Tensor) -> Tensor:
+    """Numbers of each sample, without a graph."""
+    if values.dim() not in (1, 2) or len(values) != len(features):
+        raise ValueError(
+            f"{name} must be one per sample, ({len(features)},) or ({len(features)}, k), got {tuple(values.shape)}"
+        )
+    check_finite(name, values)
+    return plain(values)
 
 
 class RankNContrast(_Contrastive):
@@ -165,22 +180,25 @@ class RankNContrast(_Contrastive):
             raise ValueError(f"similarity must be negative_l2 or cosine, got {similarity!r}")
         self.similarity = similarity
 
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, features: Tensor, targets: Any) -> Tensor:
         """The term of a batch.
 
         Args:
             features: (n, ...), flattened per sample; half precision is compared in float32.
-            targets: (n,), (n, 1) or (n, k).
+            targets: (n,), (n, 1) or (n, k); a tensor, an array or a list.
 
         Returns:
             A single number; 0 for fewer than two samples.
 
         Raises:
-            TypeError: If features are not floating point.
-            ValueError: If shapes do not fit or a target is not finite.
+            TypeError: If features are no floating-point tensor, or targets no numbers.
+            ValueError: If shapes do not fit, a number is not finite, or targets in half precision are too large to be
+                told apart.
+            RuntimeError: If torch.func.vmap maps over the batch.
         """
-        with torch.autocast(features.device.type, enabled=False):
-            features = _checked(features, targets)
+        with torch.autocast(features.device.type if isinstance(features, Tensor) else "cpu", enabled=False):
+            features = _rows(features)
+            targets = _constants("targets", as_targets(targets, features.device), features)
             if len(features) < 2:
                 self.health = {}
                 return features.sum() * 0.0
@@ -229,6 +247,7 @@ class ConR(_Contrastive):
     """
 
     wants_predictions = True
+    wants_weights = True
 
     def __init__(
         self,
@@ -247,39 +266,43 @@ class ConR(_Contrastive):
         self.window, self.pushing = float(window), float(pushing)
         self.legacy_denominator = bool(legacy_denominator)
 
-    def forward(self, features: Tensor, targets: Tensor, predictions: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, targets: Any, predictions: Any, weights: Any = None) -> Tensor:
         """The term of a batch.
 
         Args:
             features: (n, ...), flattened per sample; half precision is compared in float32.
-            targets: (n,), (n, 1) or (n, k).
+            targets: (n,), (n, 1) or (n, k); a tensor, an array or a list, as the two that follow.
             predictions: As many numbers as targets, in their unit; they decide which pairs count and get no gradient.
-            weights: Rarity of each anchor, (n,) or (n, 1), >= 0; None for ones.
+            weights: Rarity of each anchor, (n,) or (n, 1), >= 0, officially those of the base loss; None for ones.
 
         Returns:
             A single number; 0 if no sample has both a positive and a negative.
 
         Raises:
-            TypeError: If features are not floating point.
-            ValueError: If shapes do not fit, or a target, a prediction or a weight is not finite, or a weight negative.
+            TypeError: If features are no floating-point tensor, or the others no numbers.
+            ValueError: If shapes do not fit, a number is not finite, a weight is negative, or targets in half precision
+                are too large to be told apart.
+            RuntimeError: If torch.func.vmap maps over the batch.
         """
-        with torch.autocast(features.device.type, enabled=False):
-            features = unit_vectors(_checked(features, targets))
-            _checked(features, predictions, "predictions")
+        with torch.autocast(features.device.type if isinstance(features, Tensor) else "cpu", enabled=False):
+            features = _rows(features)
+            targets = _constants("targets", as_targets(targets, features.device), features)
+            predictions = _constants("predictions", as_numbers("predictions", predictions, features.device), features)
             if predictions.numel() != targets.numel():
                 raise ValueError(
                     f"predictions of shape {tuple(predictions.shape)} do not match targets of shape "
                     f"{tuple(targets.shape)}; give one for each"
                 )
             if weights is not None:
-                _checked(features, weights, "weights")
+                weights = _constants("weights", as_numbers("weights", weights, features.device), features)
                 if weights.numel() != len(features) or bool((weights < 0).any()):
                     raise ValueError(f"weights must be one per sample and >= 0, got shape {tuple(weights.shape)}")
-                weights = weights.detach().flatten()
+                weights = weights.flatten()
+            features = unit_vectors(features)
             values, positive, negative = conr(
                 features @ features.T / self.temperature,
-                label_distances(targets.detach(), self.label_distance),
-                label_distances(predictions.detach(), self.label_distance),
+                label_distances(targets, self.label_distance),
+                label_distances(predictions, self.label_distance),
                 self.window,
                 self.pushing,
                 weights,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ranksim.bins import Density, bin_of
+from ranksim.inputs import as_targets
 
 Kernel = Literal["gaussian", "triangular", "laplace"]
 Kind = Literal["none", "inverse", "sqrt_inverse"]
@@ -213,16 +214,18 @@ class Reweighting(nn.Module):
         mean = (inverse * counts).sum() / counts.sum()
         self.weights = (inverse / mean).float().to(device)
 
-    def forward(self, targets: Tensor) -> Tensor:
+    def forward(self, targets: Any) -> Tensor:
         """The weight of each sample, float32 (samples,).
 
         Args:
-            targets: (samples,) or (samples, 1).
+            targets: (samples,) or (samples, 1); a tensor, an array or a list.
 
         Raises:
+            TypeError: If targets are no numbers.
             ValueError: If targets are vectors, or one is nan.
             RuntimeError: If `prepare` has not been called.
         """
+        targets = as_targets(targets, self.weights.device)
         if targets.ndim == 2 and targets.shape[1] == 1:
             targets = targets[:, 0]
         if targets.ndim != 1:

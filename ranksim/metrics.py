@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ranksim.bins import SHOTS, Density
+from ranksim.inputs import as_numbers, as_targets
 from ranksim.shots import check_shot_rule, shot_groups
 
 ERRORS, CORRELATIONS = ("mae", "mse", "gmean", "balanced_mae"), ("pearson", "spearman")
@@ -173,8 +174,8 @@ class RegressionMetrics:
 
 
 def regression_metrics(
-    predictions: Tensor,
-    targets: Tensor,
+    predictions: Any,
+    targets: Any,
     density: Density | None = None,
     *,
     shot_rule: str = "counts",
@@ -185,7 +186,8 @@ def regression_metrics(
     """Measures predictions against targets, in float64.
 
     Args:
-        predictions: In the unit of the targets, of the same shape; a column may stand where targets are (samples,).
+        predictions: In the unit of the targets, of the same shape; a column may stand where targets are (samples,). A
+            tensor, an array or a list, as the targets.
         targets: (samples,), or (samples, outputs) for vectors: their errors are pooled, and their correlations the mean
             over the outputs.
         density: Of the training targets; if None there are neither shots nor `balanced_mae`.
@@ -201,15 +203,15 @@ def regression_metrics(
         The metrics by name, those of a shot with its name behind: `mae`, `mae_many`, `mae_zero_interpolation`.
 
     Raises:
-        ValueError: If shapes disagree, there is no sample, a value is not finite, a rule is unknown, or vector targets
-            come with a density.
+        TypeError: If predictions or targets are no numbers.
+        ValueError: If shapes disagree, there is no sample, a value is not finite, a rule is unknown, vector targets
+            come with a density, or targets in half precision are too large to be told apart.
     """
     _check_rules(shot_rule, many, few, gmean_eps)
-    truth, guess = _checked("targets", targets), _checked("predictions", predictions)
+    truth, guess = _checked("targets", as_targets(targets)), _checked("predictions", predictions)
     if truth.shape != guess.shape:
         raise ValueError(
-            f"each target needs its prediction, got targets {tuple(targets.shape)} "
-            f"and predictions {tuple(predictions.shape)}"
+            f"each target needs its prediction, got targets {tuple(truth.shape)} and predictions {tuple(guess.shape)}"
         )
     if density is None:
         if shot_rule == "official_bins":
@@ -276,19 +278,20 @@ def _density(loader: Any) -> Density | None:
     return density
 
 
-def column(name: str, values: Tensor) -> Tensor:
+def column(name: str, values: Any) -> Tensor:
     """Values of (samples,) or (samples, 1) as float64 (samples,) on the CPU; refuses others, and what is not finite."""
-    values = _checked(name, values)
-    if values.ndim != 1:
-        raise ValueError(f"{name} must be one number a sample, (samples,) or (samples, 1), got {tuple(values.shape)}")
-    return values
+    numbers = _checked(name, values)
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} must be one number a sample, (samples,) or (samples, 1), got {tuple(numbers.shape)}")
+    return numbers
 
 
-def _checked(name: str, values: Tensor) -> Tensor:
+def _checked(name: str, values: Any) -> Tensor:
     """Finite float64 (samples,) or (samples, outputs > 1) on the CPU."""
-    if values.ndim not in (1, 2) or not values.numel():
-        raise ValueError(f"{name} must be (samples,) or (samples, outputs), and not empty; got {tuple(values.shape)}")
-    rows = values.detach().cpu().double()
+    given = as_numbers(name, values)
+    if given.ndim not in (1, 2) or not given.numel():
+        raise ValueError(f"{name} must be (samples,) or (samples, outputs), and not empty; got {tuple(given.shape)}")
+    rows = given.detach().cpu().double()
     rows = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
     strange = int((~torch.isfinite(rows)).sum())
     if strange:

@@ -28,9 +28,11 @@ class RegressionObjective(nn.Module):
 
     Args:
         loss: Called as `loss(prediction, target, weight)`: a module, or the dotted name of a class, as in a config.
-        weighting: The weight of a sample by the rarity of its target; acts on the base loss alone. None: all alike.
+        weighting: The weight of a sample by the rarity of its target; acts on the base loss, and on a regulariser that
+            wants it. None: all alike.
         regularizer: Called as `regularizer(features, targets)`, already multiplied by its own weight; one that has
-            `wants_predictions` gets them as a third argument. None: none.
+            `wants_predictions` gets them as a third argument, and one that has `wants_weights` the weights of the
+            samples as `weights`, as officially ConR does and RankSim does not. None: none.
         regularized: Which features it sees where feature smoothing is on: `"smoothed"`, as in the official code, or
             `"raw"`.
         target_scale: What predictions and targets are divided by for the base loss; the regulariser sees neither.
@@ -78,7 +80,10 @@ class RegressionObjective(nn.Module):
     def settings(self) -> dict[str, str]:
         """For the run record."""
         parts = {"loss": self.loss, "weighting": self.weighting, "regularizer": self.regularizer}
-        return {name: "none" if part is None else str(part) for name, part in parts.items()}
+        named = {name: "none" if part is None else str(part) for name, part in parts.items()}
+        if getattr(self.regularizer, "views_in_paper", 1) > 1:
+            named["regularizer"] += f", on one view of each sample (its paper: {self.regularizer.views_in_paper})"  # type: ignore[union-attr]
+        return named
 
     def prepare(self, data: HasDensity) -> None:
         """Learns the density of the training targets; to be called before the optimizer is built."""
@@ -117,10 +122,9 @@ class RegressionObjective(nn.Module):
                 "the regulariser acts on features, and nothing before them is trained: set regularizer=none, or train "
                 "the encoder (for a frozen sentence transformer, set model.encoder.projection)"
             )
-        if getattr(self.regularizer, "wants_predictions", False):
-            extra = self.regularizer(features, target, output.prediction)
-        else:
-            extra = self.regularizer(features, target)
+        given = (output.prediction,) if getattr(self.regularizer, "wants_predictions", False) else ()
+        weights = {"weights": weight} if getattr(self.regularizer, "wants_weights", False) else {}
+        extra: Tensor = self.regularizer(features, target, *given, **weights)
         named = {"base_loss": base.detach(), "regularizer": extra.detach(), "loss": base + extra}
         return {**_health(self.loss), **_health(self.regularizer), **named}
 

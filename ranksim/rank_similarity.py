@@ -26,14 +26,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rambo.ranking import Blackbox, Ties, needs_gradient, plain, rank, ranks, with_gradient
-from ranksim.similarities import finite_directions, label_similarities, products
+from rambo.ranking import Blackbox, Ties, directions_and_lengths, needs_gradient, plain, rank, ranks, with_gradient
+from ranksim.inputs import as_targets, check_finite, check_outputs, exact
+from ranksim.similarities import LabelSimilarity, label_similarities, products
 from ranksim.subsampling import drawn_by_python, drawn_by_torch, one_of_each_label
 
 Subsample = Literal["generator", "python", "none"]
 RowReduction = Literal["sum", "mean"]
-
-_EXACT = 2**24  # whole numbers up to this are exact in float32
 
 
 class Compared(NamedTuple):
@@ -70,6 +69,9 @@ class RankSimilarity(nn.Module):
             official code for text; its plain sort for images leaves this to the device) or "first_index_first".
         row_reduction: "sum" over samples as in the official code, so that the term grows with the batch; or "mean".
         normalize_ranks: Whether ranks are divided by the number of samples, in the term and in what lambda refers to.
+        label_similarity: How targets of several numbers are compared: "distance", minus the Euclidean one, or "cosine",
+            for which (1, 1), (2, 2) and (10, 10) are the same. None takes the cosine for them, as the paper's author
+            advises, and the distance for single numbers, of which there is no other.
         legacy_backward: Run the rule in the backward pass, as the official code does; then loss scaling and
             accumulation change the method. Kept to check the default against.
 
@@ -93,31 +95,36 @@ class RankSimilarity(nn.Module):
         row_reduction: RowReduction = "sum",
         normalize_ranks: bool = True,
         legacy_backward: bool = False,
+        label_similarity: LabelSimilarity | None = None,
     ) -> None:
         super().__init__()
-        _check_settings(weight, ties, row_reduction)
+        _check_settings(weight, ties, row_reduction, label_similarity)
         _one_of("subsample", subsample, ("generator", "python", "none"))
         if seed is not None and subsample != "generator":
             raise ValueError(f"a seed needs subsample='generator', got seed {seed} and subsample {subsample!r}")
         self.rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
         self.weight, self.ties, self.row_reduction = weight, ties, row_reduction
         self.subsample, self.seed, self.legacy_backward = subsample, seed, legacy_backward
+        self.label_similarity = label_similarity
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.health: dict[str, float | Tensor] = {}
 
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, features: Tensor, targets: Any) -> Tensor:
         """Returns weight * L, a single number: float32, or float64 for float64 features.
 
         Args:
             features: (samples, ...); dimensions after the first are flattened. Half precision is ranked in float32.
-            targets: (samples,) or (samples, 1), compared by distance; or (samples, k), by cosine. Any dtype.
+            targets: (samples,) or (samples, 1), compared by distance; or (samples, k), by `label_similarity`. A tensor,
+                an array or a list, of any type.
 
         Raises:
-            TypeError: If features are not floating point.
-            ValueError: If shapes do not fit, targets are not finite, or features that take part are not.
+            TypeError: If features are no floating-point tensor, or targets no numbers.
+            ValueError: If shapes do not fit, a number is not finite, targets in half precision are too large to be told
+                apart, or single numbers are to be compared by cosine.
+            RuntimeError: If torch.func.vmap maps over the batch.
         """
         self.health = {}
-        features, targets = _checked(features, targets)
+        features, targets = _checked(features, targets, self.label_similarity, finite=self.weight > 0)
         if self.weight == 0:
             return _nothing(features)
         chosen, distinct = one_of_each_label(targets, None if self.subsample == "none" else self._drawn)
@@ -127,8 +134,9 @@ class RankSimilarity(nn.Module):
         if chosen is not None:
             features = features.index_select(0, chosen.to(features.device))
             targets = targets.index_select(0, chosen.to(targets.device))
+        by_label = _likeness(targets, self.label_similarity, features.device)
         compared = _compare(
-            features, targets, self.rule, self.weight, self.ties, self.row_reduction, self.legacy_backward
+            features, by_label, self.rule, self.weight, self.ties, self.row_reduction, self.legacy_backward
         )
         self.health["rank_correlation"] = compared.correlation
         if compared.flipped is not None:
@@ -151,33 +159,37 @@ class RankSimilarity(nn.Module):
         """The settings, for printing."""
         return (
             f"rule={self.rule}, weight={self.weight}, subsample={self.subsample!r}, seed={self.seed}, "
-            f"ties={self.ties!r}, row_reduction={self.row_reduction!r}, legacy_backward={self.legacy_backward}"
+            f"ties={self.ties!r}, row_reduction={self.row_reduction!r}, legacy_backward={self.legacy_backward}, "
+            f"label_similarity={self.label_similarity!r}"
         )
 
 
 def rank_similarity(
     features: Tensor,
-    targets: Tensor,
+    targets: Any,
     interpolation: float = 2.0,
     weight: float = 1.0,
     ties: Ties = "last_index_first",
     row_reduction: RowReduction = "sum",
     normalize_ranks: bool = True,
     legacy_backward: bool = False,
+    label_similarity: LabelSimilarity | None = None,
 ) -> Compared:
     """The term on all the samples given, as a pure function. Arguments and errors as for `RankSimilarity`.
 
     A sample whose features have no direction (the zero vector) gets no gradient, where the official code multiplies
     it by 1e12.
     """
-    _check_settings(weight, ties, row_reduction)
+    _check_settings(weight, ties, row_reduction, label_similarity)
     rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
-    return _compare(*_checked(features, targets), rule, weight, ties, row_reduction, legacy_backward)
+    features, targets = _checked(features, targets, label_similarity)
+    by_label = _likeness(targets, label_similarity, features.device)
+    return _compare(features, by_label, rule, weight, ties, row_reduction, legacy_backward)
 
 
 def _compare(
     features: Tensor,
-    targets: Tensor,
+    label_likeness: Tensor,
     rule: Blackbox,
     weight: float,
     ties: Ties,
@@ -192,15 +204,15 @@ def _compare(
         flat = features if features.dim() == 2 else features.flatten(1)
         values = flat if flat.dtype == torch.float64 else flat.float()
         if legacy_backward:
-            directions, _ = finite_directions(values)
-            by_label = ranks(label_similarities(targets.to(values.device)), ties, check_nan=False, dtype=values.dtype)
+            directions, _ = directions_and_lengths(values)
+            by_label = ranks(label_likeness, ties, check_nan=False, dtype=values.dtype)
             difference = rank(directions @ directions.T, rule, ties) - by_label
             squares = difference.square().sum()
             return Compared(squares * factor, _correlation(squares.detach(), samples), None)
         with torch.no_grad():
-            directions, lengths = finite_directions(plain(values))
+            directions, lengths = directions_and_lengths(plain(values))
             similarities = products(directions)
-            both = torch.stack([similarities, label_similarities(targets.to(values.device))])
+            both = torch.stack([similarities, label_likeness])
             by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)
             difference = by_feature - by_label
             squares = difference.square().sum()
@@ -214,6 +226,11 @@ def _compare(
             flipped = moved.count_nonzero() / max(1, moved.numel())
             gradient = _pull_back(moved, similarities, directions, lengths * strength)
         return Compared(with_gradient(loss, flat, gradient), correlation, flipped)
+
+
+def _likeness(targets: Tensor, kind: LabelSimilarity | None, device: torch.device) -> Tensor:
+    with _full_precision(device):
+        return label_similarities(targets.to(device), kind)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -245,10 +262,12 @@ def _correlation(squares: Tensor, samples: int) -> Tensor:
     return 1 - squares * (6 / max(1, samples * samples * (samples**2 - 1)))
 
 
-def _checked(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _checked(
+    features: Tensor, targets: Any, label_similarity: str | None, finite: bool = True
+) -> tuple[Tensor, Tensor]:
     """Features as they are, targets as floats of (samples,) or (samples, k) without a graph."""
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating point, got {features.dtype}; convert them with .float()")
+    check_outputs("features", features, finite)
+    targets = as_targets(targets, features.device)
     if features.dim() < 2:
         raise ValueError(f"features must have the shape (samples, ...), got {tuple(features.shape)}")
     if targets.dim() not in (1, 2) or len(targets) != len(features) or 0 in targets.shape[1:]:
@@ -258,14 +277,14 @@ def _checked(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         )
     plain(features)  # refuses vmap by a sentence
     targets = plain(targets)
+    check_finite("targets", targets)
     if targets.dim() == 2 and targets.shape[1] == 1:
         targets = targets.squeeze(1)
-    if targets.dtype not in (torch.float32, torch.float64):
-        small = targets.dtype in (torch.float16, torch.bfloat16) or bool((targets.double().abs() <= _EXACT).all())
-        targets = targets.float() if small else targets.double()
-    if not math.isfinite(targets.sum(dtype=torch.float64)):
-        raise ValueError("targets must be finite, got NaN or infinity; drop such samples or mend their labels")
-    return features, targets
+    if targets.dim() == 1 and label_similarity == "cosine":
+        raise ValueError(
+            "single numbers have no cosine to compare them by; set label_similarity to distance, or to None"
+        )
+    return features, exact(targets)
 
 
 def _nothing(features: Tensor) -> Tensor:
@@ -274,11 +293,13 @@ def _nothing(features: Tensor) -> Tensor:
     return (empty if features.dtype == torch.float64 else empty.float()).sum()
 
 
-def _check_settings(weight: float, ties: str, row_reduction: str) -> None:
+def _check_settings(weight: float, ties: str, row_reduction: str, label_similarity: str | None) -> None:
     if not (weight >= 0 and math.isfinite(weight)):  # also refuses nan
         raise ValueError(f"weight (gamma) must be >= 0 and finite, got {weight}")
     _one_of("ties", ties, ("last_index_first", "first_index_first"))
     _one_of("row_reduction", row_reduction, ("sum", "mean"))
+    if label_similarity is not None:
+        _one_of("label_similarity", label_similarity, ("distance", "cosine"))
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

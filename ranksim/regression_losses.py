@@ -8,10 +8,12 @@ Source: Yang et al. 2021, arXiv:2102.09554, section 4 (Focal-R in its appendix),
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from ranksim.inputs import as_numbers, as_targets, check_finite, check_outputs, constant
 
 Activation = Literal["sigmoid", "tanh"]
 ACTIVATIONS = ("sigmoid", "tanh")
@@ -36,13 +38,13 @@ def huber(error: Tensor, beta: float | Tensor) -> Tensor:
 
 
 def regression_batch(
-    prediction: Tensor, target: Tensor, weight: Tensor | None = None, vectors: bool = True
+    prediction: Tensor, target: Any, weight: Any = None, vectors: bool = True
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The three, checked, in the precision of the prediction but at least float32.
 
     Args:
-        prediction: Floating point, (n,) or (n, 1); with `vectors` also (n, k).
-        target: Finite, of the same shape.
+        prediction: Floating point and finite, (n,) or (n, 1); with `vectors` also (n, k).
+        target: Finite, of the same shape; a tensor, an array or a list, as the weight.
         weight: One per sample, (n,) or (n, 1), finite and not negative; or None.
         vectors: Whether targets may have several components.
 
@@ -50,11 +52,12 @@ def regression_batch(
         Prediction and target, and the weight in a shape that multiplies them row by row.
 
     Raises:
-        TypeError: If predictions are not floating point.
-        ValueError: If shapes differ, the batch is empty, or a target or weight is not finite, or a weight is negative.
+        TypeError: If predictions are no floating-point tensor, or the others no numbers.
+        ValueError: If shapes differ, the batch is empty, a number is not finite, a weight is negative, or targets in
+            half precision are too large to be told apart.
     """
-    if not prediction.is_floating_point():
-        raise TypeError(f"predictions must be floating point, got {prediction.dtype}; convert them with .float()")
+    check_outputs("predictions", prediction)
+    target = as_targets(target, prediction.device)
     shape = tuple(prediction.shape)
     if len(shape) not in (1, 2) or (not vectors and shape[1:] not in ((), (1,))):
         wanted = "(n,), (n, 1) or (n, k)" if vectors else "(n,) or (n, 1)"
@@ -69,7 +72,7 @@ def regression_batch(
     check_finite("targets", target)
     precision = at_least_float32(prediction.dtype)
     if weight is not None:
-        weight = _row_weight(weight, shape).to(precision)
+        weight = _row_weight(as_numbers("weights", weight, prediction.device), shape).to(precision)
     return prediction.to(precision), target.to(precision), weight
 
 
@@ -77,7 +80,8 @@ def _row_weight(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(weight.shape) not in ((shape[0],), (shape[0], 1)):
         raise ValueError(f"weights must be one per sample, ({shape[0]},) or ({shape[0]}, 1), got {tuple(weight.shape)}")
     check_finite("weights", weight)
-    if bool((weight < 0).any()):
+    seen = constant(weight)
+    if seen is not None and bool((seen < 0).any()):
         raise ValueError(f"weights must not be negative, got {weight.min().item():g}; see how they were made")
     return weight.reshape(shape[0], *(1 for _ in shape[1:]))
 
@@ -85,19 +89,6 @@ def _row_weight(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, otherwise float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def check_finite(name: str, values: Tensor) -> None:
-    """Refuses NaN and infinities, saying how many and where the first one is.
-
-    Raises:
-        ValueError: If there are any.
-    """
-    finite = torch.isfinite(values)
-    if not bool(finite.all()):
-        where = (~finite).nonzero()[0, 0].item()
-        count = int((~finite).sum())
-        raise ValueError(f"{name} hold NaN or infinity: {count} of {values.numel()}, first at row {where}; remove them")
 
 
 class RegressionLoss(nn.Module):
@@ -108,7 +99,7 @@ class RegressionLoss(nn.Module):
 
         Args:
             prediction: (n,), (n, 1) or, of vectors, (n, k); half precision is taken to float32.
-            target: The same shape; finite.
+            target: The same shape; finite. A tensor, an array or a list, as the weight.
             weight: One per sample, (n,) or (n, 1), or None for ones. The sum is divided by the number of samples (times
                 k), not by the sum of weights.
 
@@ -116,8 +107,8 @@ class RegressionLoss(nn.Module):
             A single number.
 
         Raises:
-            TypeError: If predictions are not floating point.
-            ValueError: If shapes differ, the batch is empty, or a target or weight is not finite.
+            TypeError: If predictions are no floating-point tensor, or the others no numbers.
+            ValueError: If shapes differ, the batch is empty, or a number is not finite.
         """
         prediction, target, weight = regression_batch(prediction, target, weight)
         return self._mean(prediction - target, weight)

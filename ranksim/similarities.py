@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rambo.ranking import directions_and_lengths, unit_vectors
+from rambo.ranking import unit_vectors
+
+LabelSimilarity = Literal["distance", "cosine"]
 
 _WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
-
-
-def finite_directions(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The `directions_and_lengths` of features (samples, dimensions).
-
-    Raises:
-        ValueError: If features are not finite.
-    """
-    directions, lengths = directions_and_lengths(values)
-    if math.isnan(directions.detach().sum()):
-        raise ValueError("features hold NaN or infinity and cannot be compared; look for the step that produced them")
-    return directions, lengths
 
 
 def products(directions: Tensor) -> Tensor:
@@ -38,9 +28,15 @@ def products(directions: Tensor) -> Tensor:
     return matrix
 
 
-def label_similarities(targets: Tensor) -> Tensor:
-    """-|y_i - y_j|, or the cosine for labels of several numbers; (samples, samples)."""
+def label_similarities(targets: Tensor, kind: LabelSimilarity | None = None) -> Tensor:
+    """How alike labels (samples,) or (samples, k) are: minus their Euclidean distance, or the cosine of rows.
+
+    `kind` None is the distance of single numbers and the cosine of rows. Returns (samples, samples).
+    """
     if targets.dim() == 1:
         return (targets[:, None] - targets).abs_().neg_()
+    if kind == "distance":
+        # of differences, not of products: labels equally far apart stay so
+        return torch.cdist(targets, targets, compute_mode="donot_use_mm_for_euclid_dist").neg_()
     directions = unit_vectors(targets)
     return directions @ directions.T

@@ -11,7 +11,7 @@ The paper writes covariance matrices; the code, and this file, use the variance 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from ranksim.bucket_statistics import (
     widest_float,
 )
 from ranksim.imbalance import Kernel, window
+from ranksim.inputs import as_targets
 
 
 class FeatureSmoothing(nn.Module):
@@ -157,8 +158,8 @@ class FeatureSmoothing(nn.Module):
         """Whether this epoch's features are smoothed in training."""
         return int(self.epoch) >= self.start_smooth
 
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Smooths features, (samples, features), of targets (samples,) or (samples, 1).
+    def forward(self, features: Tensor, targets: Any) -> Tensor:
+        """Smooths features, (samples, features), of targets (samples,) or (samples, 1): a tensor, an array or a list.
 
         The gradient goes through the affine map; statistics are constants. In evaluation mode, and before
         `start_smooth`, features are returned as they came.
@@ -178,7 +179,7 @@ class FeatureSmoothing(nn.Module):
         return torch.addcmul(shift, features.to(wide), scale).to(features.dtype)
 
     @torch.no_grad()
-    def observe(self, features: Tensor, targets: Tensor) -> None:
+    def observe(self, features: Tensor, targets: Any) -> None:
         """Adds a batch of the pass at the end of an epoch; does nothing before `start_update`.
 
         Args:
@@ -215,7 +216,7 @@ class FeatureSmoothing(nn.Module):
             self._observed = None
         self.epoch += 1
 
-    def update(self, features: Tensor, targets: Tensor) -> None:
+    def update(self, features: Tensor, targets: Any) -> None:
         """`observe` with all training samples at once, then `finish_epoch`."""
         self.observe(features, targets)
         self.finish_epoch()
@@ -240,17 +241,18 @@ class FeatureSmoothing(nn.Module):
             "mean_scale": float(self.scale[:-1].mean()),
         }
 
-    def _checked(self, features: Tensor, targets: Tensor) -> Tensor:
+    def _checked(self, features: Tensor, targets: Any) -> Tensor:
         """The targets as (samples,)."""
+        given = as_targets(targets, features.device)
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ValueError(
                 f"smoothing was built for features (samples, {self.features}), got {tuple(features.shape)}"
             )
-        if targets.shape not in ((len(features),), (len(features), 1)):
+        if given.shape not in ((len(features),), (len(features), 1)):
             raise ValueError(
-                f"smoothing needs one target for each of {len(features)} samples, got targets {tuple(targets.shape)}"
+                f"smoothing needs one target for each of {len(features)} samples, got targets {tuple(given.shape)}"
             )
-        return targets.reshape(-1)
+        return given.reshape(-1)
 
     def _rows(self, targets: Tensor) -> Tensor:
         """The bucket of each target; officially, what lies below is in row `buckets` and above in `buckets + 1`."""

@@ -9,7 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ranksim.bins import Bins, Density
 from ranksim.contrastive import ConR, RankNContrast, label_distances, rank_n_contrast
+from ranksim.imbalance import Reweighting
+from ranksim.model import Regressed
+from ranksim.objective import RegressionObjective
+from ranksim.rank_similarity import RankSimilarity
+from ranksim.regression_losses import L1
 
 CASES = {"rows": st.integers(1, 9), "levels": st.integers(1, 6), "seed": st.integers(0, 10**6)}
 
@@ -292,6 +298,33 @@ def test_features_of_any_shape_are_flattened_and_their_length_does_not_matter_to
     torch.testing.assert_close(ConR()(features.reshape(8, 3, 2, 2), target, prediction), flat)
     torch.testing.assert_close(ConR()(features * 7, target[:, None], prediction[:, None]), flat)
     torch.testing.assert_close(RankNContrast()(features.reshape(8, 3, 2, 2), target), RankNContrast()(features, target))
+
+
+# as part of an objective
+
+
+def test_the_weights_of_the_samples_reach_conr_and_not_ranksim():
+    features, target, prediction = (part.float() for part in drawn(12, 4, seed=5))
+    weighting = Reweighting("inverse")
+    weighting.prepare(Density(torch.tensor([0.0, 0, 0, 1, 2, 2, 3]), Bins.uniform(0, 4, 1)))
+    output = Regressed(prediction, features, features)
+
+    def term(regularizer):
+        return RegressionObjective(L1(), weighting, regularizer).eval()(output, {"target": target})["regularizer"]
+
+    weights = weighting(target)
+    assert weights.min() < weights.max()
+    assert term(ConR()) == ConR()(features, target, prediction, weights) != ConR()(features, target, prediction)
+    ranksim = RankSimilarity(subsample="none")
+    assert term(ranksim) == ranksim(features, target)
+    assert term(RankNContrast()) == RankNContrast()(features, target)
+
+
+def test_the_record_says_that_one_view_is_given():
+    for regularizer in (ConR(), RankNContrast()):
+        settings = RegressionObjective(L1(), regularizer=regularizer).settings
+        assert settings["regularizer"].endswith(", on one view of each sample (its paper: 2)")
+    assert "view" not in RegressionObjective(L1(), regularizer=RankSimilarity()).settings["regularizer"]
 
 
 # refusals

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rambo.ranking import Blackbox, rank, ranks
+from rambo.ranking import Blackbox, rank, ranks, unit_vectors
 from ranksim import rank_similarity as implementation
 from ranksim.rank_similarity import RankSimilarity, rank_similarity
-from ranksim.similarities import finite_directions, label_similarities, products
+from ranksim.similarities import label_similarities, products
 from ranksim.subsampling import one_of_each_label
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
@@ -104,6 +104,19 @@ def test_labels_of_several_numbers_are_compared_by_cosine():
     assert distances > 0
 
 
+def test_labels_of_several_numbers_are_compared_by_distance_if_asked():
+    targets = torch.tensor([[1.0, 1.0], [2.0, 2.0], [10.0, 10.0]])
+    angles = torch.tensor([0.0, 0.2, 1.2])
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert RankSimilarity(label_similarity="distance")(features, targets) == 0
+    swapped = features[[0, 2, 1]]
+    assert RankSimilarity(label_similarity="distance")(swapped, targets) > 0
+    single = RankSimilarity(label_similarity="distance")
+    assert single(swapped, targets[:, :1]) == single(swapped, targets)  # all on a line
+    assert torch.equal(label_similarities(targets, "cosine").round(decimals=6), torch.ones(3, 3))  # to the cosine, one
+    torch.testing.assert_close(label_similarities(targets, "distance")[0], -torch.tensor([0, 2**0.5, 9 * 2**0.5]))
+
+
 # The slow definition
 
 
@@ -164,7 +177,7 @@ def test_recorded_ranks_of_ties():
 @pytest.mark.parametrize("case", TIE_FREE)
 def test_recorded_ranks_of_features_and_labels(case):
     features, targets = read(f"ranksim/{case}/features"), read(f"ranksim/{case}/targets").squeeze(1)
-    similarities = products(finite_directions(features)[0])
+    similarities = products(unit_vectors(features))
     by_feature = ranks(similarities, "last_index_first")
     by_label = ranks(label_similarities(targets), "last_index_first")
     assert torch.equal(by_feature / len(targets), read(f"ranksim/{case}/feature_rank"))
@@ -552,6 +565,7 @@ def test_health():
         ({"weight": math.nan}, "got nan"),
         ({"subsample": "numpy"}, "subsample must be one of generator, python, none, got 'numpy'"),
         ({"ties": "pessimistic"}, "ties must be one of last_index_first, first_index_first, got 'pessimistic'"),
+        ({"label_similarity": "l1"}, "label_similarity must be one of distance, cosine, got 'l1'"),
         ({"row_reduction": "max"}, "row_reduction must be one of sum, mean, got 'max'"),
         ({"subsample": "python", "seed": 1}, "a seed needs subsample='generator'"),
     ],
@@ -570,8 +584,18 @@ def test_refuses_settings(settings, message):
         (torch.ones(4, 3), torch.ones(()), ValueError, r"got \(\)"),
         (torch.ones(4), torch.ones(4), ValueError, r"features must have the shape \(samples, ...\), got \(4,\)"),
         (torch.ones(4, 3).long(), torch.ones(4), TypeError, "floating point, got torch.int64"),
-        (torch.ones(2, 3), torch.tensor([1.0, math.nan]), ValueError, "targets must be finite"),
-        (torch.ones(2, 3), torch.tensor([1.0, -math.inf]), ValueError, "targets must be finite"),
+        (
+            torch.ones(2, 3),
+            torch.tensor([1.0, math.nan]),
+            ValueError,
+            "targets hold NaN or infinity: 1 of 2, first at row 1",
+        ),
+        (
+            torch.ones(2, 3),
+            torch.tensor([1.0, -math.inf]),
+            ValueError,
+            "targets hold NaN or infinity: 1 of 2, first at row 1",
+        ),
         (torch.tensor([[1.0], [math.nan]]), torch.arange(2.0), ValueError, "features hold NaN"),
         (torch.tensor([[1.0], [math.inf]]), torch.arange(2.0), ValueError, "features hold NaN or infinity"),
     ],
@@ -580,3 +604,8 @@ def test_refuses_inputs(features, targets, error, message):
     for call in (RankSimilarity(), rank_similarity, RankSimilarity(legacy_backward=True)):
         with pytest.raises(error, match=message):
             call(features, targets)
+
+
+def test_single_numbers_have_no_cosine():
+    with pytest.raises(ValueError, match="single numbers have no cosine"):
+        RankSimilarity(label_similarity="cosine")(torch.ones(4, 3), torch.arange(4.0))
