@@ -6,13 +6,13 @@ to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from engine.device import cores
 from engine.reproducibility import derived_seed
 
 Batch = dict[str, Any]
@@ -137,4 +137,4 @@ def checked_loading(batch_size: int, evaluation_batch_size: int, workers: int) -
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    return min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
+    return min(workers, cores())  # more would only wait for each other, and torch would warn

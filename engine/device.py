@@ -1,7 +1,8 @@
-"""Where a run computes, and how batches get there."""
+"""Where runs compute, what there is to compute on, and how batches get there."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,17 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"trainer.device={name} cannot be used here ({str(error).splitlines()[0]})") from error
     return device
+
+
+def cores() -> int:
+    """Processor cores that this process may use: in a container or a batch job often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen, count = os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count()
+    return chosen.split(",")[:count] if chosen else [str(k) for k in range(count)]
 
 
 def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:

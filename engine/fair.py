@@ -9,7 +9,6 @@ Source: Musgrave, Belongie and Lim 2020, A Metric Learning Reality Check, arXiv:
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from engine import runs
 from engine.experiments import CONFIGS, composed, composed_for_seeds
 from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from engine.reproducibility import derived_seed
-from engine.several import run_all
+from engine.several import default_at_once, run_all
 from engine.table_runs import AtHand, Job, locate, sentence, to_do
 
 SPLIT = "validation"
@@ -147,14 +146,14 @@ def run(
         jobs: With the folders of their runs, as `located` gives them.
         entry: The path of train.py.
         outputs: Where the runs go.
-        at_once: How many run beside each other; default: one for each core.
+        at_once: As in `run_all`.
         say: Receives a line for each run that ends.
         here: As for `locate`.
 
     Raises:
         ValueError: As `check_ended`.
     """
-    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or os.cpu_count() or 1
+    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or default_at_once()
     for part in filter(None, (pending[:few], pending[few:])):
         arguments = {
             # going on takes a look at all runs there are, which a new run is spared

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from engine.device import cores
+
 # Those that compute, and those that bring data, words or weights: typefaces come with matplotlib.
 RECORDED_PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "wandb", "pytorch-metric-learning", "pillow",
@@ -132,7 +134,7 @@ def provenance(changes: bytes | None = None) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),  # sums differ in the last bit between AVX2 and AVX512
-        "cores": os.cpu_count(),
+        "cores": cores(),  # not those of the machine
         "threads": torch.get_num_threads(),
         "gpus": gpus,
     }

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
+from engine.device import cores, gpus
 from engine.in_turn import InTurn
 
 
@@ -64,13 +65,17 @@ class Pace:
         return "about a minute left" if seconds > 30 else "under a minute left"
 
 
+def default_at_once() -> int:
+    """How many runs go beside each other: one for each GPU, or without any one for each core."""
+    return len(gpus()) or cores()
+
+
 def run_all(
     runs: Mapping[str, Sequence[str]],
     entry: Path,
     at_once: int | None = None,
     say: Callable[[str], None] = print,
     keep_going: bool = False,
-    gpus: Sequence[str] = (),
     watch: Callable[[Pace], None] | None = None,
     in_turn: bool = False,
 ) -> dict[str, str]:
@@ -79,10 +84,10 @@ def run_all(
     Args:
         runs: Arguments of train.py by a name for people. Without a choice of threads each run has one.
         entry: The path of train.py.
-        at_once: How many run beside each other; default: one for each GPU, or without any one for each core.
+        at_once: How many run beside each other; default: `default_at_once`. They are spread over the GPUs, each seeing
+            one.
         say: Receives a line for each run that ends.
         keep_going: Whether a failure leaves the others running; otherwise what has not begun is not begun.
-        gpus: As CUDA_VISIBLE_DEVICES names them. The runs are spread over them, each seeing one.
         watch: Receives the pace whenever it may have changed, from several threads.
         in_turn: Whether runs share a Python each, one after the other, which spares the seconds of importing; for runs
             so short that nobody asks for their memory.
@@ -90,9 +95,9 @@ def run_all(
     Returns:
         The end of the output of every run that failed, by name.
     """
-    at_once = min(len(runs), at_once or len(gpus) or os.cpu_count() or 1)
+    at_once, seen = min(len(runs), at_once or default_at_once()), gpus()
     pythons = [
-        InTurn(entry, _environment(gpus[k % len(gpus)] if gpus else None), fresh=not in_turn) for k in range(at_once)
+        InTurn(entry, _environment(seen[k % len(seen)] if seen else None), fresh=not in_turn) for k in range(at_once)
     ]
     places: SimpleQueue[InTurn] = SimpleQueue()
     for python in pythons:
@@ -180,5 +185,5 @@ def train_seeds(
         for name, chosen in methods.items()
     }  # fmt: skip
     say(f"{len(runs)} short trainings; each is python train.py experiment={experiment}")
-    for name, said in run_all(runs, entry, say=say).items():
+    for name, said in run_all(runs, entry, cores(), say).items():  # too small to fill a GPU
         raise SystemExit(f"{name} failed:\n{said}")

@@ -168,7 +168,6 @@ def run(
     outputs: Path,
     at_once: int | None = None,
     say: Callable[[str], None] = print,
-    gpus: Sequence[str] = (),
     watch: Callable[[Pace], None] | None = None,
     in_turn: bool = False,
 ) -> dict[str, str]:
@@ -180,7 +179,6 @@ def run(
         outputs: Where the runs go.
         at_once: As in `run_all`, and so the rest.
         say: As in `run_all`.
-        gpus: As in `run_all`.
         watch: As in `run_all`.
         in_turn: As in `run_all`.
 
@@ -195,7 +193,7 @@ def run(
         return ["trainer.pictures=false" if short else "reuse=true", f"paths.outputs='{outputs}'"]
 
     failed = run_all(
-        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, gpus, watch, in_turn
+        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, watch, in_turn
     )
     return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
 

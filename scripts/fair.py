@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from engine import fair, fair_page, reuse, runs
+from engine.device import cores
 from engine.experiments import CONFIGS, composed
 from engine.fair_file import Fair, named
 from engine.fair_outcome import check_alike, outcome, read_search, read_tests
@@ -37,7 +38,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="of the final runs: 0, 1, ...; default: the file's")
     parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="only these; default: all")
     parser.add_argument("--scale", help="fixture: the same on tiny stand-in data; the numbers mean nothing")
-    parser.add_argument("--at-once", type=int, help="runs beside each other; default: one for each core")
+    parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
     parser.add_argument("--no-run", action="store_true", help="run nothing: say what would be run")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
     parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
@@ -83,9 +84,10 @@ def made(
     here: AtHand,
 ) -> int:
     """The rest of `make`, for which no other process may do the same."""
+    at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-in runs are too small to fill a GPU
 
     def run(jobs: list[Job]) -> None:
-        fair.run(jobs, ROOT / "train.py", outputs, arguments.at_once, lambda line: print(line, flush=True), here)
+        fair.run(jobs, ROOT / "train.py", outputs, at_once, lambda line: print(line, flush=True), here)
 
     run(fair.alternating([search.jobs for search in searches.values()]))
     searches = fair.located(searches, outputs, here)

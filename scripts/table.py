@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engine import runs, table_page, table_runs
+from engine.device import cores
 from engine.experiments import CONFIGS, composed
 from engine.several import Pace
 from engine.table_cells import fill
@@ -145,17 +144,9 @@ def run(pending: Sequence[Job], outputs: Path, arguments: argparse.Namespace) ->
             else:
                 print(line, flush=True)
 
-        cores = os.cpu_count() if arguments.scale else None  # stand-in runs are too small to fill a GPU
-        at_once = arguments.at_once or cores
+        at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-ins are too small to fill a GPU
         in_turn = bool(arguments.scale)
-        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, gpus(), watch, in_turn)
-
-
-def gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    count = torch.cuda.device_count()
-    return chosen.split(",")[:count] if chosen else [str(k) for k in range(count)]
+        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, watch, in_turn)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ A data set's own file says where its images are and which class each shows (`rea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from engine.data import Batch, BatchSampler, EpochLoader
+from engine.device import cores
 from engine.download import RemoteFile
 from engine.images import ImageCache, seeded_draws
 from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered
@@ -149,7 +149,7 @@ class RetrievalData:
             raise ValueError(f"evaluation_batch_size must be at least 1, got {evaluation_batch_size}")
         if workers < 0:
             raise ValueError(f"workers must be at least 0, got {workers}")
-        workers = min(workers, os.cpu_count() or 1)  # more would only wait for each other, and torch would warn
+        workers = min(workers, cores())  # more would only wait for each other, and torch would warn
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}")
         self.root, self.fixture, self.validation_fraction = Path(root), fixture, validation_fraction

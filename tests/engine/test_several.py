@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
+from engine import device, several
 from engine.in_turn import InTurn
 from engine.several import Pace, run_all
 
@@ -70,14 +72,38 @@ run_all(runs, Path({str(entry(tmp_path))!r}), at_once=1)
     assert begun <= {"0", "1"}
 
 
-def test_runs_are_spread_over_the_gpus_each_seeing_one(tmp_path):
+def test_runs_are_spread_over_the_gpus_each_seeing_one(tmp_path, monkeypatch):
     path = tmp_path / "entry.py"
     path.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:]); sys.exit(1)")
     runs = {"a": ["x=1"], "b": ["threads=4"]}
-    said = run_all(runs, path, say=lambda line: None, keep_going=True, gpus=["5"])
+    monkeypatch.setattr(several, "gpus", lambda: ["5"])
+    assert several.default_at_once() == 1
+    said = run_all(runs, path, say=lambda line: None, keep_going=True)
     assert said == {"a": "5 ['x=1', 'threads=1']\n", "b": "5 ['threads=4']\n"}
-    said = run_all({str(k): [] for k in range(8)}, path, 4, lambda line: None, True, gpus=["0", "GPU-b"])
+    monkeypatch.setattr(several, "gpus", lambda: ["0", "GPU-b"])
+    said = run_all({str(k): [] for k in range(8)}, path, 4, lambda line: None, True)
     assert {words.split()[0] for words in said.values()} <= {"0", "GPU-b"}
+
+
+def test_gpus_are_called_as_the_environment_calls_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for chosen, names in (("3,GPU-b", ["3", "GPU-b"]), ("", ["0", "1"]), ("0,1,2", ["0", "1"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert device.gpus() == names
+
+
+def test_cores_are_those_that_the_process_may_use():
+    """A container or a batch job has fewer than the machine; so does whatever starts or records a run."""
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.cpu_count = lambda: 64\n"
+        "from engine import data, device, reproducibility, several\n"
+        "assert device.cores() == several.default_at_once() == data.checked_loading(1, 1, workers=8) == 1\n"
+        "assert reproducibility.provenance()['hardware']['cores'] == 1"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], env=environment, check=True)
+    machine = [path for path in Path(__file__).parents[2].glob("*/**/*.py") if "os.cpu_count" in path.read_text()]
+    assert {path.name for path in machine if "tests" not in path.parts and ".venv" not in path.parts} == {"device.py"}
 
 
 def test_the_remaining_time_follows_the_epochs_that_runs_print():

@@ -1,6 +1,5 @@
 """The questions asked of every data set, and the machinery that they share."""
 
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from engine.device import cores
 from engine.images import ImageCache, decode, sample_seed
 from rambo.datasets.cub import CUB200
 from rambo.datasets.folder import ImageFolder
@@ -195,7 +195,7 @@ def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_pat
 
 def test_there_are_never_more_workers_than_cores(folder):
     data = make(CUB200, folder, workers=1000)
-    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == os.cpu_count()
+    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == cores()
 
 
 def test_a_fixture_is_loaded_in_batches_that_it_can_fill(folder):

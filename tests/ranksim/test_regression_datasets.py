@@ -1,6 +1,5 @@
 """The questions asked of every regression data set, and the machinery that they share."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from engine.device import cores
 from engine.images import decode
 from ranksim.bins import Bins
 from ranksim.datasets.agedb import AgeDB
@@ -251,7 +251,7 @@ def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_pat
 
 def test_there_are_never_more_workers_than_cores(folder):
     data = make(AgeDB, folder, workers=1000)
-    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == os.cpu_count()
+    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == cores()
 
 
 def test_a_fixture_is_loaded_in_small_batches(folder):
