@@ -85,13 +85,16 @@ class Search:
     higher_is_better: bool
 
 
-def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -> dict[str, Search]:
+def plan_search(
+    fair: Fair, scale: str | None = None, configs: Path = CONFIGS, allow: Sequence[str] = ()
+) -> dict[str, Search]:
     """Every run of every search, by method.
 
     Args:
         fair: The comparison.
         scale: `fixture` for the same on stand-in data; None for the real thing.
         configs: The folder with train.yaml.
+        allow: As in `composed`.
 
     Raises:
         ValueError: If a method names what does not exist, changes more than it may, or does not measure a column.
@@ -103,7 +106,7 @@ def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -
         for trial in trials:
             arguments = (*_recipe(fair, method, scale), *trial.overrides, *SEARCH, f"seed={fair.search_seed}")
             with _told_of(fair, method):
-                config = composed(arguments, configs)
+                config = composed(arguments, configs, allow)
             first = first or config
             _check_equal(fair, method, first, config, {s.key for m in fair.methods.values() for s in m.settings})
             row = f"{key}, trial {trial.number + 1} of {fair.trials}"
@@ -115,14 +118,18 @@ def plan_search(fair: Fair, scale: str | None = None, configs: Path = CONFIGS) -
 
 
 def plan_tests(
-    fair: Fair, chosen: Mapping[str, Trial], scale: str | None = None, configs: Path = CONFIGS
+    fair: Fair,
+    chosen: Mapping[str, Trial],
+    scale: str | None = None,
+    configs: Path = CONFIGS,
+    allow: Sequence[str] = (),
 ) -> dict[str, list[Job]]:
     """The final runs, seeds 0, 1, ... of every method that has a chosen trial; the rest as for `plan_search`."""
     planned: dict[str, list[Job]] = {}
     for key, trial in chosen.items():
         arguments = (*_recipe(fair, trial.method, scale), *trial.overrides)
         with _told_of(fair, trial.method):
-            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs)
+            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs, allow)
         planned[key] = [
             _job(fair, f"{key}, chosen", seed, (*arguments, f"seed={seed}"), config) for seed, config in by_seed.items()
         ]

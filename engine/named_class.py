@@ -10,19 +10,45 @@ from typing import Any
 from torch import nn
 
 
-def class_named(name: str) -> Callable[..., nn.Module]:
-    """The class with this dotted name.
+def look_up(name: str) -> Any:
+    """What a dotted name stands for, found as Hydra finds a `_target_`: by attribute, else by importing.
 
     Raises:
         ImportError: If there is none.
     """
-    module, _, kind = name.rpartition(".")
-    if not module:
+    first, *rest = name.split(".")
+    if not all(part.isidentifier() for part in (first, *rest)):
+        raise ImportError(f"{name!r} is no dotted name, such as rambo.losses.RecallLoss")
+    found: Any = importlib.import_module(first)
+    for place, part in enumerate(rest):
+        if hasattr(found, part):
+            found = getattr(found, part)
+            continue
+        whole = ".".join((first, *rest[:place]))
+        if not inspect.ismodule(found):
+            raise ImportError(f"there is no {part} in {whole}")
+        try:
+            found = importlib.import_module(f"{whole}.{part}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{whole}.{part}":  # it is there, and needs something that is not
+                raise
+            raise ImportError(f"there is no {part} in {whole}") from error
+    return found
+
+
+def class_named(name: str) -> Callable[..., nn.Module]:
+    """The class of modules with this dotted name.
+
+    Raises:
+        ImportError: If there is none.
+        TypeError: If it is something else.
+    """
+    if "." not in name:
         raise ImportError(f"loss must be named with its module, such as rambo.losses.RecallLoss, got {name!r}")
-    found = getattr(importlib.import_module(module), kind, None)
-    if found is None:
-        raise ImportError(f"there is no {kind} in {module}")
-    return found  # type: ignore[no-any-return]
+    found = look_up(name)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise TypeError(f"{name} is no torch.nn.Module class; name one, such as rambo.losses.RecallLoss")
+    return found
 
 
 def check_settings(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from engine import runs, stages
 from engine.experiments import CONFIGS, composed, without_sweep
+from engine.reproducibility import RECORDED_PACKAGES
 
 # Overrides that belong to how a run was started: a repeat is one run, begins anew, and takes no finished one for it.
 NOT_REPEATED = ("experiment", "resume", "reuse", "objective")
@@ -96,13 +97,15 @@ def command(words: Sequence[str]) -> str:
     return shlex.join(["python", "train.py", *words])
 
 
-def composes_otherwise(run: Recorded, words: Sequence[str], configs: Path = CONFIGS) -> list[str]:
+def composes_otherwise(
+    run: Recorded, words: Sequence[str], configs: Path = CONFIGS, allow: Sequence[str] = ()
+) -> list[str]:
     """What this checkout makes of a command that differs from the run's config; empty if it is the same run.
 
     Raises:
-        ValueError: If the command does not compose here.
+        ValueError, ImportError: If the command does not compose here; NotAllowedError if it must not be run.
     """
-    here = composed(words, configs)
+    here = composed(words, configs, allow)
     if runs.fingerprint(here) == runs.fingerprint(run.config):
         return []
     now, then = runs.shaping(here), runs.shaping(run.config)
@@ -114,8 +117,9 @@ def composes_otherwise(run: Recorded, words: Sequence[str], configs: Path = CONF
 
 
 def constraints(run: Recorded) -> list[str]:
-    """Package versions as pip takes them in a constraints file."""
-    return [f"{name}=={version}" for name, version in run.report.get("packages", {}).items()]
+    """Package versions as pip takes them in a constraints file: of packages that a run records, and no others."""
+    found = run.report.get("packages", {}).items()
+    return [f"{n}=={v}" for n, v in found if n in RECORDED_PACKAGES and re.fullmatch(r"[\w.!+-]+", str(v))]
 
 
 def patch(run: Recorded) -> Path | None:
@@ -131,7 +135,7 @@ def code_steps(run: Recorded) -> tuple[list[str], str]:
     code = run.report.get("code", {})
     if not code.get("revision"):
         return [], "The revision of the code is not on record."
-    checkout = [f"git checkout {code['revision']}"]
+    checkout = [shlex.join(["git", "checkout", str(code["revision"])])]
     if not code.get("dirty"):
         return checkout, ""
     if (kept := patch(run)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from engine import checkpoint, reproducibility, runs, strict_json
+from engine import allowed, checkpoint, reproducibility, runs, strict_json
 from engine.device import choose_device
 
 UNTRAINED = "untrained"
+BUILT = ("data", "model", "metrics", "loss")  # of a run's config, what is built of it
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,13 @@ class Restored:
         return loss
 
 
-def restored(folder: Path, weights: str = "last", device: str = "cpu", data_root: str | Path | None = None) -> Restored:
+def restored(
+    folder: Path,
+    weights: str = "last",
+    device: str = "cpu",
+    data_root: str | Path | None = None,
+    allow: Sequence[str] = (),
+) -> Restored:
     """Builds what the run in `folder` was made of and loads what it learned. The run need not be finished.
 
     Args:
@@ -55,13 +62,16 @@ def restored(folder: Path, weights: str = "last", device: str = "cpu", data_root
             anew from its seed.
         device: Where the model goes; `auto` takes a GPU when there is one.
         data_root: Where the data are now, if they are not where they were.
+        allow: Packages of the user's own that the config may name; see `engine.allowed`.
 
     Raises:
         FileNotFoundError: If there is no run, or no such checkpoint; those there are are named.
         CheckpointError: If the checkpoint is truncated or of another model.
-        ValueError: If the data are not those of the run, or the device cannot be used.
+        ValueError: If the data are not those of the run, the device cannot be used, or the config, which somebody else
+            may have written, names what it may not.
     """
     config = config_of(folder)
+    allowed.check({noun: config.get(noun) for noun in BUILT}, folder / "config.yaml", allow)
     path = folder / "checkpoints" / f"{weights}.pt"
     if weights != UNTRAINED and not path.is_file():
         there = [other.stem for other in sorted(path.parent.glob("*.pt"))]

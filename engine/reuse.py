@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -105,10 +106,15 @@ def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train
 
 def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
     """The config with `resume`, and with what the interrupted run may not change but its fingerprint does not know."""
-    config, begun = config.copy(), OmegaConf.create(runs.read_config(folder))
+    config, begun = config.copy(), runs.read_config(folder)
     config.resume = str(folder)
     for key in KEPT:
-        OmegaConf.update(config, key, OmegaConf.select(begun, key))
+        value: Any = begun
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, int | None) and not re.fullmatch(r"[a-z]+(:\d+)?", str(value)):  # it will be built
+            raise ValueError(f"{folder / 'config.yaml'}: {key} is {value!r}, wanted a number or a device")
+        OmegaConf.update(config, key, value)
     return config
 
 

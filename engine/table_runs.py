@@ -54,6 +54,7 @@ def plan(
     scale: str | None = None,
     found: Mapping[str, runs.Found] | None = None,
     here: AtHand | None = None,
+    allow: Sequence[str] = (),
 ) -> list[Job]:
     """Every run that a table consists of, seed by seed: all rows with seed 0, then all with seed 1, and so on.
 
@@ -65,6 +66,7 @@ def plan(
         scale: `fixture` for the same on stand-in data; None for the real thing.
         found: `runs.index(outputs)`, if it is known already.
         here: As for `locate`.
+        allow: As in `composed`.
 
     Raises:
         ValueError: If `seeds` is not positive, or a row names an experiment, an option or a metric that does not exist.
@@ -72,15 +74,15 @@ def plan(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     rows = [row for row in table.rows.values() if row.experiment]
-    by_row = [_jobs(table, row, seeds, configs, scale) for row in rows]
+    by_row = [_jobs(table, row, seeds, configs, scale, allow) for row in rows]
     planned = [jobs[seed] for seed in range(seeds) for jobs in by_row]
     return locate(planned, runs.index(outputs) if found is None else found, here)
 
 
-def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None) -> list[Job]:
+def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None, allow: Sequence[str]) -> list[Job]:
     arguments = (f"experiment={row.experiment}", *row.overrides, *([f"scale={scale}"] if scale else []))
     try:
-        by_seed = composed_for_seeds(arguments, range(seeds), configs)
+        by_seed = composed_for_seeds(arguments, range(seeds), configs, allow)
     except ValueError as error:
         raise ValueError(f"{table.name}.yaml: rows.{row.key}: {error}") from error
     check_metrics(table, row, by_seed[0])

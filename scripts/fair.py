@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import fair, fair_page, reuse, runs
+from engine import allowed, fair, fair_page, reuse, runs
 from engine.device import cores
 from engine.experiments import CONFIGS, composed
 from engine.fair_file import Fair, named
@@ -43,6 +43,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
     parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
     parser.add_argument("--files", type=Path, default=CONFIGS / "fair", help="the folder of the comparisons")
+    parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
 
 
@@ -63,7 +64,8 @@ def make(arguments: argparse.Namespace) -> int:
     outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
     print(f"{comparison.name}: looking for what is there", flush=True)
     here = AtHand()
-    searches = fair.located(fair.plan_search(comparison, arguments.scale), outputs, here)
+    planned = fair.plan_search(comparison, arguments.scale, CONFIGS, arguments.allow)
+    searches = fair.located(planned, outputs, here)
     count = len(searches) * comparison.trials
     there = sum(bool(job.finished) for search in searches.values() for job in search.jobs)
     finals = len(searches) * comparison.seeds
@@ -100,7 +102,7 @@ def made(
         raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
     index = runs.index(outputs)
-    tests = fair.plan_tests(comparison, chosen, arguments.scale)
+    tests = fair.plan_tests(comparison, chosen, arguments.scale, CONFIGS, arguments.allow)
     planned = {key: locate(jobs, index, here) for key, jobs in tests.items()}
     jobs = fair.alternating(list(planned.values()))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -19,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class
 from omegaconf.errors import OmegaConfBaseException
 
+from engine import allowed
 from engine.checkpoint import CheckpointError
 from engine.command_line import sentence
 from engine.device import to_device
@@ -57,6 +58,7 @@ class Asked:
     method: str
     device: str
     data_root: Path | None
+    allow: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
     _restored: dict[tuple[str, str], Restored] = field(default_factory=dict)
     _seen: dict[str, Any] = field(default_factory=dict)
@@ -77,15 +79,23 @@ class Asked:
         if not self.folders:
             raise ValueError(f"{figure} is drawn from a run: give --run and the folder of one")
         for folder in self.folders:
-            found = kind_of(config_of(folder))
+            found = self.kind_of(folder)
             if kind not in ("any", found):
                 raise ValueError(f"{figure} is drawn from a {kind} run, but {folder} is a {found} run")
+
+    def kind_of(self, folder: Path) -> str:
+        """Retrieval, regression or detection, by what measures the run; else the name of that."""
+        target, where = config_of(folder)["metrics"]["_target_"], folder / "config.yaml: metrics._target_"
+        measured = allowed.named(target, where, self.allow)
+        is_kind = inspect.isclass(measured)
+        found = (kind for kind, metrics in KINDS.items() if is_kind and issubclass(measured, metrics))
+        return next(found, measured.__name__)
 
     def restored(self, name: str, weights: str | None = None) -> Restored:
         """A run by name, with the weights that were asked for."""
         key = name, weights or self.weights
         if key not in self._restored:
-            run = restored(self.runs[name], key[1], self.device, self.data_root)
+            run = restored(self.runs[name], key[1], self.device, self.data_root, self.allow)
             if run.data.describe().get("fixture"):
                 print("stand-in data: these numbers mean nothing")
             self._restored[key] = run
@@ -113,12 +123,6 @@ class Asked:
             path = self.out / f"{stem}.{ending}"
             draw(path)
             self.written.append(path)
-
-
-def kind_of(config: dict[str, Any]) -> str:
-    """Retrieval, regression or detection, by what measures the run; else the name of that."""
-    measured = get_class(config["metrics"]["_target_"])
-    return next((kind for kind, metrics in KINDS.items() if issubclass(measured, metrics)), measured.__name__)
 
 
 def landscape(asked: Asked) -> None:
@@ -173,7 +177,7 @@ def training_batches(run: Restored) -> list[Batch]:
 def ties(asked: Asked) -> None:
     for name, folder in asked.runs.items():
         kept = recorded(folder, "step/tie_rate")
-        found = asked.seen(name, embed).embeddings if kind_of(config_of(folder)) == "retrieval" else None
+        found = asked.seen(name, embed).embeddings if asked.kind_of(folder) == "retrieval" else None
         if found is None and not kept:
             raise ValueError(f"{folder} recorded no tie_rate, as its loss is no ranking loss")
         lines = {name: kept} if kept else {}
@@ -287,10 +291,11 @@ def main(words: list[str] | None = None) -> None:
     add("--method", choices=METHODS, default="pca", help="of the embedding figure")
     add("--device", default="cpu", help="cpu, cuda or auto")
     add("--data-root", type=Path, help="where the data are now, if they have been moved since the run")
+    add("--allow", **allowed.OPTION)
     arguments = parser.parse_args(words)
     asked = Asked(
         arguments.run, arguments.out, arguments.formats, arguments.names, arguments.weights, arguments.split,
-        arguments.method, arguments.device, arguments.data_root,
+        arguments.method, arguments.device, arguments.data_root, arguments.allow,
     )  # fmt: skip
     try:
         for name in arguments.figures:

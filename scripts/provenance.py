@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine import repeat, reproducibility, runs
+from engine.allowed import OPTION, NotAllowedError
 from engine.repeat import Recorded
 from engine.run_difference import Compared, difference
 
@@ -24,13 +25,13 @@ DECIDES_BITS = ("processor", "instructions", "gpus", "cuda", "cudnn", "platform"
 Part = tuple[str, list[str], list[str]]  # heading, commands, remarks
 
 
-def how_to_repeat(run: Recorded, here: Mapping[str, Any]) -> Iterator[Part]:
+def how_to_repeat(run: Recorded, here: Mapping[str, Any], allow: Sequence[str]) -> Iterator[Part]:
     """What to do, in order, each with what is known about it; `here` is the provenance of this process."""
     yield code_part(run, here)
     yield packages_part(run, here)
     commands, remark = repeat.data_steps(run)
     yield "Data", commands, [remark]
-    yield command_part(run)
+    yield command_part(run, allow)
     yield bits_part(run, here)
 
 
@@ -66,7 +67,7 @@ def packages_part(run: Recorded, here: Mapping[str, Any]) -> Part:
     return f"Packages, under Python {run.report['python']}", commands, [remark]
 
 
-def command_part(run: Recorded) -> Part:
+def command_part(run: Recorded, allow: Sequence[str] = ()) -> Part:
     """The command, and whether this checkout makes the same config of it."""
     words = repeat.arguments(run)
     if words is None:
@@ -76,8 +77,10 @@ def command_part(run: Recorded) -> Part:
             [f"The command is not on record; {run.folder / 'config.yaml'} holds all that it composed."],
         )
     try:
-        other = repeat.composes_otherwise(run, words)
-    except ValueError as error:
+        other = repeat.composes_otherwise(run, words, allow=allow)
+    except NotAllowedError as error:
+        return "Command", [], [f"Not shown, as it should not be run unseen. {error}"]
+    except (ValueError, ImportError) as error:
         return "Command", [repeat.command(words)], [f"It does not compose here: {error}"]
     if not other:
         return "Command", [repeat.command(words)], [f"Here it is the same run, {runs.fingerprint(run.config)}."]
@@ -106,10 +109,10 @@ def _threads(count: Any) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def print_steps(run: Recorded, console: Console) -> None:
+def print_steps(run: Recorded, console: Console, allow: Sequence[str] = ()) -> None:
     console.print(f"[bold]{escape(run.name)}[/bold]  {escape(str(run.folder))}", highlight=False, soft_wrap=True)
     here = reproducibility.provenance()
-    for number, (heading, commands, remarks) in enumerate(how_to_repeat(run, here), start=1):
+    for number, (heading, commands, remarks) in enumerate(how_to_repeat(run, here, allow), start=1):
         console.print(f"\n[bold]{number}. {heading}[/bold]", highlight=False)
         for line in commands:  # not wrapped, so that they can be copied
             console.print(f"   {line}", style="green", markup=False, highlight=False, soft_wrap=True)
@@ -153,7 +156,7 @@ def summary(found: Compared, first: Recorded, second: Recorded) -> Iterator[str]
         yield f"different, but shapes no number: {', '.join(found.changes_nothing)}"
     one, other = (str((run.report.get("code") or {}).get("revision", "")) for run in (first, second))
     if one and other and one != other:
-        yield f"git diff {one[:12]} {other[:12]} -- '*.py' '*.yaml'"
+        yield shlex.join(["git", "diff", one[:12], other[:12], "--", "*.py", "*.yaml"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -162,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("other", type=Path, nargs="?", help="a second one: what differs is shown")
     parser.add_argument("--constraints", action="store_true", help="print the versions for pip, and nothing else")
     parser.add_argument("--all", action="store_true", help=f"every difference, also beyond {SHOWN} of a kind")
+    parser.add_argument("--allow", **OPTION)
     chosen = parser.parse_args(arguments)
     try:
         run = repeat.read(chosen.run)
@@ -173,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif other is not None:
         print_difference(run, other, Console(), chosen.all)
     else:
-        print_steps(run, Console())
+        print_steps(run, Console(), chosen.allow)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import runs, table_page, table_runs
+from engine import allowed, runs, table_page, table_runs
 from engine.device import cores
 from engine.experiments import CONFIGS, composed
 from engine.several import Pace
@@ -48,6 +48,7 @@ def parsed() -> argparse.Namespace:
         "--formats", nargs="+", default=list(table_page.FILES), help="of the files (default: all), or none"
     )
     parser.add_argument("--tables", type=Path, default=CONFIGS / "table", help="the folder of the tables")
+    parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
 
 
@@ -101,7 +102,9 @@ def planned(
     for name in names:
         try:
             table = named(name, arguments.tables)
-            jobs = table_runs.plan(table, arguments.seeds, outputs, scale=arguments.scale, found=found, here=here)
+            jobs = table_runs.plan(
+                table, arguments.seeds, outputs, CONFIGS, arguments.scale, found, here, arguments.allow
+            )
         except ValueError as error:
             if len(names) == 1:
                 raise

@@ -8,6 +8,8 @@ from engine_toy import Line, PointData, SquaredError, fit
 from engine import checkpoint, reproducibility, runs
 from engine.restored import UNTRAINED, names_of, recorded, restored
 
+TOYS = ("engine_toy", "test_restored")
+
 
 class PlacedData(PointData):
     """Points that are somewhere."""
@@ -60,7 +62,7 @@ def made(folder, model=Line, fingerprint="a", seed=3):
 
 def test_the_last_weights_come_back(tmp_path):
     begun, ended = made(tmp_path)
-    run = restored(tmp_path)
+    run = restored(tmp_path, allow=TOYS)
     assert begun != ended
     assert run.model.linear.weight.item() == ended
     assert not run.model.training
@@ -72,18 +74,18 @@ def test_the_last_weights_come_back(tmp_path):
 @pytest.mark.parametrize("model", [Line, Prepared])
 def test_untrained_weights_are_those_that_the_run_began_with(tmp_path, model):
     begun, _ = made(tmp_path, model)
-    assert restored(tmp_path, UNTRAINED).model.linear.weight.item() == begun
+    assert restored(tmp_path, UNTRAINED, allow=TOYS).model.linear.weight.item() == begun
 
 
 def test_another_checkpoint_can_be_asked_for(tmp_path):
     made(tmp_path)
     best = checkpoint.load(tmp_path / "checkpoints" / "best_on_test.pt")["model"]["linear.weight"].item()
-    assert restored(tmp_path, "best_on_test").model.linear.weight.item() == best
+    assert restored(tmp_path, "best_on_test", allow=TOYS).model.linear.weight.item() == best
 
 
 def test_the_loss_is_built_and_prepared(tmp_path):
     made(tmp_path)
-    run = restored(tmp_path)
+    run = restored(tmp_path, allow=TOYS)
     loss = run.loss()
     assert loss.factor == 2.0
     assert loss.seen is run.data
@@ -96,22 +98,22 @@ def test_looking_at_a_run_leaves_the_global_generators_alone(tmp_path):
     expected = torch.rand(3).tolist(), random.random()
     torch.manual_seed(5)
     random.seed(5)
-    restored(tmp_path, UNTRAINED)
+    restored(tmp_path, UNTRAINED, allow=TOYS)
     assert (torch.rand(3).tolist(), random.random()) == expected
 
 
 def test_data_may_have_moved_but_must_be_the_same(tmp_path):
     made(tmp_path)
-    assert restored(tmp_path, data_root="there").data.root == "there"
+    assert restored(tmp_path, data_root="there", allow=TOYS).data.root == "there"
     config = runs.read_config(tmp_path)
     config["data"]["fingerprint"] = "b"
     runs.begin(tmp_path, config)
     with pytest.raises(ValueError, match="run on other data: their fingerprint was a, that of the data at hand is b"):
-        restored(tmp_path)
-    restored(tmp_path, "best_on_test")  # whose file does not say which data; the report does
+        restored(tmp_path, allow=TOYS)
+    restored(tmp_path, "best_on_test", allow=TOYS)  # whose file does not say which data; the report does
     (tmp_path / "report.json").write_text(json.dumps({"data": {"fingerprint": "a"}}))
     with pytest.raises(ValueError, match="run on other data: their fingerprint was a"):
-        restored(tmp_path, "best_on_test")
+        restored(tmp_path, "best_on_test", allow=TOYS)
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -119,12 +121,12 @@ def test_what_is_missing_is_named(tmp_path):
         restored(tmp_path / "nowhere")
     made(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint best; there are best_on_test, .*, last, untrained"):
-        restored(tmp_path, "best")
+        restored(tmp_path, "best", allow=TOYS)
     with pytest.raises(ValueError, match="device"):
-        restored(tmp_path, device="abacus")
+        restored(tmp_path, device="abacus", allow=TOYS)
     (tmp_path / "checkpoints" / "last.pt").write_bytes(b"PK")
     with pytest.raises(checkpoint.CheckpointError, match=r"last\.pt is truncated"):
-        restored(tmp_path)
+        restored(tmp_path, allow=TOYS)
 
 
 def test_records_are_read_by_step(tmp_path):
