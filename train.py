@@ -19,7 +19,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import checkpoint, measures, objective, reproducibility, resuming, reuse, runs, stages, stopping
+from engine import (
+    checkpoint,
+    measures,
+    objective,
+    pretrained,
+    reproducibility,
+    resuming,
+    reuse,
+    runs,
+    stages,
+    stopping,
+)
 from engine.command_line import interrupted, refusal, sentence
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
@@ -52,11 +63,14 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     if config.resume:
         resuming.check_data(folder, data.describe().get("fingerprint"))
     objective.check_split(config.objective, data.evaluation, config.data)
-    model = build(config.model)
+    model_config, start = pretrained.own_start(config.model)
+    model = build(model_config)
     loss = build(config.loss)
     for part in (model, loss):
         if hasattr(part, "prepare"):
             part.prepare(data)
+    if start is not None and not config.resume:
+        pretrained.start_from(model, start)
     metrics = build(config.metrics)
     trainer = build(config.trainer)
 

@@ -13,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from engine import allowed, checkpoint, reproducibility, runs, strict_json
+from engine import allowed, checkpoint, pretrained, reproducibility, runs, strict_json
 from engine.device import choose_device
 
 UNTRAINED = "untrained"
@@ -82,10 +82,13 @@ def restored(
         config["data"]["root"] = str(data_root)
     with _global_draws_kept():
         reproducibility.seed_everything(config["seed"], "initial weights")  # and then in the order of train.py
-        data, model = (instantiate(config[noun], _convert_="all") for noun in ("data", "model"))
+        model_config, start = pretrained.own_start(config["model"])
+        data, model = (instantiate(part, _convert_="all") for part in (config["data"], model_config))
         _check_data(folder, state, data)
         if hasattr(model, "prepare"):
             model.prepare(data)
+        if start is not None and not state:
+            pretrained.start_from(model, start)
     if state:
         checkpoint.restore(model, state["model"], path, "model")
     metrics = instantiate(config["metrics"], _convert_="all")

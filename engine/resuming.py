@@ -52,7 +52,10 @@ def check(folder: Path, config: DictConfig) -> None:
     if not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"resume={folder}: no run there (config.yaml is missing)")
     if (folder / "DONE").exists():
-        raise FileExistsError(f"resume={folder}: that run is finished; start a new one without resume")
+        raise FileExistsError(
+            f"resume={folder}: that run is finished; to go on from its weights in a new run: model.weights={folder} "
+            "instead of resume (in regression model.encoder.weights)"
+        )
     check_config(folder, resolved(config))
     last = folder / "checkpoints" / "last.pt"
     done = checkpoint.load(last, mapped=True)["epoch"] if last.is_file() else 0

@@ -45,7 +45,7 @@ class Trainer:
     """Trains a model and evaluates it as it goes.
 
     Args:
-        epochs: Passes over the training batches.
+        epochs: Passes over the training batches; 0 evaluates the model as it is.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         evaluate_first: Whether to evaluate before training, which shows what training adds.
         monitor: The metric by which the best epoch is chosen, for each evaluation split on its own.
@@ -86,7 +86,9 @@ class Trainer:
         pictures: bool = True,
         seed: int = 0,
     ) -> None:
-        counts = {"epochs": epochs, "evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
+        if epochs < 0:
+            raise ValueError(f"trainer.epochs must be at least 1, or 0 to evaluate only, got {epochs}")
+        counts = {"evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
         if low := [name for name, value in counts.items() if value < 1]:
             raise ValueError(f"trainer.{low[0]} must be at least 1, got {counts[low[0]]}")
         if precision not in PRECISIONS:
@@ -140,7 +142,7 @@ class Trainer:
             run.restore()
         else:
             tracker.rewind(-1)  # a stage that was stopped before its first checkpoint may have left lines
-            if self.evaluate_first:
+            if self.evaluate_first or not self.epochs:
                 run.evaluate("untrained")
             run.save()
         while run.epoch < self.epochs and not run.stops_early():

@@ -267,7 +267,7 @@ def test_numbers_that_are_not_finite_are_found_in_any_nesting(bad):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "trainer.epochs must be at least 1, got 0"),
+        ({"epochs": -1}, "trainer.epochs must be at least 1, or 0 to evaluate only, got -1"),
         ({"epochs": 1, "precision": "fp8"}, "fp32, bf16, fp16, got 'fp8'"),
         ({"epochs": 1, "clip_norm": -1.0}, "clip_norm must be positive or null, got -1.0"),
         ({"epochs": 1, "device": "warp"}, "trainer.device=warp cannot be used here"),

@@ -1,0 +1,96 @@
+"""Starting from what a run of ours has learned: to train on, to evaluate, or with another head."""
+
+import logging
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+import train
+from engine import checkpoint, runs
+from engine.pretrained import own_start, read_state_dict, start_from
+from engine.restored import UNTRAINED, restored
+
+# Of each kind, a recipe small enough to be run here, and where its weights are named.
+RECIPES = {
+    "retrieval": ("demo_rambo", "model.weights", ()),
+    "regression": ("agedb_ranksim", "model.encoder.weights", ("model=small_convnet_regression",)),
+    "detection": ("demo_detection", "model.weights", ()),
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def made(kind, name, *overrides):
+        experiment, _, changes = RECIPES[kind]
+        common = ("scale=fixture", "workers=0", "threads=1", "trainer.device=cpu", f"paths.data={tmp_path}")
+        with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+            config = compose("train", [f"experiment={experiment}", *common, *changes, *overrides])
+        return tmp_path / name, train.train(config, tmp_path / name, experiment, list(overrides))
+
+    return made
+
+
+@pytest.mark.parametrize("kind", [*list(RECIPES)[:2], pytest.param("detection", marks=pytest.mark.slow)])
+def test_zero_epochs_from_a_run_of_ours_measure_what_it_measured_at_its_end(kind, run, caplog):
+    first, report = run(kind, "first", "trainer.epochs=1", "trainer.pictures=false")
+    key = RECIPES[kind][1]
+    for weights in (first, first / "checkpoints" / "last.pt"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            folder, again = run(kind, f"again {weights.name}", "trainer.epochs=0", f"{key}='{weights}'")
+        assert again["results"]["last"]["metrics"] == pytest.approx(report["results"]["last"]["metrics"], nan_ok=True)
+        assert again["results"]["last"]["epoch"] == 0
+        assert (folder / "DONE").exists()
+        assert f"starts from all weights of {first / 'checkpoints' / 'last.pt'}" in caplog.messages
+    for weights in (UNTRAINED, "last"):  # both are those of the first run
+        model = restored(folder, weights).model
+        taken = checkpoint.load(first / "checkpoints" / "last.pt")["model"]
+        assert all(torch.equal(model.state_dict()[name], taken[name]) for name, _ in model.named_parameters())
+
+
+def test_another_head_begins_anew_and_is_named(run, caplog):
+    first, _ = run("retrieval", "first", "trainer.epochs=1", "trainer.pictures=false")
+    with caplog.at_level(logging.INFO):
+        folder, report = run(
+            "retrieval", "other", "trainer.epochs=0", "model.embedding_size=7", f"model.weights={first}"
+        )
+    assert any("weights of" in said and "but of embedding, which has another shape" in said for said in caplog.messages)
+    before, after = (checkpoint.load(f / "checkpoints" / "last.pt")["model"] for f in (first, folder))
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("backbone."))
+    assert after["embedding.weight"].shape[0] == 7
+    assert math.isfinite(report["results"]["last"]["metrics"]["test/recall@1"])
+    with pytest.raises(ValueError, match=r"last.pt does not fit RetrievalModel: \d+ entries differ, first backbone"):
+        run("retrieval", "wider", "model.backbone.width=4", f"model.weights={first}")
+
+
+def test_a_regressor_takes_the_backbone_of_a_retrieval_model(tmp_path):
+    class Model(nn.Module):
+        def __init__(self, **parts):
+            super().__init__()
+            for name, part in parts.items():
+                self.add_module(name, part)
+
+    retrieval = Model(backbone=nn.Linear(2, 3), embedding=nn.Linear(3, 4))
+    regressor = Model(encoder=Model(backbone=nn.Linear(2, 3)), head=nn.Linear(3, 1))
+    checkpoint.save(tmp_path / "last.pt", {"model": retrieval.state_dict(), "epoch": 1})
+    start_from(regressor, tmp_path / "last.pt")
+    assert torch.equal(regressor.encoder.backbone.weight, retrieval.backbone.weight)
+    assert read_state_dict(tmp_path / "last.pt").keys() == {"weight", "bias"}  # for whoever builds a backbone alone
+
+
+def test_weights_from_elsewhere_are_left_to_the_backbone(tmp_path):
+    torch.save({"weight": torch.ones(1)}, tmp_path / "w.pt")
+    for weights in ("hub", "packaged", "none", str(tmp_path / "w.pt"), str(tmp_path / "nowhere.pt"), str(tmp_path)):
+        config = {"weights": weights}
+        assert own_start(config) == (config, None)
+    assert own_start({"encoder": {"layers": 2}}) == ({"encoder": {"layers": 2}}, None)
+
+
+def test_a_finished_run_says_how_to_go_on_from_it(run, tmp_path):
+    first, _ = run("retrieval", "first", "trainer.epochs=1", "trainer.pictures=false")
+    with pytest.raises(FileExistsError, match=r"that run is finished; .* new run: model.weights="):
+        run("retrieval", "first", "trainer.epochs=5", f"resume={first}")
+    assert runs.read_config(first)["trainer"]["epochs"] == 1
