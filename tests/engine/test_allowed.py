@@ -29,6 +29,13 @@ class Touches:
         return (open, (str(self.path), "w"))
 
 
+class TheirData:
+    """Of the fingerprint that the folder claims."""
+
+    def describe(self):
+        return {"fingerprint": "a"}
+
+
 def hostile(witness):
     """Configs that would leave the file `witness`, or change something else, were they built."""
     pickled = witness.with_suffix(".pt")
@@ -99,7 +106,7 @@ def run(tmp_path, usual):
 
     def made(name="run", overrides=(), **changes):
         record = {"experiment": "demo_rambo", "overrides": ["scale=fixture", "trainer.device=cpu", *overrides]}
-        runs.begin(tmp_path / name, {"seed": 0}, record | {"seed": 0})
+        runs.begin(tmp_path / name, {"seed": 0}, record | {"seed": 0, "data": {"fingerprint": "a"}})
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(usual | changes))
         return tmp_path / name
 
@@ -179,7 +186,7 @@ def test_a_run_that_goes_on_takes_plain_values_alone(tmp_path, run):
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints" / "last.pt").touch()
         with pytest.raises(ValueError, match=r"trainer.device is .*, wanted a number or a device"):
-            reuse.once(config, tmp_path / "new", lambda *given: pytest.fail(f"ran {given}"))
+            reuse.once(config, tmp_path / "new", lambda config: TheirData(), lambda *given: pytest.fail(f"ran {given}"))
     assert not (tmp_path / "x").exists()
 
 
