@@ -13,11 +13,9 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from scipy.stats import qmc
 
 from engine import runs
@@ -26,6 +24,7 @@ from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from engine.reproducibility import derived_seed
 from engine.several import default_at_once, run_all
 from engine.table_runs import AtHand, Job, locate, sentence, to_do
+from engine.tables import check_columns
 
 SPLIT = "validation"
 SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
@@ -113,7 +112,7 @@ def plan_search(
             jobs.append(_job(fair, row, fair.search_seed, arguments, config))
         monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
         searches[key] = Search(method, tuple(trials), tuple(jobs), monitor, higher)
-    _check_columns(fair, first)
+    check_columns(f"{fair.name}.yaml", fair.columns.values(), fair.experiment, first)
     return searches
 
 
@@ -213,7 +212,7 @@ def choose(values: Mapping[int, float | None], higher_is_better: bool) -> int | 
     return best(sorted(sound), key=lambda number: sound[number]) if sound else None
 
 
-def results(job: Job, selection: str) -> Mapping[str, float]:
+def results(job: Job, selection: str) -> Mapping[str, float | None]:
     """The metrics of a finished run after its last epoch, or at the epoch that validation selects.
 
     Raises:
@@ -256,16 +255,4 @@ def _check_equal(
             raise ValueError(
                 f"{fair.name}.yaml: methods.{method.key} changes {part} ({differing[0]} instead of {differing[1]}), "
                 "which has to be equal for all methods; change it for all, in the overrides of the file"
-            )
-
-
-def _check_columns(fair: Fair, config: Mapping[str, Any]) -> None:
-    names = getattr(instantiate(config["metrics"], _convert_="all"), "names", None)
-    given = [] if names is None else list(names())
-    for column in fair.columns.values():
-        name = column.metric.partition("/")[2]
-        if given and not any(fnmatch(name, pattern) for pattern in given):
-            raise ValueError(
-                f"{fair.name}.yaml: columns.{column.name}.metric is {column.metric}, which {fair.experiment} does not "
-                f"measure; it measures {', '.join(given)}"
             )

@@ -226,7 +226,7 @@ def spread(values: Values) -> Interval | None:
     return interval(list(values.values())) if len(values) > 1 else None
 
 
-def _put(values: Values, seed: int, column: Column, metrics: Mapping[str, float]) -> None:
+def _put(values: Values, seed: int, column: Column, metrics: Mapping[str, float | None]) -> None:
     if (value := _finite(metrics.get(column.metric))) is not None:
         values[seed] = column.scale * value
 

@@ -19,10 +19,9 @@ from engine.checkpoint import write_whole
 from engine.fair_figure import dot_plot
 from engine.fair_file import Column
 from engine.fair_outcome import Outcome, Searched, Tested, Values, spread
+from engine.measures import ARROWS
 from engine.runs import STAND_IN
 from engine.uncertainty import Comparison
-
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,8 @@ def _tested(outcome: Outcome) -> Sheet:
         cells = [_cell(column, outcome.untrained[name]) for name, column in fair.columns.items()]
         rows.append(["untrained network", *cells, str(len(outcome.untrained[fair.main.name]))])
     unit = f", in {fair.unit}" if fair.unit else ""
-    about = f"Mean ± half of the 95 % t-interval over seeds{unit}; best first. {fair.data}."
+    half = " ± half of the 95 % t-interval" if any("±" in cell for row in rows for cell in row) else ""
+    about = f"Mean{half} over seeds{unit}; best first. {fair.data}."
     return Sheet("Tested once", about, head, rows)
 
 
@@ -217,8 +217,9 @@ def _compared(outcome: Outcome) -> Sheet:
     head = ["method", *(f"against {outcome.methods[r].name}" for r in against)]
     about = (
         f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of this "
-        "table (Holm). The best is the best on this test split, which favours it; the intervals know the chance of "
-        "seeds, not that of the search or of the test split."
+        "table (Holm). Behind ± stands half of the 95 % t-interval of the difference. The best is the best on this "
+        "test split, which favours it; the intervals know the chance of seeds, not that of the search or of the test "
+        "split."
     )
     return Sheet("Told apart", about, head, rows)
 
@@ -230,9 +231,11 @@ def _chosen(outcome: Outcome) -> Sheet:
         numbers = [_number(search.best), _number(search.median), "" if again is None else again.shown(3)]
         rows.append([method.name, _setting(search), *numbers, str(len(search.faults))])
     first = next(iter(outcome.methods.values())).searched
+    half = ", mean ± half of the 95 % t-interval" if any("±" in row[-2] for row in rows) else ""
     about = (
         f"By {first.monitor}: of the chosen trial, which is the best of many and so flattered; of the median trial; of "
-        "the final seeds, which repeat the choice. *: near an end of its range, so that a better value may lie beyond."
+        f"the final seeds, which repeat the choice{half}. *: near an end of its range, so that a better value may lie "
+        "beyond."
     )
     return Sheet("Chosen on validation data", about, ["method", "chosen", "best", "median", "final", "failed"], rows)
 

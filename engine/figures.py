@@ -150,7 +150,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 
 def _curves(name: str, folders: list[Path], metric: str, shared_epochs: bool) -> tuple[list[int], np.ndarray]:
-    curves = [_curve(folder / "metrics.jsonl", metric) for folder in folders]
+    curves = [recorded_curve(folder / "metrics.jsonl", metric) for folder in folders]
     if not curves or not all(curves):
         raise ValueError(f"no {metric} to draw: {'a run' if curves else 'there is no run'} of {name} has none")
     epochs = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
@@ -159,10 +159,18 @@ def _curves(name: str, folders: list[Path], metric: str, shared_epochs: bool) ->
     return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
 
 
-def _curve(file: Path, metric: str) -> dict[int, float]:
+def recorded_curve(file: Path, metric: str) -> dict[int, float]:
+    """What a run recorded of `metric`, by epoch; nan where it was not finite.
+
+    Raises:
+        OSError: If the record is missing.
+        ValueError: If it is truncated, or not what a run writes.
+    """
     try:
         lines = [strict_json.loads(line) for line in file.read_text().splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is truncated or not JSON ({error}); repeat the run") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError(f"{file} is not what a run writes; repeat the run")
     # null stands for a number that was not finite
     return {x["epoch"]: np.nan if x[metric] is None else x[metric] for x in lines if metric in x and "epoch" in x}

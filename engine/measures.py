@@ -18,6 +18,7 @@ from hydra.utils import get_class
 # A share of 1 (or a correlation), shown in percent; an error in the unit of the target; a number of things; none of
 # these, shown as it is.
 KINDS = ("share", "error", "count", "plain")
+ARROWS = {"higher": "↑", "lower": "↓"}  # which way is better
 OURS = ("rambo.", "ranksim.")  # whose metrics have declared their measures since some run was made
 
 
@@ -54,10 +55,10 @@ class Measure:
         """Which way, in a word."""
         return None if self.higher_is_better is None else "higher" if self.higher_is_better else "lower"
 
-    @property
-    def arrow(self) -> str:
-        """Which way, as a sign; empty where there is none."""
-        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+    def axis(self, metric: str) -> str:
+        """test/recall@1 -> recall@1 on test, %."""
+        split, _, name = metric.rpartition("/")
+        return (f"{name} on {split}" if split else name) + self.unit
 
     def decimals(self, values: Sequence[float]) -> int:
         """With which a mean of `values`, as they are shown, is printed: three below 3, as papers give small errors."""

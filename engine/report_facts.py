@@ -20,7 +20,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     parts = [f"{name} {_counts(part)}" for name, part in data.items() if isinstance(part, dict) and _counts(part)]
     started = sorted(str(r["started"]) for r in reports if r.get("started"))
     seconds = sum(float(r["results"].get("seconds") or 0) for r in reports)
-    peaks = [r["results"].get("peak_memory", {}) for r in reports]
+    peaks = [r["results"].get("peak_memory") or {} for r in reports]
     memory = [f"{max(found) / 2**30:.1f} GiB {words}" for key, words in
               (("process_bytes", "of the process"), ("device_bytes", "of the GPU"))
               if (found := [p[key] for p in peaks if p.get(key)])]  # fmt: skip
@@ -49,11 +49,17 @@ def warnings(all_studies: Sequence[Study], unfinished: Sequence[Path]) -> list[s
             "The same command with resume=FOLDER goes on with an interrupted one."
         )
     said += [f"{study.data}: {sentence}." for study in all_studies for sentence in _warnings(study)]
+    return said + versions(all_studies)
+
+
+def versions(all_studies: Sequence[Study]) -> list[str]:
+    """A sentence for each data set of which there are several versions, as runs on them are kept apart."""
+    said: list[str] = []
     real = [study for study in all_studies if not study.stand_in]
     for name in dict.fromkeys(study.data for study in real):
-        versions = sorted({str(s.first.report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
-        if len(versions) > 1:
-            said.append(f"{name}: there are runs on different versions of the data, each below: {', '.join(versions)}.")
+        prints = sorted({str(s.first.report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
+        if len(prints) > 1:
+            said.append(f"{name}: there are runs on different versions of the data, each below: {', '.join(prints)}.")
     return said
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from engine.figures import COLOURS, GRID, INK, PAPER, learning_curves
-from engine.results import Run, cell, is_error
-from engine.studies import SELECTED, Study, shown_metric, slug
+from engine.figures import COLOURS, GRID, INK, PAPER, learning_curves, recorded_curve
+from engine.results import Run, Say, cell, log
+from engine.studies import SELECTED, Study, slug
 from engine.sweep_figures import heat_map, sensitivity
 from engine.swept import Sweep, find_sweeps, shown, varied
 
@@ -68,7 +68,7 @@ def draw(study: Study, folder: Path, stem: str, suffix: str = ".svg") -> tuple[l
         suffix: .svg or .png.
 
     Returns:
-        The figures, and a sentence for each that could not be drawn.
+        The figures, and a sentence for each that could not be drawn, or that leaves a run out.
     """
     figures: list[Drawn] = []
     failures: list[str] = []
@@ -79,7 +79,7 @@ def draw(study: Study, folder: Path, stem: str, suffix: str = ".svg") -> tuple[l
         except (ValueError, OSError) as error:
             failures.append(f"a figure of {study.data} was left out: {error}")
 
-    attempt(lambda: _curves(study, folder / f"{stem}_curves{suffix}"))
+    attempt(lambda: _curves(study, folder / f"{stem}_curves{suffix}", failures.append))
     sweeps = find_sweeps(study.runs)
     for sweep in sweeps[:MOST_SWEEPS]:
         fixed = _place(study, sweep) if len(sweeps) > 1 else ""
@@ -97,8 +97,13 @@ def draw(study: Study, folder: Path, stem: str, suffix: str = ".svg") -> tuple[l
     return figures, failures
 
 
-def pictures(study: Study) -> dict[str, list[Drawn]]:
-    """What the runs drew of themselves on the test split, by kind: of the first seed of the leading methods."""
+def pictures(study: Study, say: Say = log.warning) -> dict[str, list[Drawn]]:
+    """What the runs drew of themselves on the test split, by kind: of the first seed of the leading methods.
+
+    Args:
+        study: The runs.
+        say: Receives a sentence for each picture that cannot be read.
+    """
     found: dict[str, list[Drawn]] = {}
     for label in study.leading(MOST_PICTURES):
         run = min(study.methods[label], key=lambda run: int(run.report["seed"]))
@@ -112,7 +117,12 @@ def pictures(study: Study) -> dict[str, list[Drawn]]:
             if split not in ("test", "validation"):
                 kind, split = path.stem, ""
             who = f"{study.short[label]}, seed {run.report['seed']}" + (f", {split}" if split else "")
-            text = _description(path) or PICTURES.get(kind, kind.replace("_", " ").capitalize())
+            try:
+                described = _description(path)
+            except OSError as error:
+                say(f"left out: the picture {path} cannot be read ({error})")
+                continue
+            text = described or PICTURES.get(kind, kind.replace("_", " ").capitalize())
             found.setdefault(kind, []).append(Drawn(path, kind.replace("_", " "), who, f"{text}. {who}."))
     return found
 
@@ -151,26 +161,28 @@ def is_wide(path: Path) -> bool:
         return bool(picture.width > WIDE * picture.height)
 
 
-def _curves(study: Study, path: Path) -> Drawn:
+def _curves(study: Study, path: Path, say: Say) -> Drawn:
     labels = study.leading(MOST_METHODS)
-    spread = _spread([study.methods[label] for label in labels])
-    label, metric = shown_metric(study.monitor), study.monitor
-    folders = {study.short[label]: [run.folder for run in study.methods[label]] for label in labels}
-    learning_curves(
-        path, folders, metric, label, spread=spread, percent=not is_error(metric), shared_epochs=True
-    )  # fmt: skip
+    metric, measure = study.monitor, study.measure(study.monitor)
+    readable = {label: [run for run in study.methods[label] if _has_record(run, metric, say)] for label in labels}
+    readable = {label: members for label, members in readable.items() if members}
+    spread = _spread(list(readable.values()))
+    folders = {study.short[label]: [run.folder for run in members] for label, members in readable.items()}
+    percent, label = measure.kind == "share", measure.axis(metric)
+    learning_curves(path, folders, metric, label, spread=spread, percent=percent, shared_epochs=True)
     more = f" The {len(labels)} best of {len(study.methods)} methods." if len(labels) < len(study.methods) else ""
-    ends = [f"{study.short[label]} {found.shown(metric)}" for label in labels
+    ends = [f"{study.short[label]} {found.shown(measure)}" for label in labels
             if (found := cell(study.methods[label], "last", metric)) is not None]  # fmt: skip
+    over = " (mean ± half of the 95 % interval over seeds)" if any("±" in end for end in ends) else ""
     return Drawn(
         path, "Learning curves", f"{label}, against the epoch; epoch 0 is before training.{more}",
-        f"Lines of {label} against the epoch. After the last epoch: {'; '.join(ends)}.",
+        f"Lines of {label} against the epoch. After the last epoch{over}: {'; '.join(ends)}.",
     )  # fmt: skip
 
 
 def _map(study: Study, sweep: Sweep, path: Path, fixed: str) -> Drawn:
     x, y = sweep.settings
-    metric, label = study.monitor, shown_metric(study.monitor)
+    metric, label = study.monitor, study.measure(study.monitor).axis(study.monitor)
     grid = heat_map(path, sweep.runs, x, y, metric, selection=study.selection, label=label)
     good = grid.mean if study.higher_is_better else -grid.mean
     row, column = divmod(int(_nan_least(good).argmax()), len(grid.x))
@@ -185,7 +197,8 @@ def _map(study: Study, sweep: Sweep, path: Path, fixed: str) -> Drawn:
 
 
 def _sensitivity(study: Study, sweep: Sweep, setting: str, path: Path, fixed: str) -> Drawn:
-    label = shown_metric(study.monitor)
+    measure = study.measure(study.monitor)
+    label = measure.axis(study.monitor)
     cells: dict[str, list[Run]] = {}
     for run in sweep.runs:
         cells.setdefault(run.label, []).append(run)
@@ -193,7 +206,7 @@ def _sensitivity(study: Study, sweep: Sweep, setting: str, path: Path, fixed: st
     lines = sensitivity(
         path, sweep.runs, setting, study.monitor, selection=study.selection, spread=spread, label=label
     )  # fmt: skip
-    factor, digits = (1, 3) if is_error(study.monitor) else (100, 1)
+    factor, digits = measure.factor, 1 if measure.kind == "share" else 3
     words = [
         f"{name}: " + ", ".join(f"{factor * sum(v) / len(v):.{digits}f} at {at:g}" for at, v in points.items())
         for name, points in lines.items()
@@ -205,7 +218,19 @@ def _sensitivity(study: Study, sweep: Sweep, setting: str, path: Path, fixed: st
 
 
 def _spread(groups: list[list[Run]]) -> str:
-    return "interval" if min(map(len, groups)) >= SEEDS_FOR_INTERVAL else "range"
+    return "interval" if min(map(len, groups), default=0) >= SEEDS_FOR_INTERVAL else "range"
+
+
+def _has_record(run: Run, metric: str, say: Say) -> bool:
+    """Whether a run has a learning curve; says so if not, as that must not cost the others theirs."""
+    try:
+        if recorded_curve(run.folder / "metrics.jsonl", metric):
+            return True
+        reason = f"metrics.jsonl has no {metric}"
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    say(f"{run.folder} is left out of the learning curves: {reason}")
+    return False
 
 
 def _has_curve(sweep: Sweep, setting: str) -> bool:

@@ -16,7 +16,7 @@ from engine import report_facts, report_figures, report_tables
 from engine.checkpoint import write_whole
 from engine.experiments import without_sweep
 from engine.report_figures import Drawn
-from engine.results import NOT_THE_METHOD, Run
+from engine.results import NOT_THE_METHOD, PLUS_MINUS, Run
 from engine.runs import NOT_THE_RUN, is_under
 from engine.studies import SELECTED, Study, check_metrics, slug, studies
 
@@ -31,6 +31,7 @@ class Section:
     anchor: str
     title: str
     selected: str
+    spread: str
     facts: list[tuple[str, str]]
     methods: list[tuple[str, str, str, str]]
     results: report_tables.Table
@@ -53,6 +54,8 @@ def write(
     selections: Sequence[str] = tuple(SELECTED),
     metrics: Sequence[str] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: str = "interval",
+    notes: Sequence[str] = (),
 ) -> Path:
     """Writes the page about `found`.
 
@@ -63,15 +66,17 @@ def write(
         selections: Rows of each method in the table: untrained, last, best_on_validation, best_on_test.
         metrics: Its columns; default: the monitored metric and those nearest to it.
         published: By label, as `engine.tables.published_by_label` gives it.
+        spread: What stands after ±, a key of `PLUS_MINUS`.
+        notes: What was left out before, for the page's warnings.
 
     Raises:
-        ValueError: If runs of one method cannot be averaged, or `metrics` are none of theirs.
+        ValueError: If `metrics` are none of theirs.
         ModuleNotFoundError: If jinja2 is missing; with what to install.
     """
-    template = _template()
-    grouped = studies(found)
+    template, said = _template(), [*notes]
+    grouped = studies(found, said.append)
     check_metrics(grouped, metrics)
-    said = report_facts.warnings(grouped, unfinished)
+    said += report_facts.warnings(grouped, unfinished)
     sections = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (study, anchor) in enumerate(zip(grouped, anchors(grouped), strict=True)):
@@ -81,7 +86,8 @@ def write(
                 (one, report_figures.inline_svg(one.path, one.alt, f"f{number}-{place}"))
                 for place, one in enumerate(drawn)
             ]
-            sections.append(_section(study, anchor, figures, selections, metrics, published))
+            taken = report_figures.pictures(study, said.append)
+            sections.append(_section(study, anchor, figures, taken, selections, metrics, published, spread))
     names = list(dict.fromkeys(run.report["experiment"] for run in found))
     text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,7 @@ def write_figures(folder: Path, found: Sequence[Run]) -> tuple[list[Path], list[
         Their paths, and a sentence for each that could not be drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    grouped, paths, failures = studies(found), list[Path](), list[str]()
+    grouped, paths, failures = studies(found, lambda left_out: None), list[Path](), list[str]()
     for study, anchor in zip(grouped, anchors(grouped), strict=True):
         for suffix in (".png", ".svg"):
             drawn, failed = report_figures.draw(study, folder, anchor, suffix)
@@ -115,17 +121,18 @@ def _section(
     study: Study,
     anchor: str,
     figures: list[tuple[Drawn, str]],
+    taken: Mapping[str, list[Drawn]],
     selections: Sequence[str],
     metrics: Sequence[str] | None,
     published: Mapping[str, Mapping[str, Any]] | None,
+    spread: str,
 ) -> Section:
-    shown = report_figures.pictures(study)
     pictures = [
         (
             report_figures.about(kind, drawn),
             [(one, report_figures.data_uri(one.path), report_figures.is_wide(one.path)) for one in drawn],
         )
-        for kind, drawn in shown.items()
+        for kind, drawn in taken.items()
     ]
     labels = study.leading(report_figures.MOST_PICTURES)
     many = len(study.methods) > MANY_METHODS and study.selection in selections
@@ -136,12 +143,13 @@ def _section(
         anchor=anchor,
         title=study.data + (" (stand-in data)" if study.stand_in else ""),
         selected=SELECTED[study.selection],
+        spread=f" ± {PLUS_MINUS[spread]}" if any(len(members) > 1 for members in study.methods.values()) else "",
         facts=report_facts.facts(study.runs),
         methods=[_method(label, study) for label in study.methods],
-        results=report_tables.results_table(study, shown_now, metrics, published),
-        other_epochs=report_tables.results_table(study, later, metrics) if later else None,
+        results=report_tables.results_table(study, shown_now, metrics, published, spread),
+        other_epochs=report_tables.results_table(study, later, metrics, spread=spread) if later else None,
         one_epoch=SELECTED.get(shown_now[0], shown_now[0]) if len(shown_now) == 1 else "",
-        everything=report_tables.every_metric(study),
+        everything=report_tables.every_metric(study, spread),
         comparisons=report_tables.comparisons(study),
         best=study.short[study.best_first()[0]],
         figures=figures,

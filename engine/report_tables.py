@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.results import is_error
+from engine.measures import ARROWS
+from engine.results import cell
 from engine.studies import SELECTED, Study
 from engine.swept import shown, varied
-from engine.uncertainty import compare, interval, together
+from engine.uncertainty import compare, together
 
 MOST_COLUMNS = 7
 WIDEST = 7  # columns of a table of settings that fit on paper
@@ -38,8 +39,9 @@ def results_table(
     selections: Sequence[str],
     metrics: Sequence[str] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: str = "interval",
 ) -> Table:
-    """The metrics of every method, mean and 95 % interval over seeds, below the published ones.
+    """The metrics of every method, mean and spread over seeds, below the published ones.
 
     Args:
         study: The runs.
@@ -47,6 +49,7 @@ def results_table(
         metrics: The columns; default: the monitored metric and those nearest to it.
         published: By label, as `engine.tables.published_by_label` gives it; neither stand-in data nor a
             changed recipe, whose label is not the experiment's name, stands beside it.
+        spread: A key of `engine.results.PLUS_MINUS`.
     """
     chosen = [name for name in metrics or main_metrics(study) if name in study.metrics]
     table = Table([column_head(study, name) for name in chosen])
@@ -54,17 +57,18 @@ def results_table(
         entry = (published or {}).get(label)
         rows = [_published(entry, chosen)] if entry and not study.stand_in else []
         for selection in selections:
-            cells = [_cell(study, label, name, selection) for name in chosen]
+            cells = [_cell(study, label, name, selection, spread) for name in chosen]
             if any(cells):
                 rows.append(Row(SELECTED.get(selection, selection), cells, str(len(members))))
         table.groups[study.short[label]] = rows
     return table
 
 
-def every_metric(study: Study) -> Table:
+def every_metric(study: Study, spread: str = "interval") -> Table:
     """All metrics of all splits at the study's own selection, a row for each and a column for every method."""
     rows = [
-        Row(name, [_cell(study, label, name, study.selection) for label in study.methods]) for name in study.metrics
+        Row(name, [_cell(study, label, name, study.selection, spread) for label in study.methods])
+        for name in study.metrics
     ]
     return Table(list(study.short.values()), {"": rows})
 
@@ -81,14 +85,14 @@ def main_metrics(study: Study) -> list[str]:
 
 def column_head(study: Study, metric: str) -> str:
     """The metric without its split; an arrow says which way the monitored one is better."""
-    arrow = ("\u00a0↑" if study.higher_is_better else "\u00a0↓") if metric == study.monitor else ""
+    arrow = f"\u00a0{ARROWS['higher' if study.higher_is_better else 'lower']}" if metric == study.monitor else ""
     return metric.removeprefix(f"{study.split}/") + arrow
 
 
 def comparisons(study: Study) -> list[tuple[str, str]]:
     """The best method against every other on common seeds: its name and what the seeds show, in words."""
     metric, order = study.monitor, study.best_first()
-    factor = 1 if is_error(metric) else 100
+    factor = study.measure(metric).factor
     values = {label: {s: factor * v for s, v in study.by_seed(label, metric).items()} for label in order}
     best, *others = order
     others = [label for label in others if len(values[best].keys() & values[label].keys()) >= 2]
@@ -135,20 +139,9 @@ def _published(entry: Mapping[str, Any], chosen: Sequence[str]) -> Row:
     return Row(f"published: {entry['source']}", cells, str(entry["seeds"] or ""), published=True)
 
 
-def _cell(study: Study, label: str, metric: str, selection: str) -> str:
-    """64.0 ± 0.3: mean and half of the 95 % interval, in percent where the metric is a share.
-
-    Says so where some runs have no finite value.
-    """
-    values = list(study.by_seed(label, metric, selection).values())
-    if not values:
-        return ""
-    factor = 1 if is_error(metric) else 100
-    mean = factor * sum(values) / len(values)
-    digits = 1 if factor == 100 else (3 if mean < 3 else 2)
-    half = f" ± {factor * interval(values).half:.{digits}f}" if len(values) > 1 else ""
-    runs = len(study.methods[label])
-    return f"{mean:.{digits}f}{half}" + (f" ({len(values)} of {runs} runs)" if len(values) < runs else "")
+def _cell(study: Study, label: str, metric: str, selection: str, spread: str) -> str:
+    found = cell(study.methods[label], selection, metric)
+    return "" if found is None else found.shown(study.measure(metric), spread)
 
 
 def _says_something(study: Study, metric: str) -> bool:

@@ -253,8 +253,8 @@ def read_report(folder: Path) -> dict[str, Any]:
     raise ValueError(f"{path} is no report of a run; delete that run folder or repeat the run")
 
 
-def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float] | None:
-    """The metrics at the epoch that `selection` names; None if there is no such result."""
+def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | None] | None:
+    """The metrics at the epoch that `selection` names, None where one was not finite; None if it names no result."""
     result = report["results"].get(selection)
     metrics = result.get("metrics") if isinstance(result, dict) else None
     return metrics if isinstance(metrics, dict) else None

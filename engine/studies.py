@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from engine.results import Run, cell, group_by_method, is_error
-from engine.swept import ABSENT, shown, varied
+from engine.measures import Measure
+from engine.results import Run, Say, cell, group_by_method, log, measure_of
 
 SELECTED = {
     "untrained": "untrained",
@@ -64,18 +64,22 @@ class Study:
     @property
     def higher_is_better(self) -> bool:
         """Of `monitor`."""
-        return _monitor(self.first)[1]
+        return self.measure(self.monitor).higher_is_better is not False
+
+    def measure(self, metric: str) -> Measure:
+        """How a metric is read."""
+        return measure_of(self.runs, metric)
 
     @cached_property
     def selection(self) -> str:
         """The epoch that the figures are about: chosen on held-out data where all runs have some, or the last."""
         chosen = "best_on_validation"
-        return chosen if all(chosen in run.report["results"] for run in self.runs) else "last"
+        return chosen if all(run.metrics(chosen) for run in self.runs) else "last"
 
     @property
     def metrics(self) -> list[str]:
         """Every metric that a run ended with, the test split's first."""
-        names = dict.fromkeys(name for run in self.runs for name in run.report["results"]["last"]["metrics"])
+        names = dict.fromkeys(name for run in self.runs for name in run.metrics("last"))
         return sorted(names, key=lambda name: not name.startswith("test/"))
 
     @cached_property
@@ -89,7 +93,7 @@ class Study:
         """The finite values of a metric under `selection`, or the study's own, by seed."""
         found: dict[int, float] = {}
         for run in self.methods[label]:
-            value = run.report["results"].get(selection or self.selection, {}).get("metrics", {}).get(metric)
+            value = run.metrics(selection or self.selection).get(metric)
             if value is not None and math.isfinite(value):
                 found[run.report["seed"]] = float(value)
         return found
@@ -99,7 +103,8 @@ class Study:
 
         def key(label: str) -> float:
             found = cell(self.methods[label], self.selection, self.monitor)
-            return math.inf if found is None else found.mean * (-1 if self.higher_is_better else 1)
+            mean = math.nan if found is None else found.mean
+            return math.inf if math.isnan(mean) else mean * (-1 if self.higher_is_better else 1)
 
         return sorted(self.methods, key=key)
 
@@ -109,21 +114,19 @@ class Study:
         return [label for label in self.methods if label in best]
 
 
-def studies(found: Sequence[Run]) -> list[Study]:
+def studies(found: Sequence[Run], say: Say = log.warning) -> list[Study]:
     """The runs by data set and version and by monitored metric, in the order of their first runs.
 
-    Raises:
-        ValueError: If a report lacks what every finished run has, or one method's runs cannot be averaged: other data,
-            the same seed twice, or another config.
+    Args:
+        found: Finished runs.
+        say: As in `group_by_method`.
     """
-    check_complete(found)
-    groups: dict[tuple[object, ...], dict[str, list[Run]]] = {}
-    for label, members in group_by_method(found).items():
-        check_alike(label, members)
-        data = members[0].report["data"]
-        key = (data.get("name"), data.get("fingerprint"), bool(data.get("fixture")), _monitor(members[0]))
-        groups.setdefault(key, {})[label] = members
-    return [Study(methods) for methods in groups.values()]
+    apart: dict[str, list[Run]] = {}
+    for run in found:
+        data = run.report["data"]
+        key = (data.get("name"), data.get("fingerprint"), bool(data.get("fixture")), _monitor(run))
+        apart.setdefault(repr(key), []).append(run)
+    return [Study(group_by_method(members, say)) for members in apart.values()]
 
 
 def check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> None:
@@ -135,48 +138,6 @@ def check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> No
     there = list(dict.fromkeys(name for study in grouped for name in study.metrics))
     if unknown := [name for name in metrics or () if name not in there]:
         raise ValueError(f"no run has the metric {unknown[0]}; there are {', '.join(there)}")
-
-
-def check_complete(found: Sequence[Run]) -> None:
-    """Refuses reports that were written by something else, or cut.
-
-    Raises:
-        ValueError: With the file and what it lacks.
-    """
-    for run in found:
-        report = run.report if isinstance(run.report, dict) else {}
-        missing = [key for key in ("experiment", "overrides", "seed", "config", "data", "results") if key not in report]
-        if not missing and "metrics" not in report["results"].get("last", {}):
-            missing = ["results.last.metrics"]
-        if missing:
-            file = run.folder / "report.json"
-            raise ValueError(f"{file} has no {missing[0]}; delete that run folder or repeat the run")
-
-
-def check_alike(label: str, members: Sequence[Run]) -> None:
-    """Refuses runs of one name that were made with different settings, such as another definition of a metric.
-
-    A setting that some runs do not know counts as its default: code that gained an option leaves old runs what they
-    were.
-
-    Raises:
-        ValueError: With both folders and the setting.
-    """
-    for key, values in varied(members).items():
-        known = [(run, value) for run, value in zip(members, values, strict=True) if value not in (ABSENT, "null")]
-        other = next(((run, value) for run, value in known[1:] if value != known[0][1]), None)
-        if other is not None:
-            (first, before), (second, now) = known[0], other
-            raise ValueError(
-                f"{first.folder} and {second.folder} are both {label}, but {key} is {shown(before)} in one and "
-                f"{shown(now)} in the other, so they have no mean"
-            )
-
-
-def shown_metric(metric: str) -> str:
-    """test/recall@1 -> recall@1 on test, %."""
-    split, _, name = metric.rpartition("/")
-    return (f"{name} on {split}" if split else name) + ("" if is_error(metric) else ", %")
 
 
 def slug(text: str) -> str:

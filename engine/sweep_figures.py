@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from engine.figures import COLOURS, band, check_spread, drawing, legend_below, legend_height, line_style
-from engine.results import Run, is_error
+from engine.measures import Measure
+from engine.results import Run, measure_of
 from engine.swept import Value, is_number, settings_of, shown, varied
 
 DECADES_FOR_LOG = 1.5  # that the values of a setting span before its axis is logarithmic
@@ -65,9 +66,12 @@ def heat_map(
     for (at_x, at_y), by_seed in cells.items():
         place = high.index(at_y), wide.index(at_x)
         mean[place], seeds[place] = np.mean(list(by_seed.values())), len(by_seed)
+    if not np.isfinite(mean).any():
+        raise ValueError(f"{metric} is not a number in any cell, so there is no map of it")
+    measure = measure_of(runs, metric)
     with drawing(path, (max(4.2, 1.9 + 0.85 * len(wide)), max(2.8, 1.3 + 0.55 * len(high)))) as figure:
         axes = figure.subplots()
-        _draw_cells(axes, figure, mean, metric, label or _named(metric))
+        _draw_cells(axes, figure, mean, measure, label or measure.axis(metric))
         axes.set_xticks(np.arange(len(wide)) + 0.5, [shown(value) for value in wide])
         axes.set_yticks(np.arange(len(high)) + 0.5, [shown(value) for value in high])
         axes.set(xlabel=x, ylabel=y)
@@ -106,11 +110,13 @@ def sensitivity(
     check_spread(spread)
     others = [key for key, values in varied(runs).items() if not _equal(values, [_value(run, setting) for run in runs])]
     cells = _by_values(runs, (setting, *others), metric, selection)
+    measure = measure_of(runs, metric)
+    named = label or measure.axis(metric)
     lines: dict[str, dict[float, list[float]]] = {}
     for (at, *rest), by_seed in cells.items():
         if not is_number(at):
             raise ValueError(f"{setting} has the value {at}, which has no place on an axis")
-        name = ", ".join(f"{key}={shown(value)}" for key, value in zip(others, rest, strict=True)) or _named(metric)
+        name = ", ".join(f"{key}={shown(value)}" for key, value in zip(others, rest, strict=True)) or named
         lines.setdefault(name, {})[float(at)] = list(by_seed.values())
     lines = {name: dict(sorted(points.items())) for name, points in _in_order(lines)}
     if len({at for points in lines.values() for at in points}) < 2:
@@ -121,9 +127,9 @@ def sensitivity(
         axes = figure.subplots()
         for place, (name, points) in enumerate(lines.items()):
             apart = ScaledTranslation(BESIDE * (place - (len(lines) - 1) / 2) / 72, 0, figure.dpi_scale_trans)
-            _draw_line(axes, points, spread, metric, name, place, axes.transData + apart)
+            _draw_line(axes, points, spread, measure.factor, name, place, axes.transData + apart)
         _scale(axes, sorted({at for points in lines.values() for at in points}))
-        axes.set(xlabel=setting, ylabel=label or _named(metric))
+        axes.set(xlabel=setting, ylabel=named)
         axes.grid(True)
         several = any(len(values) > 1 for points in lines.values() for values in points.values())
         legend_below(figure, axes, spread if several else None)
@@ -146,10 +152,11 @@ def _by_values(
         if seed in cells.setdefault(at, {}):
             words = ", ".join(f"{key}={shown(value)}" for key, value in zip(settings, at, strict=True))
             raise ValueError(f"{words}, seed {seed} is there twice: {members[at][0].folder} and {run.folder}")
-        value = run.report["results"].get(selection, {}).get("metrics", {}).get(metric)
-        if value is None:
+        metrics = run.metrics(selection)
+        if metric not in metrics:
             raise ValueError(f"{run.folder} has no {metric} under {selection}")
-        cells[at][seed] = value
+        value = metrics[metric]
+        cells[at][seed] = math.nan if value is None else value
         members.setdefault(at, []).append(run)
     for at, alike in members.items():
         for key, values in varied(alike).items():
@@ -195,16 +202,10 @@ def _reads_as_number(text: str) -> bool:
         return False
 
 
-def _named(metric: str) -> str:
-    split, _, name = metric.rpartition("/")
-    unit = "" if is_error(metric) else ", %"
-    return f"{name} on {split}{unit}" if split else f"{name}{unit}"
-
-
-def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, metric: str, label: str) -> None:
-    """Coloured squares with their numbers, in percent where the metric is a share."""
-    factor, colours = (1.0, "viridis_r") if is_error(metric) else (100.0, "viridis")
-    drawn = np.ma.masked_invalid(mean * factor)
+def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, measure: Measure, label: str) -> None:
+    """Coloured squares with their numbers, in percent where the metric is a share; light is better."""
+    colours = "viridis_r" if measure.better == "lower" else "viridis"
+    drawn = np.ma.masked_invalid(mean * measure.factor)
     mesh = axes.pcolormesh(drawn, cmap=colours)
     mesh.set_edgecolor("face")  # without it hair lines show between the cells of an SVG
     axes.set_aspect("auto")
@@ -213,7 +214,7 @@ def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, metric: str, label: st
     for side in axes.spines.values():
         side.set_visible(False)
     scale = matplotlib.colormaps[colours]
-    digits = 1 if factor == 100 else (3 if float(drawn.mean()) < 3 else 2)
+    digits = measure.decimals(drawn.compressed().tolist())
     for row, column in np.argwhere(np.isfinite(mean)):
         value = float(drawn[row, column])
         red, green, blue, _ = scale(mesh.norm(value))
@@ -225,9 +226,8 @@ def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, metric: str, label: st
 
 
 def _draw_line(
-    axes: Any, points: Mapping[float, list[float]], spread: str, metric: str, name: str, place: int, transform: Any
+    axes: Any, points: Mapping[float, list[float]], spread: str, factor: float, name: str, place: int, transform: Any
 ) -> None:
-    factor = 1.0 if is_error(metric) else 100.0
     at = list(points)
     columns = [np.array(values)[:, None] * factor for values in points.values()]
     means = np.array([float(column.mean()) for column in columns])

@@ -9,9 +9,8 @@ from itertools import combinations
 from typing import Any
 
 from engine import runs as run_folders
-from engine.results import Run
+from engine.results import NO_SETTING, Run
 
-NO_SETTING = (*run_folders.NOT_THE_RUN, "seed")
 ABSENT = "-"  # shown where a run has no such setting, as one loss has no other's margin
 CURVE_POINTS = 3  # values that a setting needs for a curve
 Value = str | int | float | bool

@@ -112,8 +112,9 @@ def fill(
         own = [job for job in jobs if job.row == row.key]
         lost = {job.seed: failed[job.fingerprint] for job in own if job.fingerprint in failed and not job.finished}
         folders = {job.seed: job.finished for job in own if job.finished}
+        reports, unreadable = _read(folders)
+        faults += [f"{table.called(row)}: {fault}" for fault in unreadable]
         try:
-            reports = {seed: runs.read_report(folder) for seed, folder in folders.items()}
             _check_alike(reports, folders)
             if reports:
                 seed = min(reports)  # the others are like it
@@ -122,17 +123,28 @@ def fill(
         except ValueError as error:
             faults.append(f"{table.called(row)}: {error}")
             reports, cells = {}, {name: _empty(column, row, FAILED) for name, column in table.columns.items()}
-        if lost and not reports:
+        if (lost or unreadable) and not reports:
             cells = {name: _empty(column, row, FAILED) for name, column in table.columns.items()}
         stand_in = bool(scale) or any(report["data"].get("fixture") for report in reports.values())
         if stand_in and row.experiment:
             cells = {name: _stood_in(cell) for name, cell in cells.items()}
         faults += _told(table.called(row), lost)
-        lines.append(Line(row, cells, folders if reports else {}, stand_in))
+        lines.append(Line(row, cells, {seed: folders[seed] for seed in reports}, stand_in))
         used |= {folders[seed]: report for seed, report in reports.items()}
     missing = len({job.fingerprint for job in jobs if not job.finished})
     stand_in = any(line.stand_in for line in lines)
     return Filled(table, lines, seeds, scale, stand_in, faults, missing, runs.made_of(used.values()))
+
+
+def _read(folders: Mapping[int, Path]) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """The reports by seed, and a sentence for each that cannot be read, which costs its seed only."""
+    reports, faults = dict[int, dict[str, Any]](), list[str]()
+    for seed, folder in folders.items():
+        try:
+            reports[seed] = runs.read_report(folder)
+        except ValueError as error:
+            faults.append(str(error))
+    return reports, faults
 
 
 def shown(path: Path) -> str:
@@ -186,11 +198,11 @@ def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], fo
         if metrics is None:
             there = ", ".join(name for name, part in results.items() if isinstance(part, dict) and "metrics" in part)
             raise ValueError(f"{shown(folders[seed])} has no result {row.selection}; it has {there}")
-        value = metrics.get(column.metric)
-        if value is None:
+        if column.metric not in metrics:
             continue
-        if not math.isfinite(value):
-            raise ValueError(f"{shown(folders[seed])}: {column.metric} is {value}")
+        value = metrics[column.metric]
+        if value is None or not math.isfinite(value):
+            raise ValueError(f"{shown(folders[seed])}: {column.metric} is not a number")
         values[seed] = column.scale * value
     return Cell(column, published, values, NOT_MEASURED if reports and not values else "")
 

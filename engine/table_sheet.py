@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.measures import ARROWS
 from engine.runs import STAND_IN
 from engine.table_cells import FAILED, NOT_MEASURED, Cell, Filled, Line
 from engine.tables import READ, SELECTIONS, Table
 
 NONE = "–"  # where there is no number
-ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,13 @@ def sheet(filled: Filled) -> Sheet:
     sources = {name: f"[{number}]" for number, name in enumerate(dict.fromkeys(used), start=1)}
     notes = [] if filled.scale else _notes(lines, table)  # they are about the real thing
     blocks = [Block(line.row.name, line.row.group, _entries(line, table, sources)) for line in lines]
+    entries = [entry for block in blocks for entry in block.entries]
     return Sheet(
         name=table.name,
         title=table.title,
         command=command(filled),
         banner=[STAND_IN] if filled.stand_in else [],
-        about=_about(filled, any(entry.kind == "difference" for block in blocks for entry in block.entries)),
+        about=_about(filled, entries),
         columns=[f"{name} {ARROWS[column.better]}" for name, column in table.columns.items()],
         blocks=blocks,
         below=[
@@ -109,15 +110,17 @@ def command(filled: Filled) -> str:
     return f"make table-{filled.table.name.replace('_', '-')} SEEDS={filled.seeds}{scale}"
 
 
-def _about(filled: Filled, compared: bool) -> list[str]:
+def _about(filled: Filled, entries: Sequence[Entry]) -> list[str]:
     table = filled.table
     unit = f", in {table.unit}" if table.unit else ""
     about = [
         f"Data: {table.data}{unit}. Arrows tell which way is better.",
     ]
     if any(row.experiment for row in table.rows.values()):
-        about.append(f"Ours: {SELECTIONS[table.selection]}; mean ± half-width of the 95 % t-interval over seeds.")
-    if compared:
+        several = any("±" in text for entry in entries for text in entry.texts)
+        half = "; mean ± half-width of the 95 % t-interval over seeds" if several else ""
+        about.append(f"Ours: {SELECTIONS[table.selection]}{half}.")
+    if any(entry.kind == "difference" for entry in entries):
         about.append(
             "Verdict: reproduced, if the interval holds the published number and is narrow enough to say so; "
             "not enough seeds, if it is too wide; else below or above, where our mean lies."

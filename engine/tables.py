@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from engine import measures
 from engine.table_file import Node, file_called
 
 # Which moment of a run stands beside the paper's number, and how the header says so.
@@ -217,16 +218,47 @@ def check_metrics(table: Table, row: Row, config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: With file, column and what there is.
     """
-    names = getattr(instantiate(config["metrics"], _convert_="all"), "names", None)
-    if names is None:
-        return
-    given = list(names())
-    for column in table.columns.values():
+    check_columns(f"{table.name}.yaml", table.columns.values(), f"rows.{row.key} ({row.experiment})", config)
+
+
+class _Measured(Protocol):
+    """A column of a table or of a fair comparison."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def metric(self) -> str | None: ...
+    @property
+    def better(self) -> str: ...
+
+
+def check_columns(file: str, columns: Iterable[_Measured], who: str, config: Mapping[str, Any]) -> None:
+    """Refuses columns that a run of `config` would not give, or whose arrow is not what its metrics declare.
+
+    Args:
+        file: That of the columns, for the error.
+        columns: Those of a table or of a fair comparison.
+        who: Whose config it is, for the error.
+        config: As for `check_metrics`.
+
+    Raises:
+        ValueError: With file, column and what there is.
+    """
+    metrics = instantiate(config["metrics"], _convert_="all")
+    given = list(metrics.names()) if hasattr(metrics, "names") else ["*"]
+    for column in columns:
         name = (column.metric or "").partition("/")[2]
-        if name and not any(fnmatch(name, pattern) for pattern in given):
+        if not name:
+            continue
+        if not any(fnmatch(name, pattern) for pattern in given):
             raise ValueError(
-                f"{table.name}.yaml: columns.{column.name}.metric is {column.metric}, which rows.{row.key} "
-                f"({row.experiment}) does not measure; it measures {', '.join(given)}"
+                f"{file}: columns.{column.name}.metric is {column.metric}, which {who} does not measure; it measures "
+                f"{', '.join(given)}"
+            )
+        way = (measures.declared(metrics, name) or measures.Measure()).better
+        if way not in (None, column.better):
+            raise ValueError(
+                f"{file}: columns.{column.name}.better is {column.better}, but {column.metric} is better when {way}"
             )
 
 

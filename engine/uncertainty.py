@@ -46,7 +46,7 @@ class Comparison:
     """
 
     names: tuple[str, str]
-    better: Better
+    better: Better | None
     mean_difference: float
     interval: Interval
     seeds: tuple[int, ...]
@@ -63,12 +63,12 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """In words: who is better and by how much, or that nothing was shown."""
+        """In words: who is better and by how much, or that nothing was shown; higher where no way is better."""
         seeds = f"{len(self.seeds)} seeds"
         if self.told_apart:
-            winner = self.names[(self.mean_difference > 0) != (self.better == "higher")]
+            winner = self.names[(self.mean_difference > 0) != (self.better != "lower")]
             gain = replace(self.interval, mean=abs(self.mean_difference))
-            return f"{winner} is better by {gain.shown(self.decimals)} ({seeds})"
+            return f"{winner} is {'better' if self.better else 'higher'} by {gain.shown(self.decimals)} ({seeds})"
         allowing = f" among {self.among} comparisons" if self.p_value < 1 - LEVEL else ""
         difference = self.interval.shown(self.decimals)
         return f"no difference shown{allowing} ({difference}, {seeds}; {self._outlook()})"
@@ -108,7 +108,7 @@ def compare(
     first: Mapping[int, float],
     second: Mapping[int, float],
     *,
-    better: Better = "higher",
+    better: Better | None = "higher",
     names: tuple[str, str] = ("the first", "the second"),
     decimals: int | None = None,
 ) -> Comparison:
@@ -121,14 +121,14 @@ def compare(
     Args:
         first: The metric by seed.
         second: The metric by seed; seeds that only one method has are left out.
-        better: Which way the metric gets better.
+        better: Which way the metric gets better; None where nobody knows.
         names: Of the two methods, for the text.
         decimals: Shown in the text; None for what the interval deserves.
 
     Raises:
         ValueError: Under 2 common seeds, for values that are not finite, or an unknown `better`.
     """
-    if better not in ("higher", "lower"):
+    if better not in ("higher", "lower", None):
         raise ValueError(f"better must be higher or lower, got {better}")
     seeds = tuple(sorted(first.keys() & second.keys()))
     if len(seeds) < 2:

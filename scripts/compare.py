@@ -18,8 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine import runs
-from engine.results import COUNTS, Run, find_runs, group_by_method, is_error
-from engine.studies import check_alike, check_complete
+from engine.measures import ARROWS
+from engine.results import Run, find_runs, group_by_method, measure_of
 from engine.uncertainty import Better, Comparison, compare, interval, together
 
 ONLY_ADDS_OR_NAMES = tuple(
@@ -50,9 +50,10 @@ def choose(groups: Groups, first: str | None, second: Sequence[str] | None) -> t
 
 
 def values(members: Sequence[Run], selection: str, metric: str) -> dict[int, float]:
-    """`metric` by seed, of the runs that have it."""
-    found = {run.report["seed"]: _metrics(run, selection).get(metric) for run in members}
-    return {seed: value for seed, value in found.items() if value is not None}
+    """`metric` by seed, of the runs that have it; nan where it is not a number."""
+    having = {run.report["seed"]: run.metrics(selection) for run in members}
+    found = {seed: metrics[metric] for seed, metrics in having.items() if metric in metrics}
+    return {seed: math.nan if value is None else value for seed, value in found.items()}
 
 
 def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Sequence[str] | None) -> list[str]:
@@ -61,15 +62,16 @@ def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Se
     Raises:
         ValueError: If no run was selected so, or a wanted metric is missing; with what there is.
     """
-    found = [_metrics(run, selection) for label in labels for run in groups[label]]
-    if without := [run for label in labels for run in groups[label] if not _metrics(run, selection)]:
-        kinds = ", ".join(name for name, result in without[0].report["results"].items() if _has_metrics(result))
+    members = [run for label in labels for run in groups[label]]
+    found = [run.metrics(selection) for run in members]
+    if without := [run for run in members if not run.metrics(selection)]:
+        kinds = ", ".join(name for name in without[0].report["results"] if without[0].metrics(name))
         raise ValueError(f"{without[0].folder} has no results '{selection}'; it has {kinds}")
     common = [name for name in found[0] if all(name in other for other in found)]
     for name in wanted or []:
         if name not in common:
             raise ValueError(f"{name} is not a metric of every run here; there are {', '.join(common)}")
-    tested = [n for n in common if n.startswith("test/") and not n.endswith(COUNTS)]
+    tested = [n for n in common if n.startswith("test/") and measure_of(members, n).kind != "count"]
     return list(dict.fromkeys(wanted or tested))
 
 
@@ -92,6 +94,7 @@ class Line:
 
     label: str
     metric: str
+    unit: str
     sides: tuple[Mapping[int, float], Mapping[int, float]]
     comparison: Comparison
 
@@ -108,22 +111,25 @@ def compare_all(
 
     The methods are called A (the first), B, C, ... in the texts; shares are in percent.
     """
-    lines, left_out = [], []
+    lines, left_out, few = [], [], dict[str, list[str]]()
     for label, letter in zip(others, letters(len(others) + 1)[1:], strict=True):
         for metric in metrics:
-            scale = 1 if is_error(metric) else 100
+            measure = measure_of([*groups[first], *groups[label]], metric)
             one, other = (
-                {seed: scale * value for seed, value in values(groups[name], selection, metric).items()}
+                {seed: measure.factor * value for seed, value in values(groups[name], selection, metric).items()}
                 for name in (first, label)
             )
             if not all(math.isfinite(side[seed]) for side in (one, other) for seed in one.keys() & other.keys()):
                 left_out.append(f"{metric} is not a number in every run of A and {letter}")
                 continue
             if len(one.keys() & other.keys()) < 2:
-                left_out.append(f"{label} ({letter}) has fewer than 2 seeds in common with {first} (A) by {metric}")
+                few.setdefault(f"{label} ({letter})", []).append(metric)
                 continue
-            way = better or ("lower" if is_error(metric) else "higher")
-            lines.append(Line(label, metric, (one, other), compare(one, other, better=way, names=("A", letter))))
+            found = compare(one, other, better=better or measure.better, names=("A", letter))
+            lines.append(Line(label, metric, measure.unit.lstrip(", "), (one, other), found))
+    for name, by in few.items():
+        which = ", ".join(by) if len(by) < len(metrics) else "any metric" if len(by) > 1 else by[0]
+        left_out.append(f"{name} has fewer than 2 seeds in common with {first} (A) by {which}")
     if not lines:
         raise ValueError(f"nothing can be compared: {'; '.join(left_out)}")
     allowing = together([line.comparison for line in lines])
@@ -149,9 +155,15 @@ def table(lines: Sequence[Line]) -> Table:
             shown.add_section()
         c = line.comparison
         first, other = (interval([side[seed] for seed in c.seeds]).shown() for side in line.sides)
-        name = f"{escape(line.metric)} {'↑' if c.better == 'higher' else '↓'}{'' if is_error(line.metric) else ' %'}"
+        words = [escape(line.metric), ARROWS[c.better] if c.better else "", line.unit]
         against = f"{c.names[1]}: {other}"
-        shown.add_row(name, first, against, _p(c.adjusted), f"[bold]{c.text}[/bold]" if c.told_apart else c.text)
+        shown.add_row(
+            " ".join(filter(None, words)),
+            first,
+            against,
+            _p(c.adjusted),
+            f"[bold]{c.text}[/bold]" if c.told_apart else c.text,
+        )
     return shown
 
 
@@ -165,6 +177,10 @@ def notes(lines: Sequence[Line], left_out: Sequence[str]) -> list[str]:
         said[1] = (
             f"p is that of the paired t-test, adjusted by Holm's method for all {len(lines)} comparisons made here; "
             "the intervals are those of each alone. Name the one metric that matters (--metric) to ask less of it."
+        )
+    if unknown := dict.fromkeys(line.metric for line in lines if line.comparison.better is None):
+        said.append(
+            f"Nobody declared which way {', '.join(unknown)} is better, so none is called so; --better says it."
         )
     return [*said, *(f"Left out: {what}." for what in left_out)]
 
@@ -180,15 +196,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--second", metavar="LABEL", nargs="+", help="what it is compared with (default: all others)")
     parser.add_argument("--metric", nargs="+", help="such as test/mae (default: every metric of the test split)")
     parser.add_argument("--selected", default="last", help="last, best_on_validation, best_on_test (default: last)")
-    parser.add_argument("--better", choices=("higher", "lower"), help="overrides what the metric's name says")
+    parser.add_argument("--better", choices=("higher", "lower"), help="overrides what the metrics declare")
     chosen = parser.parse_args(arguments)
     try:
         found = find_runs(chosen.folders)
-        check_complete(found)
         groups = group_by_method(found)
         first, others = choose(groups, chosen.first, chosen.second)
-        for label in (first, *others):
-            check_alike(label, groups[label])
         check_comparable(groups, [first, *others])
         metrics = metrics_of(groups, [first, *others], chosen.selected, chosen.metric)
         lines, left_out = compare_all(groups, first, others, metrics, chosen.selected, chosen.better)
@@ -203,15 +216,6 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(table(lines))
     for said in notes(lines, left_out):
         console.print(said, highlight=False)
-
-
-def _metrics(run: Run, selection: str) -> dict[str, float]:
-    result = run.report["results"].get(selection)
-    return result["metrics"] if _has_metrics(result) else {}
-
-
-def _has_metrics(result: Any) -> bool:
-    return isinstance(result, dict) and "metrics" in result
 
 
 def _fingerprint(run: Run) -> Any:

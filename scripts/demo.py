@@ -15,7 +15,7 @@ from rich.table import Table
 
 from engine.figures import learning_curves
 from engine.restored import UNTRAINED, restored
-from engine.results import Run, cell, find_runs, group_by_method
+from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
 from engine.several import train_seeds
 from rambo.figures import loss_landscape, retrieval_grid
 
@@ -26,17 +26,16 @@ console = Console()
 
 
 def table(groups: dict[str, list[Run]]) -> Table:
-    """Untrained and each loss after its last epoch, mean and deviation over the seeds."""
-    seeds = len(next(iter(groups.values())))
-    shown = Table(title=f"letters never seen in training (rendered glyphs), %, {seeds} seeds, after the last epoch")
+    """Untrained and each loss after its last epoch, mean and interval over the seeds."""
+    over = over_seeds(len(next(iter(groups.values()))))
+    shown = Table(title=f"letters never seen in training (rendered glyphs), %, after the last epoch, {over}")
     shown.add_column("method")
     for name in METRICS.values():
         shown.add_column(name, justify="right")
     rows = [("untrained", next(iter(groups.values())), "untrained")]
     rows += [(name, members, "last") for name, members in groups.items()]
     for name, members, selection in rows:
-        cells = [cell(members, selection, metric) for metric in METRICS]
-        shown.add_row(name, *("" if c is None else c.percent() for c in cells))
+        shown.add_row(name, *(in_words(members, selection, metric) for metric in METRICS))
     return shown
 
 

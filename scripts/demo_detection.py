@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.restored import restored
-from engine.results import Run, cell, find_runs, group_by_method
+from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
 from engine.several import train_seeds
 from rambo.detection import figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
@@ -48,14 +48,13 @@ def by_method(folder: Path) -> dict[str, list[Run]]:
 
 def table(groups: dict[str, list[Run]]) -> Table:
     """Average precision of every method after its last epoch, over the seeds."""
-    seeds = len(next(iter(groups.values())))
-    shown = Table(title=f"rendered scenes, %, {seeds} seeds, after the last epoch")
+    over = over_seeds(len(next(iter(groups.values()))))
+    shown = Table(title=f"rendered scenes, %, after the last epoch, {over}")
     shown.add_column("method")
     for name in METRICS.values():
         shown.add_column(name, justify="right")
     for name, members in groups.items():
-        cells = [cell(members, "last", metric) for metric in METRICS]
-        shown.add_row(name, *("" if c is None else c.percent() for c in cells))
+        shown.add_row(name, *(in_words(members, "last", metric) for metric in METRICS))
     return shown
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from engine.restored import UNTRAINED, restored
-from engine.results import Run, cell, find_runs, group_by_method
+from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
 from engine.several import train_seeds
 from ranksim import figures
 from ranksim.imbalance import smoothed_density
@@ -44,15 +44,14 @@ def by_method(folder: Path, overrides: list[str]) -> dict[str, list[Run]]:
 
 def table(groups: dict[str, list[Run]], metric: str, title: str) -> Table:
     """An error by shot of every method, and of the untrained network, over the seeds."""
-    shown = Table(title=f"{title}, degrees, {len(groups['vanilla'])} seeds, after the last epoch")
+    shown = Table(title=f"{title}, degrees, after the last epoch, {over_seeds(len(groups['vanilla']))}")
     shown.add_column("method")
     for shot in ("all", "many shot", "medium shot", "few shot"):
         shown.add_column(shot, justify="right")
     rows = [("untrained", groups["vanilla"], "untrained")]
     rows += [(name, members, "last") for name, members in groups.items()]
     for name, members, selection in rows:
-        cells = [cell(members, selection, f"test/{metric}{shot}") for shot in SHOTS]
-        shown.add_row(name, *("" if c is None else c.plain() for c in cells))
+        shown.add_row(name, *(in_words(members, selection, f"test/{metric}{shot}") for shot in SHOTS))
     return shown
 
 

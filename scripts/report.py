@@ -12,26 +12,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from engine import report_page
 from engine.experiments import CONFIGS
-from engine.report_facts import interrupted
-from engine.results import find_runs, markdown
+from engine.report_facts import interrupted, versions
+from engine.results import PLUS_MINUS, find_runs, markdown
 from engine.studies import SELECTED, Study, check_metrics, studies
 from engine.tables import published_by_label
 
 Published = Mapping[str, Mapping[str, Any]]
 
 
-def table(study: Study, selected: list[str], metrics: list[str] | None, published: Published) -> str:
+def table(study: Study, selected: list[str], metrics: list[str] | None, published: Published, spread: str) -> str:
     """The Markdown table; if no metric is named of all of the test split, or of all where that was left alone."""
-    measured = list(dict.fromkeys(name for run in study.runs for name in run.report["results"]["last"]["metrics"]))
-    tested = [name for name in measured if name.startswith("test/")]
-    return markdown(study.runs, selected, metrics or tested or measured, published)
+    tested = [name for name in study.metrics if name.startswith("test/")]
+    return markdown(study.runs, selected, metrics or tested or study.metrics, published, spread)
 
 
-def tables(grouped: list[Study], selected: list[str], metrics: list[str] | None, published: Published) -> str:
+def tables(
+    grouped: list[Study], selected: list[str], metrics: list[str] | None, published: Published, spread: str = "interval"
+) -> str:
     """A table for each data set that has one of the metrics; of several, each under the name of its own."""
     check_metrics(grouped, metrics)
     grouped = [study for study in grouped if not metrics or set(metrics) & set(study.metrics)]
-    texts = [table(study, selected, metrics, published) for study in grouped]
+    texts = [table(study, selected, metrics, published, spread) for study in grouped]
     if len(grouped) == 1:
         return texts[0]
     heads = [f"## {study.data}, judged by {study.monitor}, data {study.fingerprint[:12]}" for study in grouped]
@@ -39,15 +40,23 @@ def tables(grouped: list[Study], selected: list[str], metrics: list[str] | None,
 
 
 def report(arguments: argparse.Namespace) -> None:
-    found = find_runs(arguments.folders)
-    grouped = studies(found)  # refuses what has no mean
+    notes: list[str] = []
+    found = find_runs(arguments.folders, notes.append)
+    left_out = [*notes]  # of those that cannot be read the page cannot know
+    grouped = studies(found, notes.append)
+    check_metrics(grouped, arguments.metrics)
+    for note in [*notes, *versions(grouped)]:
+        print(note, file=sys.stderr)
     published = published_by_label(CONFIGS / "table")
     if arguments.html:
         unfinished = interrupted(arguments.folders)
-        report_page.write(arguments.html, found, unfinished, arguments.selected, arguments.metrics, published)
+        report_page.write(
+            arguments.html, found, unfinished, arguments.selected, arguments.metrics, published, arguments.spread,
+            left_out,
+        )  # fmt: skip
         print("page:", arguments.html)
     else:
-        print(tables(grouped, arguments.selected, arguments.metrics, published))
+        print(tables(grouped, arguments.selected, arguments.metrics, published, arguments.spread))
     if arguments.figures:
         paths, failures = report_page.write_figures(arguments.figures, found)
         for path in paths:
@@ -69,6 +78,12 @@ def main() -> None:
         default=list(SELECTED),
         metavar="EPOCH",
         help=f"rows of each method: {', '.join(SELECTED)} (as the papers select)",
+    )
+    parser.add_argument(
+        "--spread",
+        choices=PLUS_MINUS,
+        default="interval",
+        help="what stands after ±: half of the 95 %% interval of the mean (default), or the standard deviation",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and figures instead")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write each figure as PNG and SVG as well")

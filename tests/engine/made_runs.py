@@ -1,11 +1,11 @@
 """Run folders made by hand, for the tests of what reads them."""
 
-import json
-
-from engine import runs
+from engine import runs, strict_json
 from engine.results import find_runs
 
 PNG = b"\x89PNG"
+SHARE, ERROR = {"kind": "share", "higher_is_better": True}, {"kind": "error", "higher_is_better": False}
+MEASURES = {**dict.fromkeys(("recall@1", "recall@2"), SHARE), **dict.fromkeys(("mae", "mse"), ERROR)}
 
 
 def made(folder, seed=0, recall=0.5, settings=None, overrides=(), curve=None, metrics=None, **report):
@@ -28,13 +28,14 @@ def made(folder, seed=0, recall=0.5, settings=None, overrides=(), curve=None, me
         "results": results,
         "code": {"revision": "0123456789abcdef", "dirty": False},
         "packages": {"torch": "2.6.0"},
+        "measures": MEASURES,
         **report,
     }
     folder.mkdir(parents=True)
     runs.begin(folder, config)
     name = next(iter(numbers))
     lines = [{"step": e, "epoch": e, name: value} for e, value in enumerate(curve or [0.1, 0.3, recall])]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(strict_json.dumps(line) + "\n" for line in lines))
     runs.finish(folder, record)
     return folder
 

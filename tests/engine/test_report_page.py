@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_runs import made, swept
+from made_runs import ERROR, SHARE, made, swept
 from PIL import Image, PngImagePlugin
 from scipy import stats
 
@@ -328,18 +328,58 @@ def test_equal_runs_make_equal_pages(tmp_path):
     assert first == second
 
 
-def test_what_has_no_mean_is_refused_with_both_folders(tmp_path):
-    made(tmp_path / "x" / "a", 0, settings={"metrics.map_at": 10, "loss.new": "null"})
-    made(tmp_path / "x" / "b", 1, settings={"metrics.map_at": 5})
-    with pytest.raises(ValueError, match=r"a and .*b are both cub_rambo, but metrics.map_at is 10 in one and 5 in the"):
-        page(tmp_path, tmp_path / "x")
+def test_what_has_no_mean_is_left_out_or_kept_apart_and_the_page_says_so(tmp_path):
+    made(tmp_path / "x" / "a", 0, 0.25, settings={"metrics.map_at": 10})
+    made(tmp_path / "x" / "b", 1, 0.75, settings={"metrics.map_at": 5})
+    text = page(tmp_path, tmp_path / "x").text
+    assert re.search(
+        r"left out: \S*a, as the newer \S*b is cub_rambo, too, but with metrics.map_at=5 instead of 10", text
+    )
+    assert "75.0" in text
+    assert "50.0" not in text
     made(tmp_path / "y" / "a", 0)
     made(tmp_path / "y" / "b", 1, settings={"loss.new": "value"})  # an option that the code gained
     assert page(tmp_path, tmp_path / "y").words("h2") == ["CUB-200-2011"]
     made(tmp_path / "z" / "a", 0)
     made(tmp_path / "z" / "b", 1, data={"name": "CUB-200-2011", "fingerprint": "b"})
-    with pytest.raises(ValueError, match=r"cub_rambo was run on different data: .*a and .*b"):
-        page(tmp_path, tmp_path / "z")
+    apart = page(tmp_path, tmp_path / "z")
+    assert apart.words("h2") == ["Warnings", "CUB-200-2011", "CUB-200-2011"]
+    assert "different versions of the data, each below" in apart.text
+
+
+def test_a_bad_record_or_picture_costs_itself_alone(tmp_path):
+    for seed in range(3):
+        pictures = made(tmp_path / "x" / str(seed), seed, 0.5 + seed / 100) / "pictures"
+        pictures.mkdir()
+        Image.new("RGB", (4, 4)).save(pictures / "retrievals_test.png")
+    (tmp_path / "x" / "0" / "pictures" / "broken_test.png").write_bytes(b"\x89PNG")
+    (tmp_path / "x" / "1" / "metrics.jsonl").write_text('{"step": 1, "epo')
+    (tmp_path / "x" / "2" / "metrics.jsonl").write_text("3\n")
+    parsed = page(tmp_path, tmp_path / "x")
+    assert len(parsed.all("svg")) == 1  # the curve of the first
+    assert len(parsed.all("img")) == 1
+    for name in ("1/metrics.jsonl is truncated", "2/metrics.jsonl is not what a run writes", "broken_test.png cannot"):
+        assert name in parsed.text
+
+
+def test_plus_minus_is_explained_and_one_seed_has_none(tmp_path):
+    made(tmp_path / "a" / "0", 0)
+    assert "±" not in page(tmp_path, tmp_path / "a").text
+    made(tmp_path / "a" / "1", 1, 0.7)
+    assert "± half of the 95 % t-interval of the mean over seeds" in page(tmp_path, tmp_path / "a").text
+    text = page(tmp_path, tmp_path / "a", spread="deviation").text
+    assert "± the standard deviation over seeds" in text
+    assert f"60.0 ± {100 * statistics.stdev([0.5, 0.7]):.1f}" in text
+
+
+def test_metrics_are_shown_as_they_declare_and_undeclared_ones_as_they_are(tmp_path):
+    numbers = {"test/recall@1": 0.5, "test/auc": 0.5, "test/queries_without_match": 3.0, "test/mae": 7.5}
+    measures = {"recall@1": SHARE, "queries_without_match": {"kind": "count"}, "mae": ERROR}
+    for seed in (0, 1):
+        made(tmp_path / str(seed), seed, metrics=numbers, measures=measures)
+    (study,) = studies(find_runs([tmp_path]))
+    (shown,) = report_tables.results_table(study, ["last"]).groups["cub_rambo"]
+    assert shown.cells == ["50.0 ± 0.0", "0.500 ± 0.000", "3", "7.50 ± 0.00"]
 
 
 def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
@@ -348,7 +388,7 @@ def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
         page(tmp_path, tmp_path, metrics=["test/mae"])
     (run / "report.json").write_text('{"experiment": "x", "config": {}, "data": {}, "results": {}}')
     with pytest.raises(ValueError, match=r"a/report.json has no overrides"):
-        studies(find_runs([tmp_path]))
+        find_runs([tmp_path])
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "blackbox-ranking\[tables\]"'):
         page(tmp_path, made(tmp_path / "b"))

@@ -163,3 +163,28 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
         heat_map(tmp_path / "a.pdf", runs, X, Y, METRIC)
     with pytest.raises(ValueError, match="no run to draw"):
         heat_map(path, [], X, Y, METRIC)
+
+
+def test_what_is_not_a_number_leaves_its_cell_empty_and_costs_no_other(tmp_path, figures):
+    for place, value in enumerate([0.1, None, 0.3, 0.4]):
+        made(tmp_path / str(place), settings={X: place % 2, Y: place // 2}, overrides=[f"loss={place}"],
+             metrics={METRIC: value}, curve=[0.1])  # fmt: skip
+    runs = find_runs([tmp_path])
+    grid = heat_map(tmp_path / "map.png", runs, X, Y, METRIC)
+    np.testing.assert_array_equal(grid.mean, [[0.1, np.nan], [0.3, 0.4]])
+    assert [text.get_text() for text in figures[0].axes[0].texts] == ["10.0", "30.0", "40.0"]
+    lines = sensitivity(tmp_path / "curve.png", runs, X, METRIC)
+    assert [list(map(len, points.values())) for points in lines.values()] == [[1, 1], [1, 1]]
+    for run in runs:
+        run.report["results"]["last"]["metrics"][METRIC] = None
+    with pytest.raises(ValueError, match=f"{METRIC} is not a number in any cell"):
+        heat_map(tmp_path / "map.png", runs, X, Y, METRIC)
+
+
+def test_light_is_good_where_the_report_says_that_lower_is_better(tmp_path, figures):
+    for name, higher in (("up", True), ("down", False)):
+        for place in range(4):
+            made(tmp_path / name / str(place), settings={X: place % 2, Y: place // 2}, overrides=[f"loss={place}"],
+                 metrics={"test/nll": float(place)}, measures={"nll": {"higher_is_better": higher}})  # fmt: skip
+        heat_map(tmp_path / "map.png", find_runs([tmp_path / name]), X, Y, "test/nll")
+    assert [figure.axes[0].collections[0].get_cmap().name for figure in figures] == ["viridis", "viridis_r"]

@@ -150,7 +150,7 @@ def test_a_row_that_failed_says_so_with_its_sentence(tmp_path):
             r"differently \(metrics.map=None and metrics.map=True\)",
         ),
         ({"selection": "best_on_validation"}, r"b has no result best_on_test; it has last, best_on_validation"),
-        ({"recall": (math.nan, 0.5)}, "b: test/recall@1 is nan"),
+        ({"recall": (math.nan, 0.5)}, "b: test/recall@1 is not a number"),
     ],
 )
 def test_what_may_not_be_averaged_costs_its_row_and_names_the_folders(tmp_path, other, says):
@@ -210,6 +210,22 @@ def test_a_report_that_cannot_be_read_costs_its_row(tmp_path, content):
     assert "a" in fault
     assert "report" in fault
     assert "\n" not in fault
+
+
+def test_a_report_that_cannot_be_read_costs_its_seed_alone(tmp_path):
+    made = three_runs(tmp_path)
+    (made[1] / "report.json").write_text('{"config"')
+    filled = fill(loaded(tmp_path), jobs(*made), 3)
+    (fault,) = filled.faults
+    assert "1/report.json is truncated or not JSON" in fault
+    assert list(filled.lines[1].cells["R@1"].values) == [0, 2]
+    assert [entry.label for entry in sheet(filled).blocks[1].entries][1] == "ours, 2 seeds"
+
+
+def test_plus_minus_is_explained_where_there_is_one(filled, tmp_path):
+    assert "mean ± half-width of the 95 % t-interval over seeds" in " ".join(sheet(filled).above)
+    page = sheet(fill(loaded(tmp_path), jobs(finished(tmp_path / "alone")), 1))
+    assert "±" not in " ".join([*page.above, *page.below])
 
 
 def test_a_metric_that_the_data_do_not_have_is_not_measured(tmp_path):

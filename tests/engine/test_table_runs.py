@@ -10,7 +10,7 @@ from engine.experiments import composed
 from engine.several import Pace
 from ranksim.datasets.fixture import write_own_numbers
 
-METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"))
+METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"), ("better: higher", "better: lower"))
 
 ENTRY = """
 import sys, time, pathlib

@@ -102,13 +102,22 @@ def test_tables_are_found_by_name_and_an_unknown_name_is_answered_with_the_choic
 )
 def test_a_metric_that_no_run_of_a_row_gives_is_refused_before_anything_is_run(tmp_path, experiment, known, unknown):
     config = composed([f"experiment={experiment}"])
-    table = loaded(tmp_path, ("test/recall@1", known[0]), ("test/recall@2", known[1]))
+    lower = f"{known[0]}, scale: 100, decimals: 1, better:"
+    ways = [(f"{lower} higher", f"{lower} lower")] if experiment == "demo_regression" else []
+    table = loaded(tmp_path, ("test/recall@1", known[0]), ("test/recall@2", known[1]), *ways)
     tables.check_metrics(table, table.rows["ours"], config)
     table = loaded(tmp_path, ("test/recall@1", unknown), ("test/recall@2", known[0]))
     with pytest.raises(
         ValueError, match=rf"toy.yaml: columns.R@1.metric is {unknown}, which rows.ours .* measures .*{known[0][5:9]}"
     ):
         tables.check_metrics(table, table.rows["ours"], config)
+
+
+def test_an_arrow_against_what_the_metrics_declare_is_refused(tmp_path):
+    table = loaded(tmp_path, ("better: higher", "better: lower"))
+    sentence = "toy.yaml: columns.R@1.better is lower, but test/recall@1 is better when higher"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        tables.check_metrics(table, table.rows["ours"], composed(["experiment=demo_rambo"]))
 
 
 def test_metrics_that_do_not_say_what_they_give_are_not_checked(tmp_path):

@@ -59,6 +59,8 @@ def test_the_text_says_who_is_better_by_how_much_and_which_way_is_better():
         compare(first, second, better="higher", names=names, decimals=2).text
         == "vanilla is better by 0.12 ± 0.01 (5 seeds)"
     )
+    unknown = compare(first, second, better=None, names=names, decimals=2)
+    assert unknown.text == "vanilla is higher by 0.12 ± 0.01 (5 seeds)"
 
 
 def test_the_text_says_where_no_difference_is_shown_and_what_would_show_one():

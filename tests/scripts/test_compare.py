@@ -24,6 +24,14 @@ MAE = {
 }
 
 
+ERROR = {"kind": "error", "higher_is_better": False}
+MEASURES = {
+    **dict.fromkeys(("mae", "mae_few"), ERROR),
+    "pearson": {"kind": "share", "higher_is_better": True},
+    "queries_without_match": {"kind": "count"},
+}
+
+
 def finished(folder, label, seed, metrics, data="a", settings=None, **more):
     experiment, *overrides = label.split()
     report = {
@@ -33,6 +41,7 @@ def finished(folder, label, seed, metrics, data="a", settings=None, **more):
         "config": {"metrics": settings or {}},
         "data": {"fingerprint": data, **more},
         "results": {"last": {"epoch": 2, "metrics": metrics}, "seconds": 1.0},
+        "measures": MEASURES,
     }
     runs.finish(folder, report)
 
@@ -183,13 +192,72 @@ def test_what_cannot_be_compared_is_refused_with_both_folders(tmp_path, other, s
     assert all(str(tmp_path / name) in str(answer.value) for name in ("a", "b"))
 
 
-def test_a_method_that_was_measured_in_two_ways_is_refused(tmp_path):
+def test_of_a_method_that_was_measured_in_two_ways_the_newer_runs_count(tmp_path, capsys):
     outputs(tmp_path / "a", [RANKSIM, VANILLA])
-    (tmp_path / "a" / VANILLA / "4" / "report.json").unlink()
-    finished(tmp_path / "a" / VANILLA / "3", VANILLA, 3, {"test/mae": 7.0}, settings={"gmean_eps": "zeros"})
-    finished(tmp_path / "a" / VANILLA / "4", VANILLA, 4, {"test/mae": 7.0}, settings={"gmean_eps": "all"})
-    with pytest.raises(SystemExit, match=r"metrics.gmean_eps is zeros in one and all in the other"):
+    for seed in (0, 1):
+        finished(
+            tmp_path / "a" / VANILLA / str(seed),
+            VANILLA,
+            seed,
+            {"test/mae": 7.0 + seed},
+            settings={"gmean_eps": "zeros"},
+        )
+    for seed in (2, 3, 4):
+        path = tmp_path / "a" / VANILLA / str(seed) / "report.json"
+        runs.write_json(path, runs.read_json(path) | {"config": {"metrics": {"gmean_eps": "all"}}, "started": "2000"})
+    with pytest.raises(SystemExit, match="were measured with different settings"):
         script.main([str(tmp_path)])
+    assert "(seeds" not in capsys.readouterr().out
+
+
+class TestDirections:
+    """Told by the metrics, or by the run that was selected by one; never by a name."""
+
+    def two(self, folder, metric, numbers, **more):
+        for label, values in zip((VANILLA, RANKSIM), numbers, strict=True):
+            for seed, value in enumerate(values):
+                below = folder / label / str(seed)
+                below.mkdir(parents=True)
+                finished(below, label, seed, {f"test/{metric}": value})
+                path = below / "report.json"
+                runs.write_json(path, runs.read_json(path) | more)
+        return str(folder)
+
+    LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.11, 2.2]
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"measures": {"nll": {"kind": "plain", "higher_is_better": False}}},
+            {"measures": {}, "config": {"trainer": {"monitor": "nll", "higher_is_better": False}}},
+        ],
+    )
+    def test_the_lower_of_two_likelihoods_is_better_where_the_report_says_so(self, tmp_path, capsys, more):
+        script.main([self.two(tmp_path, "nll", (self.LOW, self.HIGH), **more)])
+        said = capsys.readouterr().out
+        assert "test/nll ↓" in said
+        assert "B is better" in said  # A is agedb_ranksim, B agedb_vanilla
+
+    def test_where_nobody_said_neither_is_better(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "160")
+        script.main([self.two(tmp_path, "mae", (self.LOW, self.HIGH), measures={})])
+        said = capsys.readouterr().out
+        assert "better by" not in said
+        assert "A is higher by 1.003" in said
+        assert "Nobody declared which way test/mae is better" in said
+        script.main([str(tmp_path), "--better", "lower"])
+        assert "B is better by 1.003" in capsys.readouterr().out
+
+
+def test_repeated_and_bad_runs_cost_nothing_but_a_note(tmp_path, capsys, caplog):
+    outputs(tmp_path, [RANKSIM, VANILLA])
+    (tmp_path / VANILLA / "again").mkdir()
+    finished(tmp_path / VANILLA / "again", VANILLA, 0, {"test/mae": 9.0})
+    (tmp_path / RANKSIM / "4" / "report.json").write_text("{")
+    script.main([str(tmp_path), "--metric", "test/mae"])
+    assert "(seeds 0, 1, 2, 3)" in capsys.readouterr().out
+    assert "is the newer run of agedb_vanilla, seed 0" in caplog.text
+    assert "report.json is truncated or not JSON" in caplog.text
 
 
 def test_settings_that_only_add_metrics_do_not_part_methods(tmp_path, capsys):

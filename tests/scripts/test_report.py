@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -99,10 +100,6 @@ def test_bad_input_is_answered_in_one_sentence(options, tmp_path, report, capsys
     (run / "report.json").write_text((run / "report.json").read_text()[:100])
     with pytest.raises(SystemExit, match=r"^error: \S*a/report.json is truncated or not JSON"):
         report(tmp_path / "cut", *options)
-    made(tmp_path / "mixed" / "a", 0)
-    made(tmp_path / "mixed" / "b", 1, data={"name": "CUB-200-2011", "fingerprint": "b"})
-    with pytest.raises(SystemExit, match=r"^error: cub_rambo was run on different data: \S*a and \S*b$"):
-        report(tmp_path / "mixed", *options)
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "page.html").exists()
 
@@ -111,3 +108,40 @@ def test_an_unknown_epoch_is_refused_with_the_choices(tmp_path, report, capsys):
     with pytest.raises(SystemExit):
         report(tmp_path, "--selected", "best")
     assert "'best_on_validation'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--html"]])
+def test_repeats_and_bad_folders_cost_nothing_but_a_note(options, tmp_path, report, capsys):
+    runs = tmp_path / "runs"
+    made(runs / "1", 0, 0.25)
+    made(runs / "2", 0, 0.75)
+    made(runs / "3", 0, 0.125, overrides=["loss=triplet"])
+    (made(runs / "4", 1) / "report.json").write_text('{"config"')
+    made(runs / "5", 0, 0.5, data={"name": "CUB-200-2011", "fingerprint": "b"})
+    page = tmp_path / "page.html"
+    report(runs, *options, *([page] if options else []))
+    said = capsys.readouterr()
+    shown = page.read_text() if options else said.out
+    for number in ("75.0", "12.5", "50.0"):
+        assert number in shown
+    assert not re.search(r"[>|] ?25\.0", shown)
+    notes = said.err.splitlines()
+    assert [note.split(",")[0] for note in notes[1:2]] == [f"left out: {runs / '1'}"]
+    assert f"{runs / '4' / 'report.json'} is truncated or not JSON" in notes[0]
+    assert f"as {runs / '2'} is the newer run of cub_rambo, seed 0" in notes[1]
+    assert notes[2].startswith("CUB-200-2011: there are runs on different versions of the data, each below")
+    if options:
+        assert all(note.split(" (")[0] in shown for note in notes)
+
+
+def test_plus_minus_is_the_interval_and_on_request_the_deviation(tmp_path, report, capsys):
+    made(tmp_path / "0", 0, 0.5)
+    made(tmp_path / "1", 1, 0.7)
+    report(tmp_path)
+    interval = capsys.readouterr().out
+    assert "| 60.0 ± 127.1 | 2 |" in interval
+    assert interval.endswith("\n\n± is half of the 95 % t-interval of the mean over seeds.\n")
+    report(tmp_path, "--spread", "deviation")
+    deviation = capsys.readouterr().out
+    assert "| 60.0 ± 14.1 | 2 |" in deviation
+    assert deviation.endswith("\n\n± is the standard deviation over seeds.\n")
