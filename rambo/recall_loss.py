@@ -14,7 +14,7 @@ from rambo.ranking_loss import OnEmpty, RetrievalLoss
 from rambo.reductions import Reduction, query_weights, total
 from rambo.relevant import Relevant, RelevantRanks
 from rambo.relevant_ranks import Strategy
-from rambo.weights import Weight, WeightFunction
+from rambo.weights import Slope, Weight, WeightFunction
 
 Preset = Literal["corrected", "official"]
 
@@ -45,7 +45,10 @@ class RecallLoss(RetrievalLoss):
     Args:
         interpolation: Smoothness of the gradient (the paper's lambda), > 0. On normalised ranks, as officially.
         margin: Taken from the scores of relevant items, as far as the order goes (the paper's alpha), >= 0.
-        weight: w: "log" (log(1 + r)), "loglog" (log(1 + log(1 + r))), or any function of a tensor that is 0 at 0.
+        weight: w: "log" (log(1 + r)), "loglog" (log(1 + log(1 + r))), "recall@k" (1 - recall@k itself, such as
+            "recall@4"), or any function of a tensor that is 0 at 0 and never falls.
+        slope: What stands for the derivative of w: "derivative", or "difference", w(r) - w(r - 1), which steps have as
+            well. None is the difference for "recall@k", else the derivative.
         preset: "corrected" or "official".
         memory: "none", "rows" or "gallery"; see `RetrievalLoss`. None is "none" if `memory_batches` is 0.
         memory_batches: Batches stored; 3 in the paper's retrieval experiments.
@@ -79,6 +82,7 @@ class RecallLoss(RetrievalLoss):
         memory: Literal["none", "rows", "gallery"] | None = None,
         memory_batches: int = 0,
         *,
+        slope: Slope | None = None,
         denormalize: Literal["rows", "columns", "counts"] | None = None,
         reduction: Reduction | None = None,
         on_empty: OnEmpty | None = None,
@@ -109,10 +113,11 @@ class RecallLoss(RetrievalLoss):
         )
         self.denormalize: str = denormalize or chosen["denormalize"]
         one_of("denormalize", self.denormalize, ("rows", "columns", "counts"))
-        self.weight = Weight(weight)
+        self.weight = Weight(weight, slope)
         self.settings |= {
             "preset": preset,
             "weight": self.weight.name,
+            "slope": self.weight.slope,
             "denormalize": self.denormalize,
         }
 

@@ -366,7 +366,7 @@ def test_own_weight_functions():
     torch.testing.assert_close(gradient_of(own, embeddings, labels), gradient_of(built_in, embeddings, labels))
     assert own.settings["weight"] == "scaled_log(factor=1.0)"
     assert gradient_of(RecallLoss(1.0, weight=torch.sqrt), embeddings, labels).isfinite().all()
-    with pytest.raises(ValueError, match=r"be 0 at 0, got \[1\.0, 1\.0, 1\.0\]"):
+    with pytest.raises(ValueError, match=r"be 0 at 0, got 1\.0; subtract"):
         RecallLoss(1.0, weight=lambda x: x + 1)
     with pytest.raises(ValueError, match="act on each entry"):
         RecallLoss(1.0, weight=torch.sum)
@@ -663,3 +663,55 @@ def test_the_given_scores_stay_as_they_are(build, rule):
     before, loss = scores.detach().clone(), build(1.0, margin=0.5, rule=rule)
     getattr(loss, "from_scores", loss)(scores, torch.eye(4, 6)).backward()
     assert torch.equal(scores.detach(), before)
+
+
+# --- weight functions
+
+
+def behind(before: int, slope: str | None = None, **options) -> tuple[float, float, dict]:
+    """A query whose one relevant item stands behind so many: the loss, and its slope in that rank."""
+    scores, relevance = torch.arange(8, 0, -1.0)[None].requires_grad_(), torch.zeros(1, 8)
+    relevance[0, before] = 1
+    loss = RecallLoss(1.0, rule=Identity(scale="integer"), slope=slope, **options)
+    value = loss.from_scores(scores, relevance)
+    value.backward()
+    return value.item(), -scores.grad[0, before].item(), loss.settings
+
+
+@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_recall_at_k_itself_can_be_trained(k, before):
+    value, slope, told = behind(before, weight=f"recall@{k}")
+    assert value == float(before >= k)  # 1 - recall@k
+    assert slope == float(before == k)  # w(r) - w(r - 1)
+    assert (told["weight"], told["slope"]) == (f"recall@{k}", "difference")
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_the_slope_is_the_derivative_or_the_difference(before):
+    value, slope, told = behind(before, weight="log")
+    assert (slope, told["slope"]) == (pytest.approx(1 / (1 + before)), "derivative")
+    value, slope, told = behind(before, "difference", weight="log")
+    assert value == pytest.approx(math.log1p(before))
+    assert slope == pytest.approx(math.log1p(before) - math.log1p(max(0, before - 1)))
+    assert told["slope"] == "difference"
+    _, slope, _ = behind(before, "difference", weight=lambda x: torch.ceil(x / 4))
+    assert slope == (before % 4 == 1)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (lambda x: (x >= 1).float(), 'steps, and a derivative of 0 .* slope="difference"'),
+        (lambda x: torch.ceil(x / 4), 'steps, and a derivative of 0 .* slope="difference"'),
+        (lambda x: torch.sin(x), "finite and never fall"),
+        (lambda x: -x, "finite and never fall"),
+        (lambda x: torch.where(x > 3, torch.nan, x), "finite and never fall"),
+        (lambda x: x.sum(), "act on each entry"),
+        ("recall@0", "positive integer k, got 0"),
+        ("recall@x", "log, loglog, recall@k"),
+    ],
+)
+def test_a_weight_that_cannot_be_trained_is_refused_at_once(weight, message):
+    with pytest.raises(ValueError, match=message):
+        RecallLoss(1.0, weight=weight)
