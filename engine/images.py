@@ -29,6 +29,22 @@ def file_marks(paths: Sequence[Path]) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, linked ones and those in linked folders too; a link back to where it lies ends there.
+
+    `Path.rglob` and `os.walk` pass linked folders over, so that whole classes would be missing without a word.
+    """
+    pending = [(folder, {os.path.realpath(folder)})]
+    while pending:
+        current, above = pending.pop()
+        for entry in os.scandir(current):
+            path = current / entry.name
+            if not path.is_dir():
+                yield path
+            elif (real := os.path.realpath(path)) not in above:
+                pending.append((path, above | {real}))
+
+
 def sample_seed(seed: int, epoch: int, index: int) -> int:
     """A 64-bit seed for the augmentation of one sample in one epoch."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest(), "big")

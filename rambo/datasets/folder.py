@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import warnings
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,21 +12,24 @@ import torch
 from typing_extensions import Unpack
 
 from rambo.datasets.fixture import write_folder
-from rambo.datasets.records import Records
+from rambo.datasets.listing import ROLES, assigned, check_same_files, from_folders, from_table, warn_of_capitals
+from rambo.datasets.records import BOTH, QUERY, Records, some
 from rambo.datasets.retrieval import RetrievalData, Shared
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+log = logging.getLogger(__name__)
 PARTS = ("train", "validation", "test")
 
 
 class ImageFolder(RetrievalData):
     """Your own images, split by class: no class is in two parts, so the test asks about things never seen.
 
-    Either `root/<class>/<image>` (any depth below the class; hidden files and files that are no images are passed over)
-    or, with `table`, a CSV file with a header and the columns `path`, `label` and, if you like, `split` (train,
-    validation or test) and `super_label`; paths are relative to `root`.
+    Either `root/<class>/<image>` (any depth below the class; linked folders are followed; hidden files and files that
+    are no images are passed over), or `root/<part>/<class>/<image>` where all folders of `root` are called like parts
+    (train, val, test, query, gallery), or, with `table`, a table as `read_spreadsheet` reads it with the columns
+    `path`, `label` and, if you like, `split` and `super_label`; paths are relative to `root`. Parts are train,
+    validation and test, or query and gallery for a test in which those search these.
 
-    Which part a class goes to is decided, in this order, by the table's `split`; by `test_classes` and
+    Which part a class goes to is decided, in this order, by the table's `split` or the folders; by `test_classes` and
     `validation_classes`; by `test_fraction` and `validation_fraction`, which take the classes whose sha256 comes first,
     so that adding a class moves no other one across unless the share calls for it.
 
@@ -69,19 +71,23 @@ class ImageFolder(RetrievalData):
 
     def read(self, root: Path) -> dict[str, Records]:
         """The parts that have images."""
-        rows = self._listed(root) if self.table is not None else _found(root, self.remedy)
+        rows = from_folders(root, self.remedy) if self.table is None else from_table(root / self.table)
         if not rows:
             raise FileNotFoundError(f"no images in {root}; {self.remedy}")
         part_of = self._assign(rows)
         classes = {name: number for number, name in enumerate(sorted(part_of))}
         kinds = {name: number for number, name in enumerate(sorted({row["super_label"] or "" for row in rows}))}
+        roles = [ROLES.get(row["split"], BOTH) for row in rows]
         everything = Records(
             names=[row["path"] for row in rows],
             labels=torch.tensor([classes[row["label"]] for row in rows]),
             super_labels=torch.tensor([kinds[row["super_label"]] for row in rows]) if len(kinds) > 1 else None,
+            roles=torch.tensor(roles) if any(roles) else None,
             folder=root,
             class_names={number: name for name, number in classes.items()},
         )
+        check_same_files(everything)
+        warn_of_capitals(root, sorted(part_of))
         if "train" not in part_of.values():
             raise ValueError(f"no class is left for training in {root}; choose fewer for validation and test")
         parts = {
@@ -90,45 +96,24 @@ class ImageFolder(RetrievalData):
             if part in part_of.values()
         }
         for part, records in parts.items():
-            self._judge(part, records)
+            parts[part] = records if part == "test" else records.without_roles()
+            self._judge(part, parts[part])
         return parts
-
-    def _listed(self, root: Path) -> list[dict[str, str]]:
-        table = root / str(self.table)  # an absolute path stays as it is
-        if not table.is_file():
-            raise FileNotFoundError(f"no table {table}; check data.table, a CSV file with columns path and label")
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if "path" not in columns or "label" not in columns:
-                raise ValueError(
-                    f"{table} needs a header with the columns path and label (and split, if you like),"
-                    f" got {', '.join(columns)!r}"
-                )
-            rows = []
-            for row in reader:
-                values = {key: (row.get(key) or "").strip() for key in ("path", "label", "split", "super_label")}
-                if not values["path"] or not values["label"] or values["split"] not in ("", *PARTS):
-                    raise ValueError(
-                        f"{table}, line {reader.line_num}: expected a path, a label and a split out of"
-                        f" {', '.join(PARTS)}, got {row}"
-                    )
-                rows.append(values)
-        twice = [path for path, count in Counter(row["path"] for row in rows).items() if count > 1]
-        if twice:
-            raise ValueError(f"{table} lists {twice[0]!r} more than once; leave one line for each image")
-        return rows
 
     def _assign(self, rows: Sequence[dict[str, str]]) -> dict[str, str]:
         """Class -> part."""
         classes = sorted({row["label"] for row in rows})
-        splits = {row["split"] for row in rows}
-        if splits != {""}:
-            return _assigned_by_table(rows)
         chosen = [*self.test_classes, *self.validation_classes]
+        if any(row["split"] for row in rows):
+            if chosen:
+                raise ValueError(
+                    f"{self.root} says itself which classes are tested on, and data.test_classes or validation_classes"
+                    " too; leave one out"
+                )
+            return assigned(rows)
         unknown = sorted(set(chosen) - set(classes))
         if unknown:
-            raise ValueError(f"there is no class {unknown[0]!r} in {self.root}; its classes are {_some(classes)}")
+            raise ValueError(f"there is no class {unknown[0]!r} in {self.root}; its classes are {some(classes)}")
         both = sorted(set(self.test_classes) & set(self.validation_classes))
         if both:
             raise ValueError(f"class {both[0]!r} is in test_classes and in validation_classes; leave it in one of them")
@@ -145,22 +130,22 @@ class ImageFolder(RetrievalData):
         """Refuses a part that no loss could learn from or no metric could rate; warns of classes of one image."""
         counts = Counter(records.labels.tolist())
         names = records.class_names or {}
-        single = [names[label] for label, count in counts.items() if count == 1]
         if len(counts) < 2:
             raise ValueError(
                 f"the {part} part of {self.root} has {len(counts)} class, and two are needed;"
                 " choose other classes or shares"
             )
-        if len(single) == len(counts):
-            raise ValueError(
-                f"each class of the {part} part of {self.root} has one image, so none has another to find;"
-                " put images of the same thing in one folder"
-            )
-        if single:
-            warnings.warn(
-                f"{len(single)} of {len(counts)} {part} classes in {self.root} have one image ({_some(single)}); these"
-                " cannot be queries, and serve as negatives",
-                stacklevel=2,
+        asking = counts if records.roles is None else set(records.labels[records.roles == QUERY].tolist())
+        single = [names[label] for label in sorted(set(asking) - set(records.labels[records.answerable()].tolist()))]
+        if 0 < len(single) < len(asking):
+            log.warning(
+                "%d of %d %s classes in %s have %s (%s); these cannot be queries, and serve as negatives",
+                len(single),
+                len(asking),
+                part,
+                self.root,
+                "one image" if records.roles is None else "no image in the gallery",
+                some(single),
             )
 
     def write_fixture(self, root: Path) -> Path:
@@ -168,39 +153,5 @@ class ImageFolder(RetrievalData):
         return write_folder(root)
 
 
-def _found(root: Path, remedy: str) -> list[dict[str, str]]:
-    """The images below `root`, the first folder being the class, in the order of their names."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; {remedy}")
-    paths = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    shown = [path for path in paths if not any(name.startswith(".") for name in path.parts)]
-    loose = [path for path in shown if len(path.parts) == 1]
-    if loose:
-        raise ValueError(f"{loose[0]} lies in {root} itself, in no class; move it into the folder of its class")
-    return [{"path": p.as_posix(), "label": p.parts[0], "split": "", "super_label": ""} for p in shown]
-
-
-def _assigned_by_table(rows: Sequence[dict[str, str]]) -> dict[str, str]:
-    part_of: dict[str, str] = {}
-    for row in rows:
-        if not row["split"]:
-            raise ValueError(
-                f"the table gives no split for {row['path']!r}; give one for every image, or leave the column out"
-            )
-        if part_of.setdefault(row["label"], row["split"]) != row["split"]:
-            raise ValueError(
-                f"class {row['label']!r} is in {part_of[row['label']]} and in {row['split']}; the split is by class, so"
-                " that the test shows things never seen"
-            )
-    lacking = {"train", "test"} - set(part_of.values())
-    if lacking:
-        raise ValueError(f"the table's split column has no {' and no '.join(sorted(lacking))} images; it needs both")
-    return part_of
-
-
 def _draw(name: str) -> bytes:
     return hashlib.sha256(f"test {name}".encode()).digest()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +62,14 @@ class Records:
             roles=_rows(self.roles, chosen),
             marks=None if self.marks is None else [self.marks[i] for i in chosen.nonzero()[:, 0].tolist()],
         )
+
+    def answerable(self) -> Tensor:
+        """Which images are queries that have an image of their class to find, bool (n,)."""
+        roles = torch.zeros_like(self.labels) if self.roles is None else self.roles
+        _, kinds = torch.unique(self.labels, return_inverse=True)
+        searched = kinds[roles != QUERY].bincount(minlength=len(kinds))
+        found: Tensor = (roles != GALLERY) & (searched[kinds] > (roles == BOTH))
+        return found
 
     def class_names_here(self) -> list[str]:
         """The names of the classes that have an image here, in order of their labels."""
@@ -174,3 +182,8 @@ def classes_of(labels: Tensor) -> Tensor:
 
 def _rows(column: Tensor | None, chosen: Tensor) -> Tensor | None:
     return None if column is None else column[chosen]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, for a sentence."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -18,7 +18,7 @@ from engine.data import Batch, BatchSampler, EpochLoader
 from engine.device import cores
 from engine.download import RemoteFile
 from engine.images import ImageCache, seeded_draws
-from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered
+from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered, some
 
 
 class RetrievalDataset(Dataset[Batch]):
@@ -199,7 +199,27 @@ class RetrievalData:
             held_out = held_out_classes(train.labels, self.validation_fraction)
             chosen = torch.isin(train.labels, torch.tensor(sorted(held_out)))
             parts["train"], parts["validation"] = train.where(~chosen), train.where(chosen)
+        for name, records in parts.items():
+            if not bool(records.answerable().any()):
+                raise ValueError(self._nothing_to_find(name, records))
         return parts
+
+    def _nothing_to_find(self, part: str, records: Records) -> str:
+        if records.roles is not None:
+            return (
+                f"no query of the {part} part of {self.root} has an image of its class in the gallery;"
+                " check the labels of both"
+            )
+        held_out = part == "validation" and self.validation_fraction
+        where, remedy = f"of the {part} part", "use classes of two images or more"
+        if held_out:
+            where = "held out for validation"
+            remedy = "set data.validation_fraction=0, or another share, or name data.validation_classes (data=folder)"
+        names = records.class_names_here()
+        return (
+            f"each of the {len(names):,} classes {where} of {self.root} ({some(names)}) has one image, so none has"
+            f" another to find; {remedy}"
+        )
 
     def _check(self, parts: Mapping[str, Records]) -> None:
         for name, counts in ({} if self.fixture else self.expected).items():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from PIL import Image
 
-from engine.images import decode
+from engine.images import decode, files_below
+from engine.spreadsheet import read_text
 
 Box = tuple[float, float, float, float]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAGGED = re.compile(r"\S+\s+(-1|0|1)")
 _EXIF_ORIENTATION = 0x0112
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -45,13 +47,14 @@ def listed(folder: Path, list_folder: str, name: str, title: str, remedy: str) -
         raise FileNotFoundError(
             f"{title} in {folder} has no image set {name} ({path} is missing; there: {there}); {remedy}"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text in UTF-8 ({error}); save it as one") from error
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not ids:
         raise ValueError(f"{path} lists no image; {remedy}")
+    if all(_FLAGGED.fullmatch(id_) for id_ in ids):
+        raise ValueError(
+            f"{path} is the list of one class, which has 1, 0 or -1 behind each image; name an image set such as"
+            f" {name.rpartition('_')[2]}, or write the ids alone into a list of their own"
+        )
     if len(set(ids)) < len(ids):
         twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
         raise ValueError(f"{path} lists {twice} twice; take one of the two out")
@@ -61,14 +64,12 @@ def listed(folder: Path, list_folder: str, name: str, title: str, remedy: str) -
 def stored_images(folder: Path) -> dict[str, Path]:
     """Id -> image file, for all of a folder at once; where an id has several files, the first of `ENDINGS` counts."""
     stored: dict[str, Path] = {}
-    for base, _, files in os.walk(folder):
-        for file in files:
-            path = Path(base, file)
-            if path.suffix.lower() in ENDINGS and not file.startswith("._"):
-                id_ = path.relative_to(folder).with_suffix("").as_posix()
-                rival = stored.get(id_)
-                if rival is None or _rank(path) < _rank(rival):
-                    stored[id_] = path
+    for path in files_below(folder) if folder.is_dir() else ():
+        if path.suffix.lower() in ENDINGS and not path.name.startswith("._"):
+            id_ = path.relative_to(folder).with_suffix("").as_posix()
+            rival = stored.get(id_)
+            if rival is None or _rank(path) < _rank(rival):
+                stored[id_] = path
     return stored
 
 

@@ -89,8 +89,8 @@ def voc_outcomes(
         thresholds: Of the overlap, above 0 and at most 1.
 
     Raises:
-        ValueError: If the two differ in images, shapes disagree, a score or a box is not finite, or a threshold is out
-            of range.
+        ValueError: If the two differ in images, shapes disagree, a score or a box is not finite, the corners of a box
+            are swapped, or a threshold is out of range.
     """
     order, found, objects, difficult = _flatten(detections, ground_truth, thresholds)
     pairs = _pairs(found, objects, torch.zeros_like(difficult))
@@ -226,10 +226,17 @@ def _put_together(what: str, entries: Sequence[Boxes], extra: str) -> tuple[_Fla
     values = torch.cat([torch.zeros(0, dtype=torch.bool), *together[extra]])
     if not (bool(boxes.isfinite().all()) and bool(values.isfinite().all())):
         raise ValueError(f"some {what} have a box or score of nan or infinity; if they are found, the model diverged")
+    counts = torch.tensor([len(labels) for labels in together["labels"]], dtype=torch.int64)
+    images = torch.arange(len(entries)).repeat_interleave(counts)
+    swapped = (boxes[:, :2] > boxes[:, 2:]).any(dim=1).nonzero()[:, 0].tolist()
+    if swapped:
+        raise ValueError(
+            f"{what} of image {int(images[swapped[0]])} have a box {boxes[swapped[0]].tolist()} that ends before it"
+            " begins; boxes are [left, top, right, bottom]"
+        )
     if bool((labels < 1).any()):
         raise ValueError(f"some {what} have label {int(labels.min())}: classes count from 1, as 0 is the background")
-    counts = torch.tensor([len(labels) for labels in together["labels"]], dtype=torch.int64)
-    return _Flat(boxes, torch.arange(len(entries)).repeat_interleave(counts), labels), values
+    return _Flat(boxes, images, labels), values
 
 
 def _highest(flat: _Flat) -> int:

@@ -171,6 +171,7 @@ class VOCStyle:
             self.classes = sorted(found)
             if not found:
                 raise ValueError(f"{self.title} in {self.root}: the training images have no object at all")
+            _check_capitals(read["train"])
         parts = {
             name: together([self._checked(one, *raw) for one, raw in zip(self.sets[name], raws, strict=True)])
             for name, raws in read.items()
@@ -249,6 +250,18 @@ def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
     if not names or background or len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ValueError(f"data.classes must be different names, without a background, got {names}")
     return names
+
+
+def _check_capitals(read: Sequence[tuple[list[str], list[Path], list[Annotation]]]) -> None:
+    first: dict[str, tuple[str, Path]] = {}
+    for note in (note for _, _, notes in read for note in notes):
+        for thing in note.things:
+            name, path = first.setdefault(thing.name.casefold(), (thing.name, note.path))
+            if name != thing.name:
+                raise ValueError(
+                    f"the classes {name!r} ({path}) and {thing.name!r} ({note.path.name}) differ by capitals alone;"
+                    " write them alike, or give data.classes if they are two"
+                )
 
 
 def _check_overlaps(parts: Mapping[str, AnnotatedImages], title: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.images import decode, file_marks
-
-PARTS = {"train": "train", "val": "validation", "validation": "validation", "dev": "validation", "test": "test"}
-"""What split files call the parts -> what they are called here."""
+from engine.spreadsheet import PARTS, read_spreadsheet
 
 
 @dataclass(frozen=True)
@@ -120,23 +117,19 @@ def read_split(table: Path, target: str, remedy: str) -> dict[str, Samples]:
         ValueError: If it has other columns, or a line that is not a number, a path and a split; names the line.
     """
     rows: dict[str, list[tuple[str, float]]] = {"train": [], "validation": [], "test": []}
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if sorted(header) != sorted((target, "path", "split")):
+    sheet = read_spreadsheet(table)
+    if sorted(sheet.header) != sorted((target, "path", "split")):
+        raise ValueError(
+            f"{table} should begin with the columns {target}, path, split, got {','.join(sheet.header)!r}; {remedy}"
+        )
+    for line, row in zip(sheet.lines, sheet.rows, strict=True):
+        try:
+            rows[PARTS[row["split"]]].append((row["path"], float(row[target])))
+        except (KeyError, ValueError):
             raise ValueError(
-                f"{table} should begin with the columns {target}, path, split, got {','.join(header)!r}; {remedy}"
-            )
-        where = [header.index(name) for name in (target, "path", "split")]
-        for row in reader:
-            try:
-                value, path, part = (row[column] for column in where)
-                rows[PARTS[part]].append((path, float(value)))
-            except (IndexError, KeyError, ValueError):
-                raise ValueError(
-                    f"{table}, line {reader.line_num}: expected a number, a path and train, val or test, got"
-                    f" {','.join(row)!r}; {remedy}"
-                ) from None
+                f"{table}, line {line}: expected a number, a path and train, val or test, got"
+                f" {','.join(row.values())!r}; {remedy}"
+            ) from None
     return {
         part: Samples([path for path, _ in listed], torch.tensor([value for _, value in listed]), folder=table.parent)
         for part, listed in rows.items()

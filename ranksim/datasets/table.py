@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,32 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from engine.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own_images, write_own_numbers
 from ranksim.datasets.imbalanced import TEST, TRAIN, VALIDATION, balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData, Shared
-from ranksim.datasets.samples import PARTS, Samples, check_targets
+from ranksim.datasets.samples import Samples, check_targets
 
+log = logging.getLogger(__name__)
 SPLITS = ("imbalanced", "random")
 NUMBERED = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 class TableData(RegressionData):
-    """Your own images or numbers: a CSV file (or .tsv, tab separated) with a header and a row for each sample.
+    """Your own images or numbers: a table as `read_spreadsheet` reads it, with a row for each sample.
+
+    Columns are found whatever their capitals and spaces.
 
     With `image`, that column holds paths of images relative to `root`, turned as their EXIF orientation says. Without,
     samples are rows of numbers: the columns `features`, or else all other columns that hold numbers. They are
     standardised by mean and standard deviation of the training rows, which `describe` tells.
 
     Who trains and who is evaluated is decided by the column `split_column` (train; val, validation or dev; test), where
-    the table has it. Else by `split`: "imbalanced" makes validation and test balanced over the bins of the target and
-    leaves all imbalance to training, as the DIR benchmarks were made from their data; "random" draws rows. Both draws
-    depend on `split_seed` and, for images, on their paths, for numbers on the order of the rows, and never on the seed
-    of the run.
+    the table has it; a table with another column that looks like one is refused. Validation or test rows that it lacks
+    are drawn from its training rows. Without such a column all are drawn, by `split`: "imbalanced" makes validation and
+    test balanced over the bins of the target and leaves all imbalance to training, as the DIR benchmarks were made from
+    their data; "random" draws rows. Both draws depend on `split_seed` and, for images, on their paths, for numbers on
+    the order of the rows, and never on the seed of the run.
 
     Args:
         root: Folder of the table and the images.
@@ -39,8 +44,9 @@ class TableData(RegressionData):
         target: Name of the column to be predicted.
         image: Name of the column of image paths; None for numbers.
         features: Names of the columns of numbers; None for all that there are.
-        split_column: Name of the column that says the part; None to pass it over.
-        split: "imbalanced" or "random", where no column decides.
+        split_column: Name of the column that says the part; None to pass it over, so that its test rows may be trained
+            on.
+        split: "imbalanced" or "random", for parts that no column decides.
         most: For "imbalanced", the largest number of samples of one bin in validation, and in the test.
         share: For "random", the share of the samples in validation, and in the test.
         split_seed: Another one gives another draw of the parts.
@@ -81,6 +87,7 @@ class TableData(RegressionData):
         self.table = Path(table).name if shared.get("fixture") else table
         self.standardised: dict[str, dict[str, float]] = {}
         self.passed_over: list[str] = []
+        self.drawn: list[str] = []
         super().__init__(root, **shared)
 
     def read(self, root: Path) -> dict[str, Samples]:
@@ -88,23 +95,44 @@ class TableData(RegressionData):
         table = root / self.table  # an absolute path stays as it is
         if not table.is_file():
             raise FileNotFoundError(f"no table {table}; {self.remedy}")
-        header, rows = read_table(table)
-        wanted = [self.target, *([] if self.image is None else [self.image]), *(self.features or [])]
-        for name in wanted:
-            if name not in header:
-                raise ValueError(f"{table} has no column {name!r}; its columns are {', '.join(header)}")
-        numbers = None if self.image is not None else self._numbers(table, header, rows)
+        sheet = read_spreadsheet(table)
+        self.target = sheet.needed(self.target)
+        self.image = None if self.image is None else sheet.needed(self.image)
+        self.features = None if self.features is None else [sheet.needed(name) for name in self.features]
+        self.split_column = self._split_column(sheet)
+        numbers = None if self.image is not None else self._numbers(sheet)
         everything = Samples(
-            names=self._names(table, rows),
-            targets=_numbers(table, self.target, rows),
+            names=self._names(table, sheet.rows),
+            targets=torch.tensor(sheet.numbers(self.target)),
             folder=None if self.image is None else root,
             columns={} if numbers is None else {"numbers": numbers},
         )
         check_targets(everything, str(table), self.lowest_target)
-        parts = self._parts(table, header, rows, everything)
+        parts = self._parts(sheet, everything)
         if numbers is not None:
             self._standardise(numbers, parts == TRAIN)
         return {name: everything.where(parts == number) for name, number in NUMBERED.items()}
+
+    def _split_column(self, sheet: Spreadsheet) -> str | None:
+        """The column that says the part, if there is one; asks about others that may."""
+        named = self.split_column
+        alike = sheet.like_split([self.target, self.image, *(self.features or [])])
+        if named is None:
+            for name in alike:
+                log.warning(
+                    "data.split_column=null: the column %r of %s decides nothing, and rows that it keeps for the test"
+                    " may be trained on",
+                    name,
+                    sheet.path,
+                )
+            return None
+        found = sheet.column(named) if plain(named) == "split" else sheet.needed(named)
+        if found is None and alike:
+            raise ValueError(
+                f"{sheet.path} has the column {alike[0]!r}, which may say who trains and who is tested; set"
+                f" data.split_column={alike[0]!r} if it does, or data.split_column=null to pass it over"
+            )
+        return found
 
     def _names(self, table: Path, rows: Sequence[dict[str, str]]) -> list[str]:
         if self.image is None:
@@ -122,37 +150,62 @@ class TableData(RegressionData):
             first[path] = number
         return list(first)
 
-    def _numbers(self, table: Path, header: Sequence[str], rows: Sequence[dict[str, str]]) -> Tensor:
+    def _numbers(self, sheet: Spreadsheet) -> Tensor:
         """The features, float32 (rows, features), as they are."""
         names = self.features
         if names is None:
-            free = [name for name in header if name not in (self.target, self.split_column)]
-            names = [name for name in free if any(_is_number(row[name]) for row in rows)]
+            beside = (self.target, self.split_column)
+            no_features = sheet.like_split(beside)
+            free = [name for name in sheet.header if name not in beside]
+            names = [
+                n for n in free if sheet.numeric(n) and n not in no_features and not n.lower().startswith("unnamed")
+            ]
             self.passed_over = [name for name in free if name not in names]
         if not names:
             raise ValueError(
-                f"{table} has no column of numbers beside the target; give data.features, or data.image for images"
+                f"{sheet.path} has no column of numbers beside the target; give data.features, or data.image for images"
             )
+        if self.passed_over:
+            log.info("columns of %s passed over, as no features: %s", sheet.path, ", ".join(self.passed_over))
         self.standardised = {name: {} for name in names}
-        columns = torch.stack([_numbers(table, name, rows) for name in names], dim=1)
+        columns = torch.stack([torch.tensor(sheet.numbers(name)) for name in names], dim=1)
         wrong = (~columns.isfinite()).nonzero().tolist()
         if wrong:
             row, column = wrong[0]
             raise ValueError(
-                f"{table} has {len(wrong):,} features that are not finite numbers (the first in row {row + 1}, column"
-                f" {names[column]!r}); fill them in, or leave these rows out"
+                f"{sheet.path} has {len(wrong):,} features that are not finite numbers (the first in row {row + 1},"
+                f" column {names[column]!r}); fill them in, or leave these rows out"
             )
         return columns
 
-    def _parts(self, table: Path, header: Sequence[str], rows: Sequence[dict[str, str]], everything: Samples) -> Tensor:
+    def _parts(self, sheet: Spreadsheet, everything: Samples) -> Tensor:
         """Which part each row belongs to, int64 (rows,)."""
-        if self.split_column is not None and self.split_column in header:
-            self.split = "column"
-            return _listed_parts(table, self.split_column, [row[self.split_column] for row in rows])
+        parts = torch.zeros(len(everything), dtype=torch.int64)
+        if self.split_column is not None:
+            parts = _listed_parts(sheet, self.split_column)
+        lacking = [number for number in NUMBERED.values() if not (parts == number).any()]
+        training = parts == TRAIN
+        if lacking:
+            drawn = self._drawn(everything.where(training), everything.targets)
+            parts[training] = torch.where(torch.isin(drawn, torch.tensor(lacking)), drawn, TRAIN)
+            self.drawn = [name for name, number in NUMBERED.items() if number in lacking]
+        if lacking and self.split_column is not None:
+            log.warning(
+                "the column %r of %s has no %s rows: %d of its %d training rows are kept for that (data.split=%s)",
+                self.split_column,
+                sheet.path,
+                " and no ".join(self.drawn),
+                int((parts[training] != TRAIN).sum()),
+                int(training.sum()),
+                self.split,
+            )
+        return parts
+
+    def _drawn(self, samples: Samples, targets: Tensor) -> Tensor:
+        """Parts of these samples by the rule `split`, in bins over all `targets`."""
         if self.split == "random":
-            return random_parts(everything.names, self.share, self.split_seed)
-        bins = self.binned(everything.targets)
-        return balanced_parts(bins(everything.targets), everything.names, self.most, self.split_seed)
+            return random_parts(samples.names, self.share, self.split_seed)
+        return balanced_parts(self.binned(targets)(samples.targets), samples.names, self.most, self.split_seed)
 
     def _standardise(self, numbers: Tensor, training: Tensor) -> None:
         """Brings each column, in place, to mean 0 and standard deviation 1 over the training rows."""
@@ -173,76 +226,26 @@ class TableData(RegressionData):
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and how the rows were split and the features standardised."""
         made = {"most": self.most} if self.split == "imbalanced" else {"share": self.share}
+        by_column = {} if self.split_column is None else {"drawn": self.drawn}
         return {
             **super().describe(),
             "target": self.target,
-            "split": self.split,
-            **({**made, "split_seed": self.split_seed} if self.split in SPLITS else {}),
+            "split": self.split if self.split_column is None else "column",
+            **by_column,
+            **({**made, "split_seed": self.split_seed} if self.drawn else {}),
             "features": self.standardised,
             "passed_over": self.passed_over,
         }
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The header and the rows of a table, blank lines left out, white space around values removed.
-
-    Raises:
-        ValueError: If it has no rows, a column twice, or a line of another length than the header.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix in (".tsv", ".tab") else ",")
-        header = [name.strip() for name in next(reader, [])]
-        twice = {name for name in header if header.count(name) > 1}
-        if twice:
-            raise ValueError(f"{path} has the column {min(twice)!r} more than once; give each its own name")
-        rows = []
-        for values in reader:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise ValueError(
-                    f"{path}, line {reader.line_num} has {len(values)} values and the header {len(header)}; quote"
-                    " values that contain the separator"
-                )
-            rows.append({name: value.strip() for name, value in zip(header, values, strict=True)})
-    if not rows:
-        raise ValueError(f"{path} has no rows; it should have a header and a row for each sample")
-    return header, rows
-
-
-def _listed_parts(table: Path, column: str, values: Sequence[str]) -> Tensor:
-    for number, value in enumerate(values, start=1):
-        if value not in PARTS:
+def _listed_parts(sheet: Spreadsheet, column: str) -> Tensor:
+    named = [part_named(row[column]) for row in sheet.rows]
+    for number, (part, row) in enumerate(zip(named, sheet.rows, strict=True), start=1):
+        if part is None:
             raise ValueError(
-                f"{table}, row {number}: {column} should be one of {', '.join(PARTS)}, got {value!r}; correct it, or"
-                " set data.split_column=null"
+                f"{sheet.path}, row {number}: {column} should be one of {', '.join(PARTS)}, got {row[column]!r};"
+                " correct it, or name another column in data.split_column"
             )
-    named = [PARTS[value] for value in values]
-    lacking = [part for part in NUMBERED if part not in named]
-    if lacking:
-        raise ValueError(
-            f"the column {column!r} of {table} has no {' and no '.join(lacking)} rows; it needs all three parts, or set"
-            " data.split_column=null to have them made"
-        )
-    return torch.tensor([NUMBERED[part] for part in named])
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _numbers(table: Path, column: str, rows: Sequence[dict[str, str]]) -> Tensor:
-    """A column as float32 (rows,); nan and inf are numbers here."""
-    values = []
-    for number, row in enumerate(rows, start=1):
-        if not _is_number(row[column]):
-            raise ValueError(
-                f"{table}, row {number}: {column} should be a number, got {row[column]!r}; correct it, or leave the row"
-                " out"
-            )
-        values.append(float(row[column]))
-    return torch.tensor(values)
+    if "train" not in named:
+        raise ValueError(f"the column {column!r} of {sheet.path} has no training rows; mark some as train")
+    return torch.tensor([NUMBERED[str(part)] for part in named])

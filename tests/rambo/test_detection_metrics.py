@@ -423,6 +423,27 @@ def test_a_monotone_map_of_the_scores_changes_nothing_and_types_do_not_matter():
     assert detection_metrics(detections, other, "abcd") == expected
 
 
+@pytest.mark.parametrize("box", [[5, 0, 1, 4], [0, 4, 4, 0], [9, 9, 5, 5]])
+@pytest.mark.parametrize("judge", [voc_outcomes, coco_outcomes])
+def test_swapped_corners_are_refused_on_either_side(judge, box):
+    """Their area is negative, or, if both are swapped, positive: they would match, or not, without a word."""
+    good, bad = [[0, 0, 4, 4]], [[0, 0, 4, 4], box]
+
+    def boxes(them, **more):
+        return {"boxes": torch.tensor(them).float(), "labels": torch.ones(len(them), dtype=torch.int64), **more}
+
+    def pair(found, wanted):
+        nothing = boxes(good, scores=torch.ones(1)), boxes(good, difficult=torch.zeros(1, dtype=torch.bool))
+        detections = [nothing[0], boxes(found, scores=torch.ones(len(found)))]
+        return detections, [nothing[1], boxes(wanted, difficult=torch.zeros(len(wanted), dtype=torch.bool))]
+
+    judge(*pair(good, good))
+    with pytest.raises(ValueError, match=r"detections of image 1 have a box .* that ends before it begins"):
+        judge(*pair(bad, good))
+    with pytest.raises(ValueError, match=r"objects of image 1 have a box .* boxes are \[left, top, right, bottom\]"):
+        judge(*pair(good, bad))
+
+
 def test_refusals():
     good, objects = [found((BOX, 0.5))], [truth((BOX,))]
     with pytest.raises(ValueError, match="of 1 images came with the objects of 2"):

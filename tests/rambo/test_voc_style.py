@@ -93,6 +93,46 @@ def test_lists_may_have_blank_lines_and_windows_line_ends(own):
     assert opened(own).fingerprint == before
 
 
+def test_a_list_in_another_encoding_is_read(own):
+    before = opened(own).fingerprint
+    path = own / "ImageSets/Main/trainval.txt"
+    path.write_text(path.read_text(), encoding="utf-16")
+    assert opened(own).fingerprint == before
+
+
+def test_the_list_of_one_class_is_no_image_set(own):
+    lists = own / "ImageSets/Main"
+    ids = (lists / "trainval.txt").read_text().split()
+    (lists / "cat_trainval.txt").write_text("".join(f"{id_} {(-1, 0, 1)[i % 3]:2d}\n" for i, id_ in enumerate(ids)))
+    refused(own, r"cat_trainval.txt is the list of one class, .* an image set such as trainval", train=["cat_trainval"])
+
+
+def test_linked_folders_of_images_are_read(own, tmp_path):
+    before = opened(own)
+    (tmp_path / "elsewhere").mkdir()
+    (own / "JPEGImages").rename(tmp_path / "elsewhere" / "JPEGImages")
+    (own / "JPEGImages").symlink_to(tmp_path / "elsewhere" / "JPEGImages")
+    assert opened(own).fingerprint == before.fingerprint
+    (own / "JPEGImages").unlink()
+    (own / "JPEGImages").mkdir()
+    (own / "JPEGImages" / "batch").symlink_to(tmp_path / "elsewhere" / "JPEGImages")
+    (own / "Annotations").rename(tmp_path / "elsewhere" / "Annotations")
+    (own / "Annotations").mkdir()
+    (own / "Annotations" / "batch").symlink_to(tmp_path / "elsewhere" / "Annotations")
+    for path in (own / "ImageSets/Main").glob("*.txt"):
+        path.write_text("".join(f"batch/{id_}\n" for id_ in path.read_text().split()))
+    assert opened(own).parts["train"].counts() == before.parts["train"].counts()
+
+
+def test_classes_that_differ_by_capitals_alone_are_refused_unless_named(own):
+    path = xml(own)
+    written(path, thing("Circle"), thing("circle"))
+    refused(
+        own, r"the classes 'Circle' \(.*xml\) and 'circle' \(.*xml\) differ by capitals alone; write them alike, or"
+    )
+    assert opened(own, classes=[*SHAPES, "Circle"]).parts["train"].counts()["Circle"] == 1
+
+
 def test_images_may_have_other_endings_and_stray_files_do_no_harm(own):
     folder = own / "JPEGImages"
     Image.open(folder / "000001.jpg").convert("L").save(folder / "000001.png")

@@ -135,11 +135,11 @@ def test_git_blob_ids_are_those_of_git(tmp_path):
         ("age,path,split", "path,age,label", "should begin with the columns age, path, split, got 'path,age,label'"),
         (
             ",val\n",
-            ",valid\n",
-            r"agedb.csv, line \d+: expected a number, a path and train, val or test, got '.*,valid'",
+            ",holdout\n",
+            r"agedb.csv, line \d+: expected a number, a path and train, val or test, got '.*,holdout'",
         ),
         ("\n31,", "\nold,", "expected a number, .* got 'old,AgeDB"),
-        (",test\n", "\n", "expected a number, a path and train, val or test"),
+        (",test\n", "\n", r"agedb.csv, line \d+ has 2 values and the header 3"),
         ("\n31,", "\nnan,", r"the train part has 1 of 40 targets that are not a finite number \(AgeDB/.*_31_.*: nan\)"),
         ("\n31,", "\n-31,", r"the train part has 1 of 40 targets that are below 0 \(AgeDB/.*_31_.*: -31\)"),
     ],
@@ -272,7 +272,7 @@ def test_a_table_split_at_random(tmp_path):
     assert data.describe()["share"] == 0.2
 
 
-def test_a_table_may_say_the_split(tmp_path):
+def test_a_table_may_say_the_split(tmp_path, caplog):
     parts = ["train", "val", "train", "dev", "test", "validation"]
     rows = [(i, value, parts[i % 6]) for i, value in enumerate(skewed())]
     write_table(tmp_path / "table.csv", ("width", "target", "split"), rows)
@@ -281,9 +281,86 @@ def test_a_table_may_say_the_split(tmp_path):
     assert "split" not in data.describe()["passed_over"]
     for part, called in (("train", {"train"}), ("validation", {"val", "dev", "validation"}), ("test", {"test"})):
         assert data.parts[part].names == [f"row {i + 1}" for i, _, name in rows if name in called]
-    made = own(tmp_path, split_column=None)
+    assert data.describe()["drawn"] == []
+    with caplog.at_level("INFO"):
+        made = own(tmp_path, split_column=None)
     assert made.describe()["split"] == "imbalanced"
     assert made.describe()["passed_over"] == ["split"]
+    assert "the column 'split' of" in caplog.text
+    assert "rows that it keeps for the test may be trained on" in caplog.text
+    assert "passed over, as no features: split" in caplog.text
+
+
+def marked(root, header, marks, count=120):
+    """A table of which the rows 1, 2, ... are marked in turn; returns the marks."""
+    said = [marks[i % len(marks)] for i in range(count)]
+    rows = [(i % 7, value, mark) for i, (value, mark) in enumerate(zip(skewed(count), said, strict=True))]
+    write_table(root / "table.csv", ("width", "target", header), rows)
+    return said
+
+
+def rows_of(data, part):
+    return {int(name.removeprefix("row ")) for name in data.parts[part].names}
+
+
+@pytest.mark.parametrize("header", ["Split", "SPLIT", " split", "split "])
+@pytest.mark.parametrize(
+    "marks", [("Train", "VAL", "Test"), ("training", "valid", " testing "), ("TRAIN", "dev", "test")]
+)
+def test_the_split_is_found_whatever_its_capitals_and_spaces(tmp_path, header, marks):
+    said = marked(tmp_path, header, marks)
+    data = own(tmp_path)
+    for part, mark in zip(("train", "validation", "test"), marks, strict=True):
+        assert rows_of(data, part) == {i for i, one in enumerate(said, start=1) if one == mark}
+
+
+@pytest.mark.parametrize("split", ["imbalanced", "random"])
+@pytest.mark.parametrize(
+    ("marks", "lacking", "kept"), [("train test", "validation", "test"), ("train val", "test", "validation")]
+)
+def test_parts_that_the_column_lacks_are_drawn_from_the_training_rows(tmp_path, caplog, split, marks, lacking, kept):
+    said = marked(tmp_path, "split", marks.split())
+    data = own(tmp_path, split=split)
+    theirs = {i for i, one in enumerate(said, start=1) if one != "train"}
+    assert rows_of(data, kept) == theirs
+    assert 0 < len(rows_of(data, lacking)) < len(said) - len(theirs)
+    assert rows_of(data, "train") | rows_of(data, lacking) == set(range(1, len(said) + 1)) - theirs
+    assert data.describe()["split"] == "column"
+    assert data.describe()["drawn"] == [lacking]
+    assert data.describe()["split_seed"] == 0
+    assert f"has no {lacking} rows" in caplog.text
+    assert own(tmp_path, split=split, seed=1).fingerprint == data.fingerprint
+    assert own(tmp_path, split=split, split_seed=1).fingerprint != data.fingerprint
+
+
+def test_a_column_like_a_split_may_be_named_or_passed_over(tmp_path, caplog):
+    said = marked(tmp_path, "subset", ["train", "val", "test"])
+    assert rows_of(own(tmp_path, split_column="Subset"), "test") == {i for i, m in enumerate(said, 1) if m == "test"}
+    assert own(tmp_path, split_column=None).describe()["split"] == "imbalanced"
+    assert "the column 'subset' of" in caplog.text
+    with pytest.raises(ValueError, match="has no column 'part'; its columns are width, target, subset"):
+        own(tmp_path, split_column="part")
+    marked(tmp_path, "fold", [0, 1, 2])
+    assert own(tmp_path, split_column=None).describe()["passed_over"] == ["fold"]
+
+
+def test_columns_are_found_whatever_their_capitals_and_one_without_a_name_is_no_feature(tmp_path):
+    numbers(tmp_path, header=("", "note", "Unit Price", "Target"))
+    described = own(tmp_path).describe()
+    assert (described["target"], list(described["features"])) == ("Target", ["Unit Price"])
+    assert described["passed_over"] == ["unnamed column 1", "note"]
+    assert list(own(tmp_path, features=["unit_price"]).describe()["features"]) == ["Unit Price"]
+
+
+def test_a_table_of_a_spreadsheet_program_gives_the_same_data(tmp_path):
+    numbers(tmp_path, header=("breite", "größe", "height", "target"))
+    plain = own(tmp_path)
+    text = (tmp_path / "table.csv").read_text(encoding="utf-8")
+    german = (
+        "\r\n".join(f"{line.replace(',', ';').replace('.', ',')};;" for line in text.splitlines()) + "\r\n;;;;;\r\n"
+    )
+    (tmp_path / "german.csv").write_bytes(german.encode("cp1252"))
+    assert own(tmp_path, table="german.csv").fingerprint == plain.fingerprint
 
 
 def test_a_table_of_tabs_with_named_columns_and_a_byte_order_mark(tmp_path):
@@ -381,14 +458,19 @@ def test_a_table_with_a_bad_cell(tmp_path, cell, value, message):
         ("", "has no rows"),
         ("width,target\n", "has no rows; it should have a header and a row for each sample"),
         ("width,width,target\n1,2,3\n", "has the column 'width' more than once"),
-        ("width,target\n1,2\n1,2,3\n", "line 3 has 3 values and the header 2; quote values"),
+        ("width,target\n1,2\n1,2,3\n", "line 3 has 3 values and the header 2, with ',' between them; quote values"),
         ("width,target\n1\n", "line 2 has 1 values and the header 2"),
         ("target\n1\n2\n3\n", "has no column of numbers beside the target"),
-        ("a,target,split\n1,1,train\n1,2,holdout\n", "row 2: split should be one of train, val, .*, got 'holdout'"),
+        ("a,target,split\n1,1,train\n1,2,holdout\n", "row 2: split should be one of train, .*, dev, .*, got 'holdout'"),
+        ("a,target,split\n1,1,val\n1,2,test\n", "the column 'split' of .* has no training rows; mark some as train"),
         (
-            "a,target,split\n1,1,train\n1,2,test\n",
-            "the column 'split' of .* has no validation rows; it needs all three",
+            "a,target,subset\n1,1,train\n1,2,test\n",
+            "has the column 'subset', which may say who trains .* set data.split",
         ),
+        ("a,target,kind\n1,1,Train\n1,2,Test\n", "has the column 'kind', which may say who trains"),
+        ("a,target,fold\n1,1,0\n1,2,1\n", "has the column 'fold', which may say who trains"),
+        ("target,Target,a\n1,1,0\n1,2,1\n", "every target of .* is 1"),
+        ("Target,TARGET,a\n1,1,0\n1,2,1\n", "has the columns Target, TARGET; name one of them, not 'target'"),
         ("a,target\n1,4\n1,4\n1,4\n", "every target of .* is 4"),
         ("a,target\n1,4\n1,4\n1,5\n", "no bin of the target has three samples"),
     ],

@@ -1,0 +1,213 @@
+"""Tables as people and spreadsheet programs write them: the one reader of CSV files, whoever's columns they hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What people call the parts of their data, in small letters -> what they are called here."""
+LIKE_SPLIT = {"split", "splits", "datasplit", "subset", "partition", "fold", "set", "istrain", "istest", "holdout"}
+_SEPARATORS = (",", ";", "\t", "|")
+_WORKBOOKS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet"}
+_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+
+
+@dataclass(frozen=True)
+class Spreadsheet:
+    """A table: a header, and a row of texts for each line that is not empty.
+
+    Attributes:
+        path: The file, for sentences.
+        header: Names of the columns, all different; one without a name is "unnamed column <number>".
+        rows: Column -> value, without white space around it.
+        lines: Where each row ends in the file, counted from 1.
+        separator: What stands between values.
+    """
+
+    path: Path
+    header: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+    separator: str
+
+    def column(self, name: str) -> str | None:
+        """The column of this name, else the one whose name differs by capitals, spaces and signs alone, else None.
+
+        Raises:
+            ValueError: If several differ from `name` in that way.
+        """
+        if name in self.header:
+            return name
+        alike = [one for one in self.header if plain(one) == plain(name) != ""]
+        if len(alike) > 1:
+            raise ValueError(f"{self.path} has the columns {', '.join(alike)}; name one of them, not {name!r}")
+        return alike[0] if alike else None
+
+    def needed(self, name: str) -> str:
+        """The same, where there must be one.
+
+        Raises:
+            ValueError: If there is none; tells the columns.
+        """
+        found = self.column(name)
+        if found is None:
+            raise ValueError(f"{self.path} has no column {name!r}; its columns are {', '.join(self.header)}")
+        return found
+
+    def like_split(self, besides: Sequence[str | None] = ()) -> list[str]:
+        """Columns that may say who trains and who is tested, by their name or by their values, except `besides`."""
+        values = {name: {row[name] for row in self.rows} - {""} for name in self.header if name not in besides}
+        return [n for n, said in values.items() if plain(n) in LIKE_SPLIT or (said and all(map(part_named, said)))]
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column has a number in it."""
+        return any(_is_number(row[name]) or _COMMA.fullmatch(row[name]) for row in self.rows)
+
+    def numbers(self, name: str) -> list[float]:
+        """A column of numbers; nan and inf are numbers here.
+
+        A decimal comma is read where the whole column has no point and it cannot part thousands: not "1,250" among
+        such alone, unless values are separated by semicolons, as programs that write decimal commas do.
+
+        Raises:
+            ValueError: If a value is no number; names its row.
+        """
+        texts = [row[name] for row in self.rows]
+        commas = [text for text in texts if _COMMA.fullmatch(text)]
+        parted = self.separator != ";" and all(map(_THOUSANDS.fullmatch, commas))
+        if commas and not parted and not any("." in text for text in texts):
+            texts = [text.replace(",", ".") for text in texts]
+        for number, text in enumerate(texts, start=1):
+            if not _is_number(text):
+                way = "write decimals with a point and thousands without sign" if "," in text else "correct it"
+                raise ValueError(
+                    f"{self.path}, row {number}: {name} should be a number, got {text!r}; {way}, or leave the row out"
+                )
+        return [float(text) for text in texts]
+
+
+def read_spreadsheet(path: Path) -> Spreadsheet:
+    """Reads a table with a header: UTF-8, UTF-16 or Windows-1252; commas, semicolons, tabs or bars between values.
+
+    Lines and columns at the end that are empty are left out.
+
+    Raises:
+        ValueError: If it is no such text, has no rows, a column twice, or a line of another length than the header.
+    """
+    text = read_text(path)
+    told = re.match(r"sep=(.)\r?\n", text)  # how Excel is told
+    if told:
+        text = text[told.end() :]
+    separator = told[1] if told else _separator(text, path)
+    try:
+        records = _records(text, separator)
+    except csv.Error as error:
+        raise ValueError(f"{path} cannot be read as a table ({error}); is a quotation mark not closed?") from error
+    (_, header), *body = records or [(0, [])]
+    while header and not header[-1]:
+        header.pop()
+    header = [name or f"unnamed column {number}" for number, name in enumerate(header, start=1)]
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise ValueError(f"{path} has the column {min(twice)!r} more than once; give each its own name")
+    rows, lines = [], []
+    for line, values in body:
+        kept = values[: len(header)]
+        if len(kept) < len(header) or any(values[len(header) :]):
+            raise ValueError(
+                f"{path}, line {line + bool(told)} has {len(values)} values and the header {len(header)}, with"
+                f" {separator!r} between them; quote values that contain it"
+            )
+        rows.append(dict(zip(header, kept, strict=True)))
+        lines.append(line + bool(told))
+    if not rows:
+        raise ValueError(f"{path} has no rows; it should have a header and a row for each sample")
+    return Spreadsheet(path, header, rows, lines, separator)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16, with or without a mark, or else in Windows-1252, which is said.
+
+    Raises:
+        ValueError: If it holds no text; names the file and the way out.
+    """
+    content = path.read_bytes()
+    if path.suffix.lower() in _WORKBOOKS or content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")):
+        raise ValueError(f"{path} is no text but a workbook or an archive; save it as CSV in UTF-8")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif b"\0" in content[:2]:
+        encodings = ["utf-16-be" if content[:1] == b"\0" else "utf-16-le"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        if encoding == "cp1252":
+            log.warning("%s is not UTF-8 and is read as Windows-1252; if letters look wrong, save it as UTF-8", path)
+        return text
+    raise ValueError(f"{path} is not a text in UTF-8; save it as one")
+
+
+def plain(name: str) -> str:
+    """A name without capitals, spaces and signs, by which names are compared."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def part_named(text: str) -> str | None:
+    """The part that people call so, whatever the capitals, or None."""
+    return PARTS.get(plain(text))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _records(text: str, separator: str, most: int | None = None) -> list[tuple[int, list[str]]]:
+    """The line at which each record ends, and its values; empty ones left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != " ")
+    found: list[tuple[int, list[str]]] = []
+    for record in reader:
+        values = [value.strip() for value in record]
+        if any(values):
+            found.append((reader.line_num, values))
+        if most is not None and len(found) >= most:
+            break
+    return found
+
+
+def _separator(text: str, path: Path) -> str:
+    """What parts the header and gives most of the first lines as many values as it."""
+
+    def fit(separator: str) -> tuple[float, int]:
+        try:
+            (_, header), *body = _records(text, separator, most=50) or [(0, [])]
+        except csv.Error:
+            return -1.0, 0
+        if len(header) < 2:
+            return -1.0, 0
+        return sum(len(values) == len(header) for _, values in body) / max(1, len(body)), len(header)
+
+    usual = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    return max(sorted(_SEPARATORS, key=lambda separator: separator != usual), key=fit)

@@ -1,0 +1,161 @@
+"""What people's folders and tables list: the images, their classes, and which part each is in."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.images import files_below
+from engine.spreadsheet import PARTS, part_named, plain, read_spreadsheet
+from rambo.datasets.records import GALLERY, QUERY, Records
+
+log = logging.getLogger(__name__)
+Row = dict[str, str]
+"""Of an image: path, label, split ("" where nobody says it) and super_label ("")."""
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+ROLES = {"query": QUERY, "gallery": GALLERY}
+"""What a test image is for, where a table or folders say it: both kinds make the test."""
+OTHER_NAMES = {
+    **dict.fromkeys(("query", "queries", "probe"), "query"),
+    **dict.fromkeys(("gallery", "boundingboxtest"), "gallery"),
+    "boundingboxtrain": "train",
+    "gtbbox": "boxes drawn by hand",  # of Market-1501: not a part that anybody is tested on
+    "gtquery": "queries' neighbours",
+}
+
+
+def from_table(table: Path) -> list[Row]:
+    """The rows of a table with the columns path and label, and split and super_label, if it has them."""
+    if not table.is_file():
+        raise FileNotFoundError(f"no table {table}; check data.table, a CSV file with columns path and label")
+    sheet = read_spreadsheet(table)
+    columns = {key: sheet.column(key) for key in ("path", "label", "split", "super_label")}
+    if columns["path"] is None or columns["label"] is None:
+        raise ValueError(
+            f"{table} needs a header with the columns path and label (and split, if you like),"
+            f" got {', '.join(sheet.header)!r}"
+        )
+    alike = sheet.like_split(list(columns.values()))
+    if columns["split"] is None and alike:
+        raise ValueError(
+            f"{table} has the column {alike[0]!r}, which may say who trains and who is tested; call it split if it"
+            " does, or else take it out of the table"
+        )
+    rows = []
+    for line, row in zip(sheet.lines, sheet.rows, strict=True):
+        values = {key: "" if name is None else row[name] for key, name in columns.items()}
+        part = _part_named(values["split"]) if values["split"] else ""
+        if not values["path"] or not values["label"] or part not in ("", *PARTS.values(), *ROLES):
+            raise ValueError(
+                f"{table}, line {line}: expected a path, a label and a split out of"
+                f" {', '.join([*PARTS, *ROLES])}, got {row}"
+            )
+        path = posixpath.normpath(values["path"].replace("\\", "/"))
+        rows.append({**values, "path": path, "split": part})
+    first: dict[str, str] = {}
+    for row in rows:
+        if row["path"] in first:
+            labels = sorted({first[row["path"]], row["label"]})
+            raise ValueError(
+                f"{table} lists {row['path']!r} more than once, as {' and as '.join(labels)}; leave one line for"
+                " each image"
+            )
+        first[row["path"]] = row["label"]
+    return rows
+
+
+def from_folders(root: Path, remedy: str) -> list[Row]:
+    """The images below `root`, in the order of their names, in folders of their classes, or of parts that have such."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}; {remedy}")
+    paths = sorted(path.relative_to(root) for path in files_below(root) if path.suffix.lower() in EXTENSIONS)
+    shown = [path for path in paths if not any(name.startswith(".") for name in path.parts)]
+    loose = [path for path in shown if len(path.parts) == 1]
+    if loose:
+        raise ValueError(f"{loose[0]} lies in {root} itself, in no class; move it into the folder of its class")
+    tops = sorted({path.parts[0] for path in shown})
+    if len(tops) == 1 and all(len(path.parts) > 2 for path in shown):
+        raise ValueError(
+            f"all images of {root} lie below its one folder {tops[0]}, which would be their only class; set"
+            f" data.root={root / tops[0]} if that holds the folders of the classes"
+        )
+    parts = {name: part for name in tops if (part := _part_named(name))}
+    if len(parts) == 1:
+        log.warning("the folder %s of %s is taken for a class, as the others are", *parts, root)
+    if len(parts) < 2:
+        return [{"path": p.as_posix(), "label": p.parts[0], "split": "", "super_label": ""} for p in shown]
+    flat = [path for path in shown if len(path.parts) < 3]
+    others = [name for name in tops if parts.get(name) not in (*PARTS.values(), *ROLES)]
+    if flat or others:
+        why = (
+            f"{flat[0]} lies in no folder of a class" if flat else f"{others[0]} is no part to train or to be tested on"
+        )
+        raise ValueError(
+            f"the folders {', '.join(parts)} of {root} look like parts of the data and not like classes, but {why};"
+            " give each part a folder for each class, or list the images that are to be used in a table with the"
+            " columns path, label and split: data.table"
+        )
+    log.info("%s says by its folders which part is which: %s", root, ", ".join(f"{n} is {parts[n]}" for n in tops))
+    return [{"path": p.as_posix(), "label": p.parts[1], "split": parts[p.parts[0]], "super_label": ""} for p in shown]
+
+
+def _part_named(name: str) -> str | None:
+    return part_named(name) or OTHER_NAMES.get(plain(name))
+
+
+def assigned(rows: Sequence[Row]) -> dict[str, str]:
+    """Class -> part, as a table or folders say it for each image."""
+    part_of: dict[str, str] = {}
+    splits = {row["split"] for row in rows}
+    if splits & ROLES.keys() and ("test" in splits or not splits >= ROLES.keys()):
+        raise ValueError(
+            "images for query and gallery make the test together, without other test images; got"
+            f" {', '.join(sorted(splits))}"
+        )
+    for row in rows:
+        if not row["split"]:
+            raise ValueError(
+                f"the table gives no split for {row['path']!r}; give one for every image, or leave the column out"
+            )
+        part = "test" if row["split"] in ROLES else row["split"]
+        if part_of.setdefault(row["label"], part) != part:
+            raise ValueError(
+                f"class {row['label']!r} is in {part_of[row['label']]} and in {part}; the split is by class, so that"
+                " the test shows things never seen: leave it in one part, or leave the parts out to have classes drawn"
+            )
+    lacking = {"train", "test"} - set(part_of.values())
+    if lacking:
+        raise ValueError(f"the split has no {' and no '.join(sorted(lacking))} images; it needs both")
+    return part_of
+
+
+def check_same_files(records: Records) -> None:
+    """Refuses one file under two names, by a link: a query would find itself, perhaps in another class or part."""
+    first: dict[tuple[int, int], int] = {}
+    for index in range(len(records)):
+        try:
+            state = records.path(index).stat()
+        except OSError:
+            continue  # told with all that are missing
+        if state.st_ino and first.setdefault((state.st_dev, state.st_ino), index) != index:
+            other = records.names[first[state.st_dev, state.st_ino]]
+            raise ValueError(
+                f"{other} and {records.names[index]} in {records.folder} are one and the same file, by a link;"
+                " leave one"
+            )
+
+
+def warn_of_capitals(root: Path, classes: Sequence[str]) -> None:
+    """Says which classes may be one, written in two ways."""
+    small: dict[str, str] = {}
+    for name in classes:
+        other = small.setdefault(name.casefold(), name)
+        if other != name:
+            log.warning(
+                "the classes %s and %s of %s differ by capitals alone and are two; call them alike if they are one",
+                other,
+                name,
+                root,
+            )
