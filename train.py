@@ -13,30 +13,21 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from engine import (
-    checkpoint,
-    measures,
-    objective,
-    pretrained,
-    reproducibility,
-    resuming,
-    reuse,
-    runs,
-    stages,
-    stopping,
-)
-from engine.command_line import interrupted, refusal, sentence
+from engine import measures, objective, pretrained, reproducibility, resuming, reuse, runs, schema, stages, stopping
+from engine.command_line import at_home, interrupted, refusal
+from engine.faults import sentence, told
+from engine.interrupts import is_interrupt
 from engine.optimization import build_optimizer
 from engine.trainer import TrainingStoppedError
 
 log = logging.getLogger("train")
 CONFIGS = Path(__file__).parent / "configs"
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
 
 
@@ -123,7 +114,8 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
 
 
 def prepared(config: DictConfig) -> Any:
-    """Sets up and seeds this process, and builds the data; the model is built next, from the draws that follow."""
+    """Checks the config, seeds this process, builds the data; the model is built next, from the draws that follow."""
+    schema.check(config)
     reproducibility.set_up(config.threads, config.deterministic)
     reproducibility.seed_everything(config.seed, "initial weights")
     return build(config.data)
@@ -167,6 +159,7 @@ def complete(noun: str, partial: Callable[..., Any], *arguments: Any, **named: A
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float | None:
     """Runs what the command line composed, and turns bad input into one sentence; returns the objective of a search."""
+    at_home(config)
     chosen = HydraConfig.get()
     name = str(chosen.runtime.choices["experiment"])
     folder = Path(config.resume or chosen.runtime.output_dir)
@@ -177,30 +170,29 @@ def main(config: DictConfig) -> float | None:
         make = lambda config, folder, data: attempt(config, folder, name, overrides, data)  # noqa: E731
         report = reuse.once(config, folder, prepared, make)
         return objective.value(report, config.objective, config.trainer.higher_is_better)
-    except KeyboardInterrupt:
-        if swept:  # told once for all jobs
-            raise
-        saved = any(folder.rglob("last.pt"))
-        print(f"\ninterrupted; go on with the same command and resume={folder}" if saved else "\ninterrupted")
-        raise SystemExit(130) from None
-    except (InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError, TrainingStoppedError,
-            checkpoint.CheckpointError, reuse.InUseError) as error:  # fmt: skip
+    except (Exception, KeyboardInterrupt) as error:
+        if is_interrupt(error):
+            if swept:  # told once for all jobs
+                raise KeyboardInterrupt from None
+            print(interrupted(folder=folder))
+            raise SystemExit(130) from None
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
+        said = told(error)
         if not swept:
-            raise SystemExit(f"error: {sentence(error)}") from None
+            raise SystemExit(f"error: {said}") from None
         if isinstance(error, reuse.InUseError):
             log.warning("left alone: %s", error)
             return None
-        log.error("%s: %s", " ".join(chosen.overrides.task), sentence(error))
+        log.error("%s: %s", " ".join(chosen.overrides.task), said)
         if config.objective and isinstance(error, TrainingStoppedError):
             return stopping.worst(config.trainer.higher_is_better)
-        raise CompactHydraException(sentence(error)) from None  # Hydra goes on with the other jobs and fails at the end
+        raise CompactHydraException(said) from None  # Hydra goes on with the other jobs and fails at the end
 
 
 if __name__ == "__main__":
     if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
-        raise SystemExit(answer)
+        raise SystemExit(answer or 1)
     try:
         main()
     except KeyboardInterrupt:

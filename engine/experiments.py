@@ -6,17 +6,18 @@ be run afterwards. So it says nothing of Hydra itself, and names no class but th
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose, initialize_config_dir
+import hydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import allowed
+from engine import allowed, schema, words
 from engine.runs import flat
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -36,18 +37,42 @@ def composed(overrides: Sequence[str], configs: Path = CONFIGS, allow: Sequence[
             what it may not.
         ImportError: If it names what is not there.
     """
-    return _resolved(_composed(overrides, configs), overrides, allow)
+    return _resolved(compose(overrides, configs), overrides, allow)
 
 
 def composed_for_seeds(
     overrides: Sequence[str], seeds: Iterable[int], configs: Path = CONFIGS, allow: Sequence[str] = ()
 ) -> dict[int, dict[str, Any]]:
     """`composed` with seed=0, seed=1, ... added, at the price of composing once; errors as there."""
-    config, found = _composed(overrides, configs), {}
+    config, found = compose(overrides, configs), {}
     for seed in seeds:
         config.seed = seed
         found[seed] = _resolved(config, overrides, allow)
     return found
+
+
+def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
+    """`composed` before anything is resolved; errors as there."""
+    if not (configs / "train.yaml").is_file():
+        raise ValueError(f"no configs in {configs} (train.yaml is missing)")
+    for override in overrides:
+        if "hydra" in re.split(r"\W+", override.partition("=")[0]):
+            raise allowed.NotAllowedError(
+                f"{override}: what belongs to Hydra is for the command line alone; take it out"
+            )
+    try:
+        return _by_hydra(overrides, configs)
+    except MissingConfigException as error:
+        raise ValueError(_missing(error, overrides, configs)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if wrong := re.match(r"Could not override '(.+?)'", str(error)):
+            raise ValueError(_misspelt(wrong[1], overrides, configs)) from error
+        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+
+
+def _by_hydra(overrides: Sequence[str], configs: Path) -> DictConfig:
+    with hydra.initialize_config_dir(str(configs.absolute()), version_base="1.3"):
+        return hydra.compose("train", list(overrides))
 
 
 def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str]:
@@ -68,32 +93,8 @@ def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str
             content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
             assert isinstance(content, dict)
             own = flat({str(k): v for k, v in content.items() if k not in STARTS_RUNS})
-            found += [f"{k}={_word(v)}" for k, v in own.items() if k not in keys]
+            found += [words.override(k, v) for k, v in own.items() if k not in keys]
     return found
-
-
-def _word(value: Any) -> str:
-    """For Hydra's command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _composed(overrides: Sequence[str], configs: Path) -> DictConfig:
-    if not (configs / "train.yaml").is_file():
-        raise ValueError(f"no configs in {configs} (train.yaml is missing)")
-    for override in overrides:
-        if "hydra" in re.split(r"\W+", override.partition("=")[0]):
-            raise allowed.NotAllowedError(
-                f"{override}: what belongs to Hydra is for the command line alone; take it out"
-            )
-    try:
-        with initialize_config_dir(str(configs.absolute()), version_base="1.3"):
-            return compose("train", list(overrides))
-    except MissingConfigException as error:
-        raise ValueError(f"{' '.join(overrides)}: {_missing(error, configs)}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
 
 
 def _resolved(config: DictConfig, overrides: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
@@ -105,13 +106,56 @@ def _resolved(config: DictConfig, overrides: Sequence[str], allow: Sequence[str]
     return resolved
 
 
-def _missing(error: MissingConfigException, configs: Path) -> str:
+def _missing(error: MissingConfigException, overrides: Sequence[str], configs: Path) -> str:
     """Which choice does not exist and what does."""
     group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    given = next((o for o in overrides if o.lstrip("+") == f"{group}={name}"), " ".join(overrides))
     there = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else []
     if not there:
-        return _first_line(error)
-    return f"there is no {group} {name}; choose from {', '.join(there)}"
+        return f"{given}: {_first_line(error)}"
+    alike = difflib.get_close_matches(name, there, n=3)
+    return f"{given}: there is no {group} {name}; " + (
+        f"did you mean {' or '.join(alike)}?" if alike else f"choose from {', '.join(there)}"
+    )
+
+
+def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
+    """What is called almost like a key that the config does not have, or what stands beside it."""
+    given = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+    rest = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
+    try:
+        config = _by_hydra(rest, configs)
+    except (HydraException, OmegaConfBaseException, ValueError):  # something else is wrong, too
+        config = OmegaConf.create()
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    beside = [str(name) for name in node if name not in schema.OF_HYDRA] if isinstance(node, DictConfig) else []
+    if beside and "_target_" in node and last in schema.parameters(node)[0]:
+        return f"{given}: {key} is not set in this config yet; add it with a plus: {words.line([f'+{given}'])}"
+    if not parent:
+        beside += [path.name for path in configs.iterdir() if path.is_dir()]
+    there = _keys(config)
+    alike = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, set(beside), n=3)]
+    alike = alike or [name for name in there if name.rpartition(".")[2] == last][:3]
+    if not beside:
+        alike = alike or difflib.get_close_matches(key, there, n=3)
+    return f"{given}: there is no key {key}; " + (
+        f"did you mean {' or '.join(alike)}?"
+        if alike
+        else f"{'in ' + parent if parent else 'at the top'} there are {', '.join(sorted(set(beside)))}"
+    )
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted key, those of whole blocks included."""
+    found: list[str] = []
+    for key in config:
+        name, node = f"{prefix}{key!s}", config._get_node(key)
+        if key not in schema.OF_HYDRA:
+            found.append(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            found += _keys(node, f"{name}.")
+    return found
 
 
 def _first_line(error: Exception) -> str:

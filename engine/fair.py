@@ -18,7 +18,7 @@ from typing import Any
 
 from scipy.stats import qmc
 
-from engine import runs
+from engine import runs, words
 from engine.experiments import CONFIGS, composed, composed_for_seeds
 from engine.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from engine.reproducibility import derived_seed
@@ -163,7 +163,11 @@ def run(
     for part in filter(None, (pending[:few], pending[few:])):
         arguments = {
             # going on takes a look at all runs there are, which a new run is spared
-            job.name: [*job.arguments, f"paths.outputs='{outputs}'", *(["reuse=true"] if job.interrupted else [])]
+            job.name: [
+                *job.arguments,
+                words.override("paths.outputs", outputs),
+                *(["reuse=true"] if job.interrupted else []),
+            ]
             for job in part
         }
         failed = run_all(arguments, entry, at_once, say, keep_going=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from yaml import YAMLError
 from engine import runs, stages
 from engine.experiments import CONFIGS, composed, without_sweep
 from engine.reproducibility import RECORDED_PACKAGES
+from engine.words import line, override
 
 # Overrides that belong to how a run was started: a repeat is one run, begins anew, and takes no finished one for it.
 NOT_REPEATED = ("experiment", "resume", "reuse", "objective")
@@ -87,14 +87,14 @@ def arguments(run: Recorded) -> list[str] | None:
     }
     if known["paths.data"] == "data":  # the default
         del known["paths.data"]
-    given = {_key(override) for override in kept}
-    added = [f"{key}={_quoted(value)}" for key, value in known.items() if value is not None and key not in given]
+    given = {_key(one) for one in kept}
+    added = [override(key, value) for key, value in known.items() if value is not None and key not in given]
     return [f"experiment={experiment}", *kept, *added]
 
 
 def command(words: Sequence[str]) -> str:
     """A line for the shell."""
-    return shlex.join(["python", "train.py", *words])
+    return line(["python", "train.py", *words])
 
 
 def composes_otherwise(
@@ -135,11 +135,11 @@ def code_steps(run: Recorded) -> tuple[list[str], str]:
     code = run.report.get("code", {})
     if not code.get("revision"):
         return [], "The revision of the code is not on record."
-    checkout = [shlex.join(["git", "checkout", str(code["revision"])])]
+    checkout = [line(["git", "checkout", str(code["revision"])])]
     if not code.get("dirty"):
         return checkout, ""
     if (kept := patch(run)) is not None:
-        return [*checkout, shlex.join(["git", "apply", str(kept.absolute())])], ""
+        return [*checkout, line(["git", "apply", str(kept.absolute())])], ""
     if code.get("changes") == NO_CHANGES:
         return checkout, "Only files that are neither code nor configs had uncommitted changes."
     known = f" (their sha256 is {code['changes'][:16]}...)" if "changes" in code else ""
@@ -205,14 +205,6 @@ def _yaml(path: Path) -> Any:
         return OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, OSError) as error:
         raise ValueError(f"{path} is truncated or not YAML ({' '.join(str(error).split())})") from error
-
-
-def _quoted(value: Any) -> str:
-    """For Hydra, whose grammar gives a meaning to brackets, commas and more."""
-    text = str(value)
-    if re.fullmatch(r"[\w./:+-]+", text):
-        return text
-    return "'" + text.replace("'", r"\'") + "'"
 
 
 def _key(override: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from engine.report_figures import Drawn
 from engine.results import NOT_THE_METHOD, PLUS_MINUS, Run
 from engine.runs import NOT_THE_RUN, is_under
 from engine.studies import SELECTED, Study, check_metrics, slug, studies
+from engine.words import line
 
 MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
 
@@ -179,7 +179,7 @@ def _method(label: str, study: Study) -> tuple[str, str, str, str]:
     seeds = ", ".join(str(seed) for seed in sorted(run.report["seed"] for run in members))
     epochs = sorted({int(run.report["results"]["last"]["epoch"]) for run in members})
     span = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-    return study.short[label], shlex.join(words), seeds, span
+    return study.short[label], line(words), seeds, span
 
 
 def _template() -> Any:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
+from engine import words
 from engine.device import cores, gpus
 from engine.in_turn import InTurn
 
@@ -178,7 +179,7 @@ def train_seeds(
     """
     runs = {
         f"{name}, seed {seed}": [
-            f"experiment={experiment}", *chosen, f"seed={seed}", f"paths.outputs='{folder}'",
+            f"experiment={experiment}", *chosen, f"seed={seed}", words.override("paths.outputs", folder),
             "tracking.wandb=disabled", *overrides,
         ]
         for seed in range(seeds)

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from engine import command_line, runs
+from engine import faults, runs, words
 from engine.experiments import CONFIGS, composed_for_seeds
 from engine.several import Pace, run_all
 from engine.tables import Row, Table, check_metrics
@@ -113,7 +113,7 @@ class AtHand:
                 if self._known[key] is None:
                     self.absent[key] = "they tell no fingerprint"
             except (InstantiationException, OSError, ValueError, ImportError) as error:
-                self.absent[key] = command_line.sentence(error)
+                self.absent[key] = faults.sentence(error)
         return self._known[key]
 
     def notes(self, jobs: Sequence[Job]) -> list[str]:
@@ -192,7 +192,7 @@ def run(
         # With `reuse` train.py goes on with what was interrupted, and lets no two processes make one run. To find out,
         # it reads the config of every run that there is, which takes longer than a short run; so do pictures.
         short = in_turn and not job.interrupted
-        return ["trainer.pictures=false" if short else "reuse=true", f"paths.outputs='{outputs}'"]
+        return ["trainer.pictures=false" if short else "reuse=true", words.override("paths.outputs", outputs)]
 
     failed = run_all(
         {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, watch, in_turn

@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine import strict_json
+from engine.checkpoint import write_whole
 from engine.distributed import is_main
+from engine.interrupts import deferred, is_interrupt
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
@@ -78,7 +80,7 @@ class Tracker:
         """Appends one line; numbers that are not finite are written as null."""
         if not is_main():
             return
-        with self.file.open("a") as file:
+        with deferred(), self.file.open("a") as file:  # a line is written whole
             file.write(strict_json.dumps({"step": step, **numbers}) + "\n")
         self._each(lambda mirror: mirror.log(numbers, step))
 
@@ -91,9 +93,7 @@ class Tracker:
         if is_main() and self.file.exists():
             lines = [line for line in self.file.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if strict_json.loads(line)["step"] <= step]
-            beside = self.file.with_name(self.file.name + ".writing")
-            beside.write_text("".join(kept))
-            os.replace(beside, self.file)
+            write_whole(self.file, lambda file: file.write("".join(kept).encode()))
 
     def close(self, exit_code: int = 0) -> None:
         """Finishes the mirrors; with an `exit_code` other than 0 they show the run as failed, where they can."""
@@ -104,6 +104,8 @@ class Tracker:
         try:
             self.mirrors.append(start())
         except Exception as error:  # a mirror is a convenience: whatever goes wrong in it must not cost a run
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
             log.warning("no %s for this run (%s: %s); metrics.jsonl has everything", name, type(error).__name__, error)
 
     def _each(self, call: Callable[[_Mirror], None]) -> None:
@@ -111,6 +113,8 @@ class Tracker:
             try:
                 call(mirror)
             except Exception as error:  # as above
+                if is_interrupt(error):
+                    raise KeyboardInterrupt from error
                 log.warning("%s stopped (%s); metrics.jsonl has everything", type(mirror).__name__.strip("_"), error)
                 self.mirrors.remove(mirror)
 
@@ -132,7 +136,7 @@ class _WandB(_Mirror):
 
         identity = folder / "wandb_id.txt"  # a resumed run goes on in the same W&B run
         if not identity.exists():
-            identity.write_text(uuid.uuid4().hex[:12])
+            write_whole(identity, lambda file: file.write(uuid.uuid4().hex[:12].encode()))
         settings = wandb.Settings(silent=True, console="off", init_timeout=30)
         if hasattr(settings, "finish_timeout"):  # newer versions only; without it a lost connection holds up the report
             settings.finish_timeout = 120

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine import runs
+from engine import places, runs
 from engine.measures import ARROWS
 from engine.results import Run, find_runs, group_by_method, measure_of
 from engine.uncertainty import Better, Comparison, compare, interval, together
@@ -188,7 +188,7 @@ def notes(lines: Sequence[Line], left_out: Sequence[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[Path("outputs")], help="run folders, or what is above"
+        "folders", nargs="*", type=Path, default=[places.outputs()], help="run folders, or what is above"
     )
     parser.add_argument(
         "--first", metavar="LABEL", help="a method, by experiment and changes: 'cub_rambo loss=triplet'"

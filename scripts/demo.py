@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from rich.console import Console
 from rich.table import Table
 
+from engine import places
 from engine.figures import learning_curves
 from engine.restored import UNTRAINED, restored
 from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
@@ -56,7 +57,7 @@ def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("outputs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    parser.add_argument("--folder", type=Path, default=places.outputs() / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

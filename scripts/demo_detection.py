@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from engine import places
 from engine.restored import restored
 from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
 from engine.several import train_seeds
@@ -80,7 +81,7 @@ def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
-    default = Path("outputs") / EXPERIMENT / time.strftime("%Y-%m-%d_%H-%M-%S")
+    default = places.outputs() / EXPERIMENT / time.strftime("%Y-%m-%d_%H-%M-%S")
     parser.add_argument("--folder", type=Path, default=default)
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from torch import nn
 
+from engine import places
 from engine.download import DownloadError, faults, obtain
 from rambo.datasets.cub import CUB200
 from rambo.datasets.inshop import InShop
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking them")
     chosen = parser.parse_args(arguments)
     kind = DATA[chosen.data]
-    root = chosen.root or Path(os.environ.get("RANKING_DATA", "data")) / FOLDERS.get(chosen.data, chosen.data)
+    root = chosen.root or places.data() / FOLDERS.get(chosen.data, chosen.data)
     try:
         if chosen.verify:
             problems = verify(kind, root)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import allowed, fair, fair_page, reuse, runs
+from engine import allowed, fair, fair_page, places, reuse, runs
 from engine.device import cores
-from engine.experiments import CONFIGS, composed
+from engine.experiments import CONFIGS
 from engine.fair_file import Fair, named
 from engine.fair_outcome import check_alike, outcome, read_search, read_tests
 from engine.table_runs import AtHand, Job, locate
@@ -41,7 +41,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
     parser.add_argument("--no-run", action="store_true", help="run nothing: say what would be run")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
-    parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
+    parser.add_argument("--out", type=Path, default=places.outputs() / "tables", help="where the files go")
     parser.add_argument("--files", type=Path, default=CONFIGS / "fair", help="the folder of the comparisons")
     parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
@@ -61,7 +61,7 @@ def make(arguments: argparse.Namespace) -> int:
         default if arguments.seeds is None else arguments.seeds,
         arguments.methods,
     )
-    outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
+    outputs = (arguments.runs or ROOT / places.outputs()).absolute()
     print(f"{comparison.name}: looking for what is there", flush=True)
     here = AtHand()
     planned = fair.plan_search(comparison, arguments.scale, CONFIGS, arguments.allow)

@@ -22,10 +22,10 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import allowed
+from engine import allowed, places
 from engine.checkpoint import CheckpointError
-from engine.command_line import sentence
 from engine.device import to_device
+from engine.faults import sentence
 from engine.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
 from engine.runs import read_json
 from rambo import figures as retrieval_figures
@@ -283,7 +283,7 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("figures", nargs="+", choices=FIGURES, metavar="NAME", help="which to draw, listed below")
     add("--run", nargs="+", action="extend", type=Path, default=[], help="run folders, made by train.py")
-    add("--out", type=Path, default=Path("outputs") / "figures", help="where to put them (outputs/figures)")
+    add("--out", type=Path, default=places.outputs() / "figures", help="where to put them (outputs/figures)")
     add("--formats", nargs="+", choices=("png", "svg"), default=["png", "svg"], help="png and svg if not given")
     add("--names", nargs="+", help="what to call the runs; default: the values in which they differ")
     add("--weights", default="last", help=f"last, best_on_test, best_on_validation or {UNTRAINED}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine import repeat, reproducibility, runs
+from engine import repeat, reproducibility, runs, words
 from engine.allowed import OPTION, NotAllowedError
 from engine.repeat import Recorded
 from engine.run_difference import Compared, difference
@@ -60,7 +59,7 @@ def packages_part(run: Recorded, here: Mapping[str, Any]) -> Part:
     other = [f"{name} {now.get(name, 'is missing')} (was {version})" for name, version in then.items()
              if now.get(name) != version]  # fmt: skip
     commands = [
-        f"python scripts/provenance.py {shlex.quote(str(run.folder))} --constraints > constraints.txt",
+        f"{words.line(['python', 'scripts/provenance.py', str(run.folder), '--constraints'])} > constraints.txt",
         'pip install --requirement constraints.txt --editable ".[train]"',
     ]
     remark = f"Here differ: {', '.join(other)}." if other else f"Here all {len(pins)} versions are the same."
@@ -156,7 +155,7 @@ def summary(found: Compared, first: Recorded, second: Recorded) -> Iterator[str]
         yield f"different, but shapes no number: {', '.join(found.changes_nothing)}"
     one, other = (str((run.report.get("code") or {}).get("revision", "")) for run in (first, second))
     if one and other and one != other:
-        yield shlex.join(["git", "diff", one[:12], other[:12], "--", "*.py", "*.yaml"])
+        yield words.line(["git", "diff", one[:12], other[:12], "--", "*.py", "*.yaml"])
 
 
 def main(arguments: list[str] | None = None) -> None:

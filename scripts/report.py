@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import report_page
+from engine import places, report_page
 from engine.experiments import CONFIGS
 from engine.report_facts import interrupted, versions
 from engine.results import PLUS_MINUS, find_runs, markdown
@@ -68,7 +68,7 @@ def report(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[Path("outputs")], help="run folders, or what is above"
+        "folders", nargs="*", type=Path, default=[places.outputs()], help="run folders, or what is above"
     )
     parser.add_argument("--metrics", nargs="+", help="columns; default: every metric of the test split")
     parser.add_argument(

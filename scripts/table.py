@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import allowed, runs, table_page, table_runs
+from engine import allowed, places, runs, table_page, table_runs
 from engine.device import cores
-from engine.experiments import CONFIGS, composed
+from engine.experiments import CONFIGS
 from engine.several import Pace
 from engine.table_cells import fill
 from engine.table_runs import Job
@@ -43,7 +43,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--no-run", action="store_true", help="run nothing: show what is there")
     parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
-    parser.add_argument("--out", type=Path, default=Path("outputs/tables"), help="where the files go")
+    parser.add_argument("--out", type=Path, default=places.outputs() / "tables", help="where the files go")
     parser.add_argument(
         "--formats", nargs="+", default=list(table_page.FILES), help="of the files (default: all), or none"
     )
@@ -63,7 +63,7 @@ def make(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{option} must be at least 1, got {value}")
     formats = [] if arguments.formats == ["none"] else arguments.formats
     table_page.check_formats(formats)
-    outputs = (arguments.runs or ROOT / composed([])["paths"]["outputs"]).absolute()
+    outputs = (arguments.runs or ROOT / places.outputs()).absolute()
     found = runs.index(outputs)
     if arguments.no_run and arguments.runs and not found:
         raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")

@@ -6,7 +6,8 @@ import pytest
 from hydra.errors import InstantiationException
 from torch.utils.data import DataLoader, Dataset
 
-from engine.command_line import PLUGINS, interrupted, refusal, sentence
+from engine.command_line import PLUGINS, interrupted, refusal
+from engine.faults import sentence
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -96,4 +97,4 @@ def test_a_plugin_that_is_there_is_used(choice):
 def test_an_interrupted_sweep_is_told_how_to_go_on():
     assert "the same command with reuse=true" in interrupted(["-m", "experiment=cub_rambo"])
     assert "still running" not in interrupted(["-m", "experiment=cub_rambo"])
-    assert "jobs that were submitted are still running" in interrupted(["hydra/launcher=submitit_slurm"])
+    assert "jobs that were submitted are still running" in interrupted(["-m", "hydra/launcher=submitit_slurm"])

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,12 @@ def test_seeds_at_once_are_the_same_as_one_by_one():
     [
         ("experiment=cab", "experiment=cab: there is no experiment cab; choose from agedb_ranksim, "),
         ("loss=none", "there is no loss none; choose from average_precision, "),
-        ("los.margin=1", "los.margin=1: Could not override 'los.margin'"),
+        ("los.margin=1", "los.margin=1: there is no key los.margin; did you mean loss.margin or recall.margin?"),
         ("+loss.margin=${nowhere}", "nowhere"),
     ],
 )
 def test_a_choice_that_does_not_exist_is_told_with_those_that_do(override, says):
-    with pytest.raises(ValueError, match=says.replace("$", r"\$")) as error:
+    with pytest.raises(ValueError, match=re.escape(says)) as error:
         composed(["experiment=demo_rambo", override] if "experiment" not in override else [override])
     assert "\n" not in str(error.value)
 

@@ -92,7 +92,7 @@ def test_a_command_that_makes_another_run_here_is_said_with_what_differs(tmp_pat
 
 
 def test_an_unfinished_run_of_before_its_beginning_was_kept_is_known_by_what_hydra_wrote(tmp_path):
-    runs.begin(tmp_path, composed(["experiment=demo_rambo", "seed=4"]))
+    runs.begin(tmp_path, composed(["experiment=demo_rambo", "seed=4", "paths.data=data"]))
     assert repeat.arguments(repeat.read(tmp_path)) is None
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- experiment=demo_rambo\n- seed=4\n- resume=null\n")

@@ -106,9 +106,9 @@ def test_a_run_that_two_rows_share_is_made_once(tmp_path):
         (
             "demo_rambo",
             "demo_ramba",
-            r"toy.yaml: rows.ours: .*there is no experiment demo_ramba; choose from agedb_ran",
+            r"toy.yaml: rows.ours: .*there is no experiment demo_ramba; did you mean demo_rambo",
         ),
-        ("loss.margin", "loss.margn", r"toy.yaml: rows.ours: .*Could not override 'loss.margn'"),
+        ("loss.margin", "loss.margn", r"toy.yaml: rows.ours: .*there is no key loss.margn; did you mean loss.margin"),
         (
             "loss.margin=0.1",
             "loss=nothing",

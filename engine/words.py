@@ -1,0 +1,54 @@
+"""Words for a command line: values as Hydra's grammar takes them, and lines that can be pasted into a POSIX shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:+@-]*")  # what the grammar takes as a string without quotes
+NO_STRINGS = ("null", "true", "false", "inf", "nan")  # to the grammar, in small letters and capitals
+
+
+def value(given: Any) -> str:
+    """`given` for the right side of an override, so that Hydra reads it back as it was."""
+    if isinstance(given, Mapping):
+        return "{" + ",".join(f"{key}:{value(item)}" for key, item in given.items()) + "}"
+    if isinstance(given, list | tuple):
+        return f"[{','.join(map(value, given))}]"
+    if given is None or isinstance(given, bool):
+        return "null" if given is None else str(given).lower()
+    text = str(given)
+    if isinstance(given, int | float) or (PLAIN.fullmatch(text) and not _is_no_string(text)):
+        return text
+    # A backslash counts for itself, but before what it could escape it is written twice: an interpolation, a quote.
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
+    return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
+
+
+def override(key: str, given: Any) -> str:
+    """`key=value` as one argument of train.py; for people, see `line`."""
+    return f"{key}={value(given)}"
+
+
+def line(words: Iterable[str]) -> str:
+    """The words as a POSIX shell reads them, in double quotes where that is easier to read."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if "'" in word and not re.search(r'["$`\\!]', word):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
+def _is_no_string(text: str) -> bool:
+    if text.lower().lstrip("+-") in NO_STRINGS:
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
