@@ -130,7 +130,7 @@ def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     beside = [str(name) for name in node if name not in schema.OF_HYDRA] if isinstance(node, DictConfig) else []
-    if beside and "_target_" in node and last in schema.parameters(node)[0]:
+    if beside and last in _taken(node):
         return f"{given}: {key} is not set in this config yet; add it with a plus: {words.line([f'+{given}'])}"
     if not parent:
         beside += [path.name for path in configs.iterdir() if path.is_dir()]
@@ -144,6 +144,16 @@ def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
         if alike
         else f"{'in ' + parent if parent else 'at the top'} there are {', '.join(sorted(set(beside)))}"
     )
+
+
+def _taken(node: DictConfig) -> Iterable[str]:
+    """What the constructor of `node` takes; nothing where a file must not name it, as looking means importing."""
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+        allowed.check(plain, "")
+    except (OmegaConfBaseException, allowed.NotAllowedError, ImportError):
+        return ()
+    return schema.parameters(plain)[0] if "_target_" in plain else ()
 
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
