@@ -39,10 +39,27 @@ def files_below(folder: Path) -> Iterator[Path]:
         current, above = pending.pop()
         for entry in os.scandir(current):
             path = current / entry.name
-            if not path.is_dir():
+            if entry.is_file(follow_symlinks=False) or not path.is_dir():
                 yield path
             elif (real := os.path.realpath(path)) not in above:
                 pending.append((path, above | {real}))
+
+
+def check_same_files(folder: Path, names: Sequence[str]) -> None:
+    """Refuses one file under two names, by a link: it might be trained and tested on, or be what a query finds.
+
+    Raises:
+        ValueError: If there is such a file; names both.
+    """
+    first: dict[tuple[int, int], str] = {}
+    for name in names:
+        try:
+            state = os.stat(folder / name)
+        except OSError:
+            continue  # told with all that are missing
+        other = first.setdefault((state.st_dev, state.st_ino), name) if state.st_ino else name
+        if other != name:
+            raise ValueError(f"{other} and {name} in {folder} are one and the same file, by a link; leave one of them")
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

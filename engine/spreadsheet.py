@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import posixpath
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,11 @@ def plain(name: str) -> str:
 def part_named(text: str) -> str | None:
     """The part that people call so, whatever the capitals, or None."""
     return PARTS.get(plain(text))
+
+
+def listed_path(text: str) -> str:
+    """A path as a table gives it, in one form for one file: a/b.png for .\\a\\b.png too."""
+    return posixpath.normpath(text.replace("\\", "/"))
 
 
 def _is_number(text: str) -> bool:

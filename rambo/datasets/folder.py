@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from typing_extensions import Unpack
 
+from engine.images import check_same_files
 from rambo.datasets.fixture import write_folder
-from rambo.datasets.listing import ROLES, assigned, check_same_files, from_folders, from_table, warn_of_capitals
+from rambo.datasets.listing import ROLES, assigned, from_folders, from_table, warn_of_capitals
 from rambo.datasets.records import BOTH, QUERY, Records, some
 from rambo.datasets.retrieval import RetrievalData, Shared
 
@@ -86,7 +87,7 @@ class ImageFolder(RetrievalData):
             folder=root,
             class_names={number: name for name, number in classes.items()},
         )
-        check_same_files(everything)
+        check_same_files(root, everything.names)
         warn_of_capitals(root, sorted(part_of))
         if "train" not in part_of.values():
             raise ValueError(f"no class is left for training in {root}; choose fewer for validation and test")

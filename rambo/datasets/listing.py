@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.images import files_below
-from engine.spreadsheet import PARTS, part_named, plain, read_spreadsheet
-from rambo.datasets.records import GALLERY, QUERY, Records
+from engine.spreadsheet import PARTS, listed_path, part_named, plain, read_spreadsheet
+from rambo.datasets.records import GALLERY, QUERY
 
 log = logging.getLogger(__name__)
 Row = dict[str, str]
@@ -52,8 +51,7 @@ def from_table(table: Path) -> list[Row]:
                 f"{table}, line {line}: expected a path, a label and a split out of"
                 f" {', '.join([*PARTS, *ROLES])}, got {row}"
             )
-        path = posixpath.normpath(values["path"].replace("\\", "/"))
-        rows.append({**values, "path": path, "split": part})
+        rows.append({**values, "path": listed_path(values["path"]), "split": part})
     first: dict[str, str] = {}
     for row in rows:
         if row["path"] in first:
@@ -129,22 +127,6 @@ def assigned(rows: Sequence[Row]) -> dict[str, str]:
     if lacking:
         raise ValueError(f"the split has no {' and no '.join(sorted(lacking))} images; it needs both")
     return part_of
-
-
-def check_same_files(records: Records) -> None:
-    """Refuses one file under two names, by a link: a query would find itself, perhaps in another class or part."""
-    first: dict[tuple[int, int], int] = {}
-    for index in range(len(records)):
-        try:
-            state = records.path(index).stat()
-        except OSError:
-            continue  # told with all that are missing
-        if state.st_ino and first.setdefault((state.st_dev, state.st_ino), index) != index:
-            other = records.names[first[state.st_dev, state.st_ino]]
-            raise ValueError(
-                f"{other} and {records.names[index]} in {records.folder} are one and the same file, by a link;"
-                " leave one"
-            )
 
 
 def warn_of_capitals(root: Path, classes: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ A data set's own file says where its images are and which class each shows (`rea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from engine.device import cores
 from engine.download import RemoteFile
 from engine.images import ImageCache, seeded_draws
 from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered, some
+
+log = logging.getLogger(__name__)
 
 
 class RetrievalDataset(Dataset[Batch]):
@@ -107,7 +110,8 @@ class RetrievalData:
         evaluation_batch_size: Images per batch when evaluating.
         workers: Loading processes for each loader; never more than there are processor cores.
         seed: Decides batches and augmentation, and nothing else.
-        validation_fraction: Share of the training classes kept from training and evaluated as "validation".
+        validation_fraction: Share of the training classes kept from training and evaluated as "validation", where the
+            data have no validation classes of their own.
         fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
         cache: Folder in which resized images are kept, or None.
         pin_memory: Whether batches are copied to page-locked memory.
@@ -190,11 +194,10 @@ class RetrievalData:
         """Reads, checks and splits."""
         parts = self.read(self.root)
         self._check(parts)
+        if self.validation_fraction and "validation" in parts:
+            log.info("%s has validation classes of its own: data.validation_fraction is not used", self.root)
+            self.validation_fraction = 0.0
         if self.validation_fraction:
-            if "validation" in parts:
-                raise ValueError(
-                    f"{self.title} has validation classes of its own; set data.validation_fraction=0, or leave them out"
-                )
             train = parts["train"]
             held_out = held_out_classes(train.labels, self.validation_fraction)
             chosen = torch.isin(train.labels, torch.tensor(sorted(held_out)))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from engine.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
+from engine.images import check_same_files
+from engine.spreadsheet import PARTS, Spreadsheet, listed_path, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own_images, write_own_numbers
 from ranksim.datasets.imbalanced import TEST, TRAIN, VALIDATION, balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData, Shared
@@ -108,6 +109,8 @@ class TableData(RegressionData):
             columns={} if numbers is None else {"numbers": numbers},
         )
         check_targets(everything, str(table), self.lowest_target)
+        if self.image is not None:
+            check_same_files(root, everything.names)
         parts = self._parts(sheet, everything)
         if numbers is not None:
             self._standardise(numbers, parts == TRAIN)
@@ -142,6 +145,7 @@ class TableData(RegressionData):
             path = row[self.image]
             if not path:
                 raise ValueError(f"{table}, row {number} names no image; name one, or leave the row out")
+            path = listed_path(path)
             if path in first:
                 raise ValueError(
                     f"{table} lists {path!r} in rows {first[path]} and {number}; leave one row for each image, so that"

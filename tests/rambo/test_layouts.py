@@ -358,15 +358,20 @@ def test_folder_with_validation_classes_and_a_share_of_test_classes(tmp_path):
             {"test_classes": ["thing 1", "thing 2"], "validation_classes": ["thing 2"]},
             "'thing 2' is in test_classes and in validation_classes",
         ),
-        (
-            {"validation_classes": ["thing 1", "thing 2"], "validation_fraction": 0.5},
-            "has validation classes of its own",
-        ),
     ],
 )
 def test_folder_refuses_nonsense(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         own(write_folder(tmp_path / "things"), **options)
+
+
+def test_a_share_of_the_training_classes_is_for_data_without_validation_classes_of_their_own(tmp_path, caplog):
+    root, chosen = write_folder(tmp_path / "things"), ["thing 1", "thing 2"]
+    with caplog.at_level("INFO"):
+        data = own(root, validation_classes=chosen, validation_fraction=0.5)
+    assert data.parts["validation"].class_names_here() == chosen
+    assert data.describe() == own(root, validation_classes=chosen).describe()
+    assert "data.validation_fraction is not used" in caplog.text
 
 
 def test_folder_without_a_train_part_is_refused(tmp_path):

@@ -485,6 +485,13 @@ def test_a_table_of_images_that_makes_no_sense(tmp_path):
     images(tmp_path, path="shelf 1/1.png")
     with pytest.raises(ValueError, match=r"lists 'shelf 1/1.png' in rows 1 and 2; leave one row for each image"):
         own(tmp_path, image="file")
+    images(tmp_path, path=".\\shelf 1\\1.png")
+    with pytest.raises(ValueError, match=r"lists 'shelf 1/1.png' in rows 1 and 2"):
+        own(tmp_path, image="file")
+    images(tmp_path, path="linked.png")
+    (tmp_path / "linked.png").symlink_to(tmp_path / "shelf 1/1.png")
+    with pytest.raises(ValueError, match=r"linked.png and shelf 1/1.png in .* are one and the same file, by a link"):
+        own(tmp_path, image="file")
     images(tmp_path, path="")
     with pytest.raises(ValueError, match="row 1 names no image"):
         own(tmp_path, image="file")
