@@ -166,20 +166,23 @@ class Found:
 def index(outputs: Path) -> dict[str, Found]:
     """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out.
 
-    A folder whose config cannot be read is left out with a warning: it costs itself, and nothing else.
+    A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else.
     """
     found: dict[str, Found] = {}
     for path in sorted(outputs.rglob("config.yaml"), key=lambda path: (path.parent.name, path)):  # called by their time
         folder = path.parent
         if folder.name in (".hydra", stages.FOLDER):
             continue
+        finished = (folder / "DONE").exists()
         try:
             config = read_config(folder)
+            if finished:
+                read_report(folder)
         except ValueError as error:
             logger.warning("%s", error)
             continue
         there = found.setdefault(fingerprint(config), Found())
-        if (folder / "DONE").exists():
+        if finished:
             there.finished.append(folder)
             continue
         if (folder / STOPPED).is_file():

@@ -9,6 +9,7 @@ from engine import resuming, runs
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
 CONFIG = {"seed": 0, "trainer": {"epochs": 2}, "loss": {"margin": 0.1}, "workers": 4, "resume": None}
+REPORT = {"config": {}, "data": {}, "results": {}}
 
 
 def test_a_run_may_go_on_with_other_workers_and_more_epochs(tmp_path):
@@ -176,7 +177,7 @@ def test_runs_are_found_by_their_fingerprint(tmp_path):
     one, other = demo(), demo("seed=1")
     for name, config in {"a": one, "b": one, "c": other, "d/first_stage": one, "d/.hydra": one}.items():
         runs.begin(tmp_path / name, config)
-    (tmp_path / "a" / "DONE").touch()
+    runs.finish(tmp_path / "a", REPORT)
     (tmp_path / "c" / "checkpoints").mkdir()
     (tmp_path / "c" / "checkpoints" / "last.pt").touch()
     assert runs.index(tmp_path) == {
@@ -195,7 +196,7 @@ def test_a_training_that_stopped_by_itself_is_found_as_such_until_it_finishes(tm
     (tmp_path / "a" / "last.pt").touch()
     (found,) = runs.index(tmp_path).values()
     assert found == runs.Found(stopped=[tmp_path / "a"], interrupted=[tmp_path / "a"])
-    runs.finish(tmp_path / "a", {})
+    runs.finish(tmp_path / "a", REPORT)
     (found,) = runs.index(tmp_path).values()
     assert found == runs.Found(finished=[tmp_path / "a"])
     assert not (tmp_path / "a" / runs.STOPPED).exists()
@@ -221,16 +222,20 @@ def test_a_json_file_that_is_none_is_named(tmp_path, content):
 @pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00", ""])
 def test_a_folder_that_cannot_be_read_costs_itself_only(tmp_path, content, caplog):
     runs.begin(tmp_path / "good", CONFIG)
-    (tmp_path / "good" / "DONE").touch()
+    runs.finish(tmp_path / "good", REPORT)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "config.yaml").write_text(content)
+    runs.begin(tmp_path / "cut", CONFIG)
+    runs.finish(tmp_path / "cut", REPORT)
+    (tmp_path / "cut" / "report.json").write_text('{"config": ')
     assert [found.finished for found in runs.index(tmp_path).values()] == [[tmp_path / "good"]]
     assert str(tmp_path / "bad" / "config.yaml") in caplog.text
+    assert str(tmp_path / "cut" / "report.json") in caplog.text
 
 
 def test_the_newest_run_is_the_last_wherever_it_lies(tmp_path):
     for name in ("zz/2026-01-01_12-00-00", "aa/2026-11-27_12-00-00"):
         runs.begin(tmp_path / name, CONFIG)
-        (tmp_path / name / "DONE").touch()
+        runs.finish(tmp_path / name, REPORT)
     (found,) = runs.index(tmp_path).values()
     assert [folder.parent.name for folder in found.finished] == ["zz", "aa"]

@@ -41,8 +41,8 @@ def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
     record = {"data": {"fingerprint": table_runs.AtHand().fingerprint(jobs[0].data)}}
     for seed, name in ((0, "a"), (0, "b"), (1, "c"), (2, "d")):
         runs.begin(tmp_path / "outputs" / name, composed([*jobs[seed].arguments, "threads=1", "workers=0"]), record)
-    (tmp_path / "outputs" / "a" / "DONE").touch()
-    (tmp_path / "outputs" / "b" / "DONE").touch()
+    for name in ("a", "b"):
+        runs.finish(tmp_path / "outputs" / name, {"config": {}, "results": {}, **record})
     (tmp_path / "outputs" / "c" / "checkpoints").mkdir()
     (tmp_path / "outputs" / "c" / "checkpoints" / "last.pt").touch()
     jobs = plan(loaded(tmp_path), tmp_path, seeds=4)
