@@ -28,7 +28,7 @@ check: $(READY)  ## format, lint, types and the fast tests (about 2 minutes)
 
 test: $(READY)  ## every test, with coverage (about 15 minutes)
 	@echo "running all tests, about 15 minutes on two cores"
-	$(BIN)/pytest -q -n 2 --dist worksteal --cov=engine --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -q -n 2 --dist worksteal --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"

@@ -18,12 +18,15 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from engine import measures, objective, pretrained, reproducibility, resuming, reuse, runs, schema, stages, stopping
-from engine.command_line import at_home, interrupted, refusal
-from engine.faults import sentence, told
-from engine.interrupts import is_interrupt
-from engine.optimization import build_optimizer
-from engine.trainer import TrainingStoppedError
+from harness import seeds
+from harness.data import pretrained
+from harness.interrupts import is_interrupt
+from harness.record import measures, reproducibility, resuming, reuse, runs, schema, stages
+from harness.record.command_line import at_home, interrupted, refusal
+from harness.record.faults import sentence, told
+from harness.train import objective, stopping
+from harness.train.optimization import build_optimizer
+from harness.train.trainer import TrainingStoppedError
 
 log = logging.getLogger("train")
 CONFIGS = Path(__file__).parent / "configs"
@@ -117,7 +120,7 @@ def prepared(config: DictConfig) -> Any:
     """Checks the config, seeds this process, builds the data; the model is built next, from the draws that follow."""
     schema.check(config)
     reproducibility.set_up(config.threads, config.deterministic)
-    reproducibility.seed_everything(config.seed, "initial weights")
+    seeds.seed_everything(config.seed, "initial weights")
     return build(config.data)
 
 

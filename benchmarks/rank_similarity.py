@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the checkout is measured, installed or not
-from ranksim.rank_similarity import RankSimilarity
+from ranksim.losses.rank_similarity import RankSimilarity
 
 Step = Callable[[], Any]
 Batch = tuple[Tensor, Tensor]

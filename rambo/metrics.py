@@ -126,7 +126,7 @@ class RetrievalMetrics:
 
     def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
         """What the model finds for some queries, right and wrong marked, as an image in `folder`, by name."""
-        from rambo.figures import retrieval_grid  # here, so that measuring does not need matplotlib
+        from rambo.figures.retrievals import retrieval_grid  # here, so that measuring does not need matplotlib
 
         path = folder / f"retrievals_{split}.png"
         retrieval_grid(path, model, loader)

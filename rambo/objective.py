@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from engine.named_class import check_settings, class_named
+from harness.named_class import check_settings, class_named
 
 
 class _HasClasses(Protocol):

@@ -144,7 +144,8 @@ class RegressionMetrics:
 
         Of vector targets there is only the second, for each output.
         """
-        from ranksim import figures, similarity_figure  # here, so that measuring does not need matplotlib
+        from ranksim.figures import similarity as similarity_figure
+        from ranksim.figures import targets as figures  # here, so that measuring does not need matplotlib
 
         data, density = predict(model, loader), _density(loader)
         named = {"quantity": self.quantity, "unit": self.unit}

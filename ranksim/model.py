@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from engine.backbones import build_backbone
-from engine.data import Batch
-from engine.device import to_device
+from harness.data.backbones import build_backbone
+from harness.data.loading import Batch
+from harness.device import to_device
 from ranksim.smoothing import FeatureSmoothing
 
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from engine.named_class import check_settings, class_named
-from engine.optimization import parameter_groups
+from harness.named_class import check_settings, class_named
+from harness.train.optimization import parameter_groups
 from ranksim.bins import Density
 from ranksim.imbalance import Reweighting
 from ranksim.model import Regressed

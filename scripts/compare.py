@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine import places, runs
-from engine.measures import ARROWS
-from engine.results import Run, find_runs, group_by_method, measure_of
-from engine.uncertainty import Better, Comparison, compare, interval, together
+from harness.record import places, runs
+from harness.record.measures import ARROWS
+from harness.study.results import Run, find_runs, group_by_method, measure_of
+from harness.study.uncertainty import Better, Comparison, compare, interval, together
 
 ONLY_ADDS_OR_NAMES = tuple(
     f"metrics.{key}" for key in ("recall_at", "map", "quantity", "unit")

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from rich.console import Console
 from rich.table import Table
 
-from engine import places
-from engine.figures import learning_curves
-from engine.restored import UNTRAINED, restored
-from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
-from engine.several import train_seeds
+from harness.record import places
+from harness.record.restored import UNTRAINED, restored
+from harness.show.figures import learning_curves
+from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.study.several import train_seeds
 from rambo.figures import loss_landscape, retrieval_grid
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from engine import places
-from engine.restored import restored
-from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
-from engine.several import train_seeds
+from harness.record import places
+from harness.record.restored import restored
+from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.study.several import train_seeds
 from rambo.detection import figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
 from rambo.detection.metrics import collect, judged

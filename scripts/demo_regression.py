@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from engine import places
-from engine.restored import UNTRAINED, restored
-from engine.results import Run, find_runs, group_by_method, in_words, over_seeds
-from engine.several import train_seeds
-from ranksim import figures
+from harness.record import places
+from harness.record.restored import UNTRAINED, restored
+from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.study.several import train_seeds
+from ranksim.figures import targets as figures
+from ranksim.figures.similarity import similarity_matrices
 from ranksim.imbalance import smoothed_density
 from ranksim.metrics import predict
-from ranksim.similarity_figure import similarity_matrices
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "demo_regression"

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from torch import nn
 
-from engine import places
-from engine.download import DownloadError, faults, obtain
+from harness.data.download import DownloadError, faults, obtain
+from harness.record import places
 from rambo.datasets.cub import CUB200
 from rambo.datasets.inshop import InShop
 from rambo.datasets.omniglot import Omniglot

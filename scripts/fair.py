@@ -9,12 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import allowed, fair, fair_page, places, reuse, runs
-from engine.device import cores
-from engine.experiments import CONFIGS
-from engine.fair_file import Fair, named
-from engine.fair_outcome import check_alike, outcome, read_search, read_tests
-from engine.table_runs import AtHand, Job, locate
+from harness.device import cores
+from harness.record import allowed, places, reuse, runs
+from harness.record.composition import CONFIGS
+from harness.show import fair_page
+from harness.study import fair
+from harness.study.fair_file import Fair, named
+from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
+from harness.study.table_runs import AtHand, Job, locate
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = 2  # trials and seeds of stand-in data, unless they are given: enough to see it run

@@ -22,24 +22,24 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine import allowed, places
-from engine.checkpoint import CheckpointError
-from engine.device import to_device
-from engine.faults import sentence
-from engine.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
-from engine.runs import read_json
-from rambo import figures as retrieval_figures
+from harness.checkpoint import CheckpointError
+from harness.device import to_device
+from harness.record import allowed, places
+from harness.record.faults import sentence
+from harness.record.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
+from harness.record.runs import read_json
 from rambo.detection import figures as detection_figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
 from rambo.detection.metrics import DetectionMetrics, collect, judged
-from rambo.gradient_figures import Batch, gradient_sparsity, tie_rates
+from rambo.figures import retrievals as retrieval_figures
+from rambo.figures.gradients import Batch, gradient_sparsity, tie_rates
+from rambo.figures.projection import METHODS, embedding_projection
+from rambo.figures.scores import batch_map, score_distributions
+from rambo.losses.ranking import RetrievalLoss
 from rambo.metrics import Embedded, RetrievalMetrics, embed
-from rambo.projection_figure import METHODS, embedding_projection
-from rambo.ranking_loss import RetrievalLoss
-from rambo.score_figures import batch_map, score_distributions
-from ranksim import figures as regression_figures
+from ranksim.figures import targets as regression_figures
+from ranksim.figures.similarity import similarity_matrices
 from ranksim.metrics import Predicted, RegressionMetrics, predict
-from ranksim.similarity_figure import similarity_matrices
 
 KINDS = {"retrieval": RetrievalMetrics, "regression": RegressionMetrics, "detection": DetectionMetrics}
 LIKE_TRAINING = 4  # batches on which the gradient is tried

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import places
+from harness.record import places
 from rambo.datasets import fixture as retrieval
 from rambo.detection import fixture as detection
 from ranksim.datasets import fixture as regression

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engine import repeat, reproducibility, runs, words
-from engine.allowed import OPTION, NotAllowedError
-from engine.repeat import Recorded
-from engine.run_difference import Compared, difference
+from harness import words
+from harness.record import repeat, reproducibility, runs
+from harness.record.allowed import OPTION, NotAllowedError
+from harness.record.difference import Compared, difference
+from harness.record.repeat import Recorded
 
 SHOWN = 6  # differences of a section, so that two runs fit one screen
 DECIDES_BITS = ("processor", "instructions", "gpus", "cuda", "cudnn", "platform")

@@ -10,12 +10,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from engine import places, report_page
-from engine.experiments import CONFIGS
-from engine.report_facts import interrupted, versions
-from engine.results import PLUS_MINUS, find_runs, markdown
-from engine.studies import SELECTED, Study, check_metrics, studies
-from engine.tables import published_by_label
+from harness.record import places
+from harness.record.composition import CONFIGS
+from harness.show import report_page
+from harness.show.report_facts import interrupted, versions
+from harness.study.results import PLUS_MINUS, find_runs, markdown
+from harness.study.studies import SELECTED, Study, check_metrics, studies
+from harness.study.tables import published_by_label
 
 Published = Mapping[str, Mapping[str, Any]]
 

@@ -11,13 +11,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import allowed, places, runs, table_page, table_runs
-from engine.device import cores
-from engine.experiments import CONFIGS
-from engine.several import Pace
-from engine.table_cells import fill
-from engine.table_runs import Job
-from engine.tables import Table, named
+from harness.device import cores
+from harness.record import allowed, places, runs
+from harness.record.composition import CONFIGS
+from harness.show import table_page
+from harness.study import table_runs
+from harness.study.several import Pace
+from harness.study.table_cells import fill
+from harness.study.table_runs import Job
+from harness.study.tables import Table, named
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.tables import load
+from harness.study.tables import load
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "configs" / "table").glob("*.yaml"))

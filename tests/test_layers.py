@@ -1,4 +1,4 @@
-"""Imports point inwards: engine knows neither paper, rambo knows engine, the losses know torch alone."""
+"""Imports point inwards: harness knows neither paper, rambo knows harness, the losses know torch alone."""
 
 import ast
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {"engine": set(), "rambo": {"engine"}, "ranksim": {"engine", "rambo.ranking"}}
+ROOMS = ("data", "record", "train", "study", "show")
+MAY_IMPORT = {"harness": set(), "rambo": {"harness"}, "ranksim": {"harness", "rambo.ranking"}}
 
 
 def imported(path):
@@ -17,7 +18,7 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("package", [name for name in MAY_IMPORT if (ROOT / name).is_dir()])
@@ -27,6 +28,20 @@ def test_a_package_imports_only_what_is_further_in(package):
             if name.split(".")[0] in MAY_IMPORT and name.split(".")[0] != package:
                 allowed = any(name == other or name.startswith(other + ".") for other in MAY_IMPORT[package])
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def room_of(name):
+    """The place of a module of harness among the rooms; what lies beside them, and harness itself, comes first."""
+    parts = name.split(".")
+    return ROOMS.index(parts[1]) + 1 if len(parts) > 1 and parts[1] in ROOMS else 0
+
+
+def test_a_room_of_harness_imports_only_from_those_above_it():
+    for path in (ROOT / "harness").rglob("*.py"):
+        own = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for name in imported(path):
+            if name.split(".")[0] == "harness":
+                assert room_of(name) <= room_of(own), f"{own} imports {name}"
 
 
 PUBLIC = "rambo.losses, rambo.metrics, rambo.ranking, rambo.sampling, ranksim.losses, ranksim.metrics"
@@ -41,7 +56,7 @@ def test_what_users_import_needs_torch_alone():
     """In a fresh interpreter where everything else that we use is missing."""
     in_a_fresh_interpreter(f"""
 import sys
-for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "engine", "scipy", "sklearn",
+for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "harness", "scipy", "sklearn",
              "nltk", "pandas", "pytorch_metric_learning", "numpy"):
     sys.modules[name] = None
 import torch

@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 import train
-from engine import checkpoint, runs
-from engine.pretrained import own_start, read_state_dict, start_from
-from engine.restored import UNTRAINED, restored
+from harness import checkpoint
+from harness.data.pretrained import own_start, read_state_dict, start_from
+from harness.record import runs
+from harness.record.restored import UNTRAINED, restored
 
 # Of each kind, a recipe small enough to be run here, and where its weights are named.
 RECIPES = {

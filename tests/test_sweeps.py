@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
-from engine import runs
+from harness.record import runs
 
 ROOT = Path(__file__).parent.parent
 SWEEPS = sorted(path.stem for path in (train.CONFIGS / "sweep").glob("*.yaml"))

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine import tables
-from engine.experiments import CONFIGS, composed
-from engine.runs import fingerprint
+from harness.record.composition import CONFIGS, composed
+from harness.record.runs import fingerprint
+from harness.study import tables
 
 FOLDER = CONFIGS / "table"
 TABLES = {path.stem: tables.load(path) for path in sorted(FOLDER.glob("*.yaml"))}

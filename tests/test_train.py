@@ -17,8 +17,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
-from engine import runs, tables, trainer
-from engine.in_turn import InTurn
+from harness.record import runs
+from harness.study import tables
+from harness.study.in_turn import InTurn
+from harness.train import trainer
 from ranksim.datasets.fixture import write_own_numbers
 
 ROOT = Path(__file__).parent.parent

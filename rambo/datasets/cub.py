@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from rambo.datasets.fixture import write_cub
 from rambo.datasets.records import Records
 from rambo.datasets.retrieval import RetrievalData

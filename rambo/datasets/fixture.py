@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from engine.fixtures import beside
+from harness.data.fixtures import beside
 
 
 def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from typing_extensions import Unpack
 
-from engine.images import check_same_files
+from harness.data.images import check_same_files
 from rambo.datasets.fixture import write_folder
 from rambo.datasets.listing import ROLES, assigned, from_folders, from_table, warn_of_capitals
 from rambo.datasets.records import BOTH, QUERY, Records, some

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.images import files_below
-from engine.spreadsheet import PARTS, listed_path, part_named, plain, read_spreadsheet
+from harness.data.images import files_below
+from harness.data.spreadsheet import PARTS, listed_path, part_named, plain, read_spreadsheet
 from rambo.datasets.records import GALLERY, QUERY
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import Unpack
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from rambo.datasets.fixture import write_omniglot
 from rambo.datasets.records import Records
 from rambo.datasets.retrieval import RetrievalData, Shared

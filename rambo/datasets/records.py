@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import decode, file_marks
+from harness.data.images import decode, file_marks
 
 BOTH, QUERY, GALLERY = 0, 1, 2
 """Roles: leave-one-out (every image queries the others), query only, gallery only."""

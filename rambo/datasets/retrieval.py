@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from engine.data import Batch, BatchSampler, EpochLoader
-from engine.device import cores
-from engine.download import RemoteFile
-from engine.images import ImageCache, seeded_draws
+from harness.data.download import RemoteFile
+from harness.data.images import ImageCache, seeded_draws
+from harness.data.loading import Batch, BatchSampler, EpochLoader
+from harness.device import cores
 from rambo.datasets.records import Records, check_files, classes_of, fingerprint, held_out_classes, renumbered, some
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from engine.images import decode, files_below
-from engine.spreadsheet import read_text
+from harness.data.images import decode, files_below
+from harness.data.spreadsheet import read_text
 
 Box = tuple[float, float, float, float]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

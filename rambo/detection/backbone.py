@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from engine.backbones import build_backbone
+from harness.data.backbones import build_backbone
 
 
 class TimmPyramid(nn.Module):

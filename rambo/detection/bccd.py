@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from rambo.detection.data import Shared, VOCStyle
 from rambo.detection.fixture import BCCD_CLASSES, write_bccd
 from rambo.detection.records import AnnotatedImages

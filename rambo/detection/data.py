@@ -13,8 +13,8 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch.utils.data import DataLoader
 
-from engine.data import EpochLoader, ShuffledBatches, checked_loading
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
+from harness.data.loading import EpochLoader, ShuffledBatches, checked_loading
 from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
 from rambo.detection.fixture import SHAPES, write_flat
 from rambo.detection.loading import DetectionDataset, collate

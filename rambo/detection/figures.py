@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from rambo.figures import RIGHT, WRONG
+from rambo.figures.retrievals import RIGHT, WRONG
 
 MISSED = "#f0e442"  # yellow; with blue and vermilion told apart by the colour-blind, and by their lines as well
 BOX_STYLES: dict[str, tuple[str, Any]] = {"right": (RIGHT, "-"), "wrong": (WRONG, "--"), "missed": (MISSED, ":")}

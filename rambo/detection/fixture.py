@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.fixtures import beside
+from harness.data.fixtures import beside
 from rambo.detection.rendering import SHAPES, Drawn, Look, render
 
 __all__ = ["LAYOUTS", "SHAPES", "VOC_CLASSES", "write_bccd", "write_flat", "write_sets", "write_voc"]

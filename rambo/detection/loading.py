@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from engine.data import Batch
-from engine.images import seeded_draws
+from harness.data.images import seeded_draws
+from harness.data.loading import Batch
 from rambo.detection.records import AnnotatedImages
 from rambo.detection.transforms import Transform, apply
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.device import to_device
+from harness.device import to_device
 from rambo.detection.average_precision import (
     RIGHT,
     WRONG,

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.named_class import check_settings, class_named
+from harness.named_class import check_settings, class_named
 from rambo.detection.heads import Detected
-from rambo.exact_ranks import one_of, positive
+from rambo.ranking.exact import one_of, positive
 
 SCORES = ("logits", "softmax", "sigmoid")
 SCORED_BY = ("softmax", "sigmoid")

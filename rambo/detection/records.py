@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import decode, file_marks
+from harness.data.images import decode, file_marks
 from rambo.detection.annotations import Annotation, Box, Thing, image_size
 
 

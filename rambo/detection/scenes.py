@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from engine.fixtures import beside
+from harness.data.fixtures import beside
 from rambo.detection.data import Shared, VOCStyle
 from rambo.detection.fixture import write_sets
 from rambo.detection.rendering import SHAPES, VERSION, Look

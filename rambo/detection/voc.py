@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from rambo.detection.data import ImageSet, VOCStyle
 from rambo.detection.fixture import VOC_CLASSES, write_voc
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from ranksim.datasets.fixture import write_agedb
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, read_split

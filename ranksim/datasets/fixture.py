@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.fixtures import beside
+from harness.data.fixtures import beside
 
 _PEOPLE = ("OliviaHussey", "GilbertRoland", "MireilleDarc", "GeorgesMarchal", "ElsaLanchester")
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from engine.data import Batch, EpochLoader, ShuffledBatches, checked_loading
-from engine.download import RemoteFile
-from engine.images import ImageCache, seeded_draws
+from harness.data.download import RemoteFile
+from harness.data.images import ImageCache, seeded_draws
+from harness.data.loading import Batch, EpochLoader, ShuffledBatches, checked_loading
 from ranksim.bins import Bins, Density
 from ranksim.datasets.samples import Samples, check_files, check_targets, fingerprint
 

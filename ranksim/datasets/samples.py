@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.images import decode, file_marks
-from engine.spreadsheet import PARTS, read_spreadsheet
+from harness.data.images import decode, file_marks
+from harness.data.spreadsheet import PARTS, read_spreadsheet
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import default_collate
 from typing_extensions import Unpack
 
-from engine.data import Batch
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
+from harness.data.loading import Batch
 from ranksim.bins import Bins
 from ranksim.datasets.regression import RegressionData, Shared
 from ranksim.datasets.samples import Samples

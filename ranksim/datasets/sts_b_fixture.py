@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.fixtures import beside
+from harness.data.fixtures import beside
 
 HEADER = ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score"]
 DRAWS = ("ranksim", "dir")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from engine.images import check_same_files
-from engine.spreadsheet import PARTS, Spreadsheet, listed_path, part_named, plain, read_spreadsheet
+from harness.data.images import check_same_files
+from harness.data.spreadsheet import PARTS, Spreadsheet, listed_path, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own_images, write_own_numbers
 from ranksim.datasets.imbalanced import TEST, TRAIN, VALIDATION, balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData, Shared

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from engine.device import cores
-from engine.images import ImageCache, decode, sample_seed
+from harness.data.images import ImageCache, decode, sample_seed
+from harness.device import cores
 from rambo.datasets.cub import CUB200
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.glyphs import Glyphs
@@ -351,7 +351,7 @@ def test_the_cache_decodes_once_and_notices_another_content_or_size(tmp_path, mo
         decoded.append(arguments[0].name)
         return decode(*arguments)
 
-    monkeypatch.setattr("engine.images.decode", counting)
+    monkeypatch.setattr("harness.data.images.decode", counting)
     assert torch.equal(cache.load(path, Resize(4)), cache.load(path, Resize(4)))
     assert decoded == ["a.png"]
     cache.load(image_file(tmp_path / "copy.png"), Resize(4))  # the same content under another name
@@ -379,7 +379,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.images.np.save", full)
+    monkeypatch.setattr("harness.data.images.np.save", full)
     with pytest.raises(OSError, match=r"cannot write to the image cache .*No space left.*data.cache=null"):
         cache.load(path, Resize(4))
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []

@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from engine.backbones import build_backbone
+from harness.data.backbones import build_backbone
 from rambo.detection.backbone import TimmPyramid, copy_by_name
 from rambo.detection.heads import Anchors, RegionHeads, region_box_loss
 from rambo.detection.model import Detected, FasterRCNN

@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from engine.images import seeded_draws
+from harness.data.images import seeded_draws
 from rambo.detection.transforms import Resize, ResizeAndFlip, apply, resized
 
 ONE = torch.ones(1, dtype=torch.int64)

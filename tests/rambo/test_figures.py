@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.figures import learning_curves
+from harness.show.figures import learning_curves
 from rambo.figures import loss_landscape, neighbours_of_some, retrieval_grid
 from rambo.metrics import Embedded, RetrievalMetrics
 from rambo.ranking import ranks

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rambo.gradient_figures import gradient_shares, gradient_sparsity, tie_rates, tied_share
-from rambo.gradient_rules import Identity
+from rambo.figures.gradients import gradient_shares, gradient_sparsity, tie_rates, tied_share
 from rambo.losses import AveragePrecisionLoss, RecallLoss
+from rambo.ranking.gradient_rules import Identity
 
 PNG = b"\x89PNG"
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from engine.images import files_below
+from harness.data.images import files_below
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.records import BOTH, GALLERY, QUERY
 from rambo.datasets.transforms import CentreCrop

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize, one_hot
 
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Identity, SoftRank
-from rambo.relevant_ranks import STRATEGIES
+from rambo.ranking.relevant_ranks import STRATEGIES
 
 # of (embeddings, labels)
 RETRIEVAL = {

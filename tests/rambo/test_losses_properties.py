@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rambo import rank_strategies
-from rambo.exact_ranks import TIES
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
-from rambo.rank_strategies import CountedRanks, MergedRanks, SortedRanks
 from rambo.ranking import Blackbox
-from rambo.relevant import Relevant
-from rambo.relevant_ranks import STRATEGIES, fastest, relevant_ranks, score_gradient
+from rambo.ranking import strategies as rank_strategies
+from rambo.ranking.exact import TIES
+from rambo.ranking.relevant import Relevant
+from rambo.ranking.relevant_ranks import STRATEGIES, fastest, relevant_ranks, score_gradient
+from rambo.ranking.strategies import CountedRanks, MergedRanks, SortedRanks
 
 SIZES = {"rows": st.integers(1, 6), "items": st.integers(1, 24), "seed": st.integers(0, 10**6)}
 PRECISION = st.sampled_from([torch.float32, torch.float64])

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from engine.backbones import SmallConvNet
+from harness.data.backbones import SmallConvNet
 from rambo.model import RetrievalModel
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from rambo.projection_figure import embedding_projection, principal_components
+from rambo.figures.projection import embedding_projection, principal_components
 
 PNG = b"\x89PNG"
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from rambo import exact_ranks
 from rambo.ranking import TIES, Blackbox, Identity, SoftRank, descending_order, rank, ranks, with_gradient
+from rambo.ranking import exact as exact_ranks
 
 RULES = [Blackbox(2.0), Blackbox(2.0, projection="std"), Identity(), Identity("std"), SoftRank(0.5)]
 
@@ -250,7 +250,7 @@ def test_projected_gradients_are_orthogonal_to_what_the_projection_ignores(rule)
 
 
 def test_soft_rank_gradient_is_that_of_the_relaxed_rank(monkeypatch):
-    monkeypatch.setattr("rambo.gradient_rules._SOFT_RANK_PAIRS", 40)  # several chunks
+    monkeypatch.setattr("rambo.ranking.gradient_rules._SOFT_RANK_PAIRS", 40)  # several chunks
     scores = torch.randn(2, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(2, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     upstream[:, 3] = 0

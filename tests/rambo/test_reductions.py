@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Blackbox, Identity, SoftRank
-from rambo.relevant_ranks import STRATEGIES
+from rambo.ranking.relevant_ranks import STRATEGIES
 
 LOSSES = {
     "recall": lambda **options: RecallLoss(1.0, 0.05, **options),

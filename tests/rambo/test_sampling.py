@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from engine.data import EpochLoader
+from harness.data.loading import EpochLoader
 from rambo.sampling import ClassBalancedBatches, SuperLabelPairBatches
 
 RAGGED = torch.tensor([0] * 7 + [1] * 2 + [2] * 12 + [3] * 4 + [4] * 1 + [5] * 9)

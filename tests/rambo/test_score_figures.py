@@ -5,9 +5,9 @@ import statistics
 import pytest
 import torch
 
-from rambo import score_figures
+from rambo.figures import scores as score_figures
+from rambo.figures.scores import batch_map, expected_batch_map, score_distributions, score_histogram
 from rambo.metrics import retrieval_metrics
-from rambo.score_figures import batch_map, expected_batch_map, score_distributions, score_histogram
 
 PNG = b"\x89PNG"
 

@@ -114,7 +114,7 @@ def test_no_scale_of_embeddings_changes_a_loss(loss, exponent):
 def test_nothing_else_divides_by_a_length():
     """Otherwise there would be two rules for zero."""
     found = []
-    for path in (path for package in ("engine", "rambo", "ranksim") for path in (ROOT / package).rglob("*.py")):
+    for path in (path for package in ("harness", "rambo", "ranksim") for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
             if name in ("normalize", "vector_norm", "cosine_similarity") and path.name != "unit_vectors.py":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.device import to_device
+from harness.device import to_device
 from rambo.detection.fixture import SHAPES, write_sets
 from rambo.detection.rendering import Look
 from rambo.detection.transforms import Resize, ResizeAndFlip

@@ -9,8 +9,9 @@ import math
 import pytest
 import torch
 
-from engine.optimization import build_optimizer
-from ranksim.balanced_mse import (
+from harness.train.optimization import build_optimizer
+from ranksim.bins import Bins, Density
+from ranksim.losses.balanced_mse import (
     SMALLEST_NOISE,
     BatchBalancedMSE,
     HistogramBalancedMSE,
@@ -18,7 +19,6 @@ from ranksim.balanced_mse import (
     balanced_by_batch,
     balanced_by_mixture,
 )
-from ranksim.bins import Bins, Density
 
 MIXTURE = {"weights": [0.7, 0.3], "means": [30.0, 60.0], "variances": [16.0, 100.0]}
 AGES = Bins.uniform(0, 121, 1)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranksim.bins import Bins, Density
-from ranksim.contrastive import ConR, RankNContrast, label_distances, rank_n_contrast
 from ranksim.imbalance import Reweighting
+from ranksim.losses.contrastive import ConR, RankNContrast, label_distances, rank_n_contrast
+from ranksim.losses.rank_similarity import RankSimilarity
+from ranksim.losses.regression import L1
 from ranksim.model import Regressed
 from ranksim.objective import RegressionObjective
-from ranksim.rank_similarity import RankSimilarity
-from ranksim.regression_losses import L1
 
 CASES = {"rows": st.integers(1, 9), "levels": st.integers(1, 6), "seed": st.integers(0, 10**6)}
 

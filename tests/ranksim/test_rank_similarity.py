@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, rank, ranks, unit_vectors
-from ranksim import rank_similarity as implementation
-from ranksim.rank_similarity import RankSimilarity, rank_similarity
-from ranksim.similarities import label_similarities, products
-from ranksim.subsampling import one_of_each_label
+from ranksim.losses import rank_similarity as implementation
+from ranksim.losses.rank_similarity import RankSimilarity, rank_similarity
+from ranksim.losses.similarities import label_similarities, products
+from ranksim.losses.subsampling import one_of_each_label
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
 TIE_FREE = ["n1_d4", "n2_d4", "n3_d5", "n8_d16", "n32_d24", "n64_d16"]

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from engine.device import cores
-from engine.images import decode
+from harness.data.images import decode
+from harness.device import cores
 from ranksim.bins import Bins
 from ranksim.datasets.agedb import AgeDB
 from ranksim.datasets.imbalanced import balanced_parts, exponential_tail, random_parts

@@ -9,8 +9,8 @@ from torch import nn
 
 from ranksim.bins import Bins, Density
 from ranksim.figures import error_by_target, predicted_against_true, target_density
+from ranksim.figures.similarity import similarity_matrices
 from ranksim.metrics import RegressionMetrics
-from ranksim.similarity_figure import similarity_matrices
 
 
 def is_picture(path: Path) -> bool:

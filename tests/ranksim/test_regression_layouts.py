@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from ranksim.bins import Bins
 from ranksim.datasets.agedb import AgeDB
 from ranksim.datasets.fixture import LAYOUTS, picture, write_agedb, write_imdb_wiki, write_table

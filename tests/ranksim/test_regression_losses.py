@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ranksim.balanced_mse import BatchBalancedMSE, HistogramBalancedMSE, MixtureBalancedMSE
 from ranksim.bins import Bins, Density
-from ranksim.contrastive import ConR, RankNContrast
-from ranksim.regression_losses import L1, MSE, FocalL1, FocalMSE, Huber
+from ranksim.losses.balanced_mse import BatchBalancedMSE, HistogramBalancedMSE, MixtureBalancedMSE
+from ranksim.losses.contrastive import ConR, RankNContrast
+from ranksim.losses.regression import L1, MSE, FocalL1, FocalMSE, Huber
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
@@ -334,7 +334,7 @@ def test_the_losses_need_torch_alone():
     """In a fresh interpreter where everything else that we use is missing."""
     program = """
 import sys
-for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "engine", "sklearn", "scipy"):
+for name in ("hydra", "omegaconf", "timm", "torchvision", "wandb", "matplotlib", "rich", "harness", "sklearn", "scipy"):
     sys.modules[name] = None
 import torch
 from ranksim.losses import BatchBalancedMSE, ConR, L1, MixtureBalancedMSE, RankNContrast, RankSimilarity

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.backbones import SmallConvNet
-from engine.optimization import build_optimizer
+from harness.data.backbones import SmallConvNet
+from harness.train.optimization import build_optimizer
 from ranksim.bins import Bins, Density
 from ranksim.imbalance import Reweighting
 from ranksim.losses import L1, BatchBalancedMSE, ConR, RankSimilarity

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.download import digest
+from harness.data.download import digest
 from ranksim.bins import Bins
 from ranksim.datasets import sts_b
 from ranksim.datasets.sts_b import DRAWS, PARTS, SHOTS, STSB, check_published, read_pairs, score_bins

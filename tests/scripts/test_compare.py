@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import runs
-from engine.uncertainty import compare, interval, together
+from harness.record import runs
+from harness.study.uncertainty import compare, interval, together
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("script_compare", ROOT / "scripts" / "compare.py")

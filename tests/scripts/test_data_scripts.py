@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.download import RemoteFile
+from harness.data.download import RemoteFile
 from rambo.datasets.cub import CUB200
 from rambo.datasets.fixture import write_cub, write_inshop, write_omniglot
 from rambo.datasets.inshop import InShop

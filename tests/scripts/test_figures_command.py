@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import train
-from engine import runs
-from engine.restored import UNTRAINED, recorded, restored
-from rambo.gradient_figures import gradient_shares
+from harness.record import runs
+from harness.record.restored import UNTRAINED, recorded, restored
+from rambo.figures.gradients import gradient_shares
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("figures_command", ROOT / "scripts" / "figures.py")

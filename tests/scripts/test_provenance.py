@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import reproducibility, runs
-from engine.experiments import composed
+from harness.record import reproducibility, runs
+from harness.record.composition import composed
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("script_provenance", ROOT / "scripts" / "provenance.py")

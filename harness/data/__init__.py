@@ -1,0 +1,1 @@
+"""The data contract, loaders, images, downloads, networks and their weights."""

@@ -1,0 +1,140 @@
+"""The data contract: what a data set owes the trainer, and loaders whose draws depend on nothing but seed and epoch.
+
+A batch is a dict. A data object has `.train`, an iterable of batches (with `set_epoch` if its order changes from epoch
+to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns what the run record shows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from harness.device import cores
+from harness.seeds import derived_seed
+
+Batch = dict[str, Any]
+
+
+class Data(Protocol):
+    """What the trainer asks of a data set."""
+
+    train: Iterable[Batch]
+    evaluation: Mapping[str, Iterable[Batch]]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, counts and fingerprint, for the run record."""
+
+
+class BatchSampler(Protocol):
+    """Decides which samples meet in a batch. Stateless, so that resuming needs no state and workers cannot disagree."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def batches(self, epoch: int) -> Iterator[list[int]]:
+        """The sample indices of each batch of `epoch`; equal for equal seed and epoch."""
+
+
+class _EpochBatches:
+    """Presents a `BatchSampler` to torch's loader, which carries (epoch, index) to the data set in any worker."""
+
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler, self.epoch = sampler, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.sampler.batches(self.epoch):
+            yield [(self.epoch, index) for index in batch]
+
+
+class ShuffledBatches:
+    """Every sample once an epoch, in an order that seed and epoch decide.
+
+    Args:
+        size: Number of samples.
+        batch_size: Samples in a batch; the last may be smaller.
+        seed: Decides the order.
+        drop_last: Whether a smaller last batch is left out.
+
+    Raises:
+        ValueError: If there would be no batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int = 0, drop_last: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if size < (batch_size if drop_last else 1):
+            raise ValueError(f"{size} samples make no batch of {batch_size}; use a smaller batch_size or more data")
+        self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[list[int]]:
+        """The sample indices of each batch of `epoch`."""
+        draws = torch.Generator().manual_seed(derived_seed(self.seed, "batches", epoch))
+        order = torch.randperm(self.size, generator=draws).tolist()
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size]
+
+
+class EpochLoader:
+    """Training batches, a function of (seed, epoch) alone: neither worker count nor resuming changes them.
+
+    Args:
+        dataset: Indexed by (epoch, sample index); draws its augmentation from its seed and these two.
+        sampler: Which samples meet in a batch.
+        workers: Loading processes; 0 loads in the main process.
+        pin_memory: Whether batches are copied to page-locked memory, for faster transfers to a GPU.
+        collate: Makes a batch of a list of samples; None stacks them, as torch does by default.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: BatchSampler,
+        workers: int = 0,
+        pin_memory: bool = False,
+        collate: Callable[[list[Any]], Batch] | None = None,
+    ) -> None:
+        self.batches = _EpochBatches(sampler)
+        self.loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else the loader would draw its base seed from the global generator
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration goes through."""
+        self.batches.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)
+
+
+def checked_loading(batch_size: int, evaluation_batch_size: int, workers: int) -> int:
+    """The number of loading processes to use: what was asked for, but never more than there are processor cores.
+
+    Raises:
+        ValueError: If a number is too small; shown.
+    """
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("evaluation_batch_size", evaluation_batch_size, 1),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    return min(workers, cores())  # more would only wait for each other, and torch would warn

@@ -1,0 +1,179 @@
+"""What the entry point answers to bad input and to Ctrl-C: one sentence, and the choices where there are some."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import words
+from harness.record import schema
+from harness.record.composition import compose
+from harness.record.runs import flat
+
+# What Hydra's plugins bring, by the choice that needs them: the module, and the package that has it.
+PLUGINS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hydra-optuna-sweeper"),
+}
+
+_PARSER = OverridesParser.create()
+_KEY = re.compile(r"[+~]{0,2}[\w./@:-]+")
+
+
+def refusal(arguments: list[str], configs: Path) -> str | None:
+    """What is wrong with a command line before Hydra makes a folder for the run; None if nothing is.
+
+    Empty for all but the first of several processes that were started together.
+    """
+    if (processes := os.environ.get("WORLD_SIZE") or "1") != "1":
+        return _one_process(processes) if os.environ.get("RANK", "0") == "0" else ""
+    given, others = get_args_parser().parse_known_args(arguments)
+    words_given, overrides = [*given.overrides, *others], list[Override]()
+    for argument in words_given:
+        try:
+            overrides.append(_PARSER.parse_override(argument))
+        except HydraException as error:
+            return f"error: {_misread(argument, words_given, error, configs)}"
+    several = [o for o in overrides if o.is_sweep_override() and not given.multirun]
+    if several:
+        return f"error: {_ambiguous(several[0])}"
+    values = {o.key_or_group: o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
+    values |= {o.key_or_group: "" for o in overrides if o.is_sweep_override()}
+    asks = any((given.cfg, given.info, given.hydra_help, given.help, given.shell_completion))
+    if "experiment" not in values and not asks:
+        return list_experiments(configs)
+    resume = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
+    if resume and not (Path(str(resume)).expanduser() / "config.yaml").is_file():
+        return f"error: resume={resume}: no run there (config.yaml is missing)"
+    if missing := _missing_plugin(values, configs):
+        return missing
+    if asks or given.config_dir or given.config_path or given.config_name:  # Hydra has configs that are not here
+        return None
+    try:
+        schema.check(compose([_one_of(o) for o in overrides if not o.key_or_group.startswith("hydra")], configs))
+    except OmegaConfBaseException as error:
+        return f"error: {error.full_key}: {str(error).splitlines()[0]}"
+    except ValueError as error:
+        return f"error: {error}"
+    return None
+
+
+def at_home(config: DictConfig) -> None:
+    """Writes out the home folder in every value that begins with ~/, for which no shell cares after a key and `=`."""
+    for key, value in flat(OmegaConf.to_container(config, resolve=True)).items():
+        if isinstance(value, str) and value.startswith("~/"):
+            OmegaConf.update(config, key, os.path.expanduser(value))
+
+
+def interrupted(arguments: Sequence[str] = (), folder: Path | None = None) -> str:
+    """How to go on with what Ctrl-C ended: the sweep of this command line, or the run in `folder` if it has saved."""
+    if folder is not None:
+        saved = any(folder.rglob("last.pt"))
+        way = f"; go on with the same command and {words.line([words.override('resume', folder)])}"
+        return "\ninterrupted" + (way if saved else "")
+    if not {"-m", "--multirun"} & set(arguments):
+        return "\ninterrupted"
+    answer = "\ninterrupted; the same command with reuse=true skips what is finished and goes on with the rest"
+    if any("submitit" in argument for argument in arguments):
+        answer += "; jobs that were submitted are still running"
+    return answer
+
+
+def _one_process(processes: str) -> str:
+    return (
+        f"error: this framework trains on one process, and {processes} were started together (WORLD_SIZE={processes}); "
+        "start python train.py without torchrun, or runs beside each other with scripts/table.py or -m"
+    )
+
+
+def _misread(argument: str, all_arguments: Sequence[str], error: HydraException, configs: Path) -> str:
+    """How to write an argument that Hydra's grammar does not take."""
+    key, equals, value = argument.partition("=")
+    reason = str(error).splitlines()[0]
+    if not equals and _KEY.fullmatch(key.strip()):
+        names = [path.stem for path in (configs / "experiment").glob("*.yaml")]
+        if alike := difflib.get_close_matches(key, names, n=1):
+            return f"{key}: wanted KEY=VALUE, such as experiment={alike[0]}"
+    at = all_arguments.index(argument)
+    for end in range(at + 1, len(all_arguments) + 1):  # what the shell cut at its spaces
+        whole = " ".join(all_arguments[at:end])
+        if value.startswith(("[", "{")) and _parses(whole):
+            return f"{whole}: the shell cuts it at its spaces; quote it: {words.line([whole])}"
+    if not equals:
+        before = all_arguments[at - 1] if at else ""
+        if "=" not in before:
+            return f"{argument}: wanted KEY=VALUE"
+        key, argument = before.partition("=")[0], f"{before} {argument}"
+        value, reason = argument.partition("=")[2], "a value with a space"
+    if not _KEY.fullmatch(key):
+        return f"{argument}: wanted KEY=VALUE with a key such as loss.margin, got {key!r}"
+    quoted = words.line([words.override(key, value.strip().strip("'\""))])
+    return f"{argument}: Hydra gives some of its signs a meaning ({reason}); quote it twice: {quoted}"
+
+
+def _parses(argument: str) -> bool:
+    try:
+        _PARSER.parse_override(argument)
+    except HydraException:
+        return False
+    return True
+
+
+def _ambiguous(override: Override) -> str:
+    key, text = override.get_key_element(), str(override.input_line).partition("=")[2]
+    as_list, as_text = words.line([f"{key}=[{text}]"]), words.line([words.override(key, text)])
+    return (
+        f"{override.input_line} stands for several runs, which -m makes one after the other; a list is {as_list}, "
+        f"and one value with a comma in it is quoted twice: {as_text}"
+    )
+
+
+def _one_of(override: Override) -> str:
+    """The override, of a sweep with the first of its values: all are composed when their turn comes."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    value = override.value()
+    first = value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()))
+    return f"{override.get_key_element()}={first}"
+
+
+def _missing_plugin(values: Mapping[str, str], configs: Path) -> str | None:
+    """What to install if the command line, or the sweep that it names, chooses a plugin that is not there."""
+    chosen = {key: name for key, name in values.items() if key in ("hydra/launcher", "hydra/sweeper")}
+    for name in re.findall(r"\w+", values.get("sweep", "")):
+        path = configs / "sweep" / f"{name}.yaml"
+        overrides = re.findall(r"override /(hydra/\w+): *(\w+)", path.read_text()) if path.is_file() else []
+        chosen = {f"+sweep={name}, by {key}": choice for key, choice in overrides} | chosen
+    for key, name in chosen.items():
+        if name in PLUGINS and not _is_installed(PLUGINS[name][0]):
+            return f'error: {key}={name} needs {PLUGINS[name][1]}; run: pip install "blackbox-ranking[sweeps]"'
+    return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
+def list_experiments(configs: Path) -> str:
+    """The experiments with the first line of each file."""
+    lines = ["which experiment? python train.py experiment=NAME, where NAME is one of"]
+    for path in sorted((configs / "experiment").glob("*.yaml")):
+        comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+        lines.append(f"  {path.stem:24} {comments[0][2:] if comments else ''}")
+    return "\n".join(lines)

@@ -1,0 +1,173 @@
+"""The config that train.py makes of a command line, without running anything.
+
+The command line may stand in a file that somebody else has written, such as a table or the record of a run, and it may
+be run afterwards. So it says nothing of Hydra itself, and names no class but those of `harness.record.allowed`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import words
+from harness.record import allowed, schema
+from harness.record.runs import flat
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+STARTS_RUNS = ("defaults", "hydra", "reuse", "objective")  # of a sweep's file, what changes none of its runs
+
+
+def composed(overrides: Sequence[str], configs: Path = CONFIGS, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """What train.py would run with these arguments, everything resolved: what it writes into config.yaml.
+
+    Args:
+        overrides: As on its command line: experiment=cub_rambo, seed=1, loss.margin=0.05.
+        configs: The folder with train.yaml.
+        allow: Packages of the user's own that the config may name; see `harness.record.allowed`.
+
+    Raises:
+        ValueError: If a choice does not exist, with those that do, a key or value is not taken, or the config names
+            what it may not.
+        ImportError: If it names what is not there.
+    """
+    return _resolved(compose(overrides, configs), overrides, allow)
+
+
+def composed_for_seeds(
+    overrides: Sequence[str], seeds: Iterable[int], configs: Path = CONFIGS, allow: Sequence[str] = ()
+) -> dict[int, dict[str, Any]]:
+    """`composed` with seed=0, seed=1, ... added, at the price of composing once; errors as there."""
+    config, found = compose(overrides, configs), {}
+    for seed in seeds:
+        config.seed = seed
+        found[seed] = _resolved(config, overrides, allow)
+    return found
+
+
+def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
+    """`composed` before anything is resolved; errors as there."""
+    if not (configs / "train.yaml").is_file():
+        raise ValueError(f"no configs in {configs} (train.yaml is missing)")
+    for override in overrides:
+        if "hydra" in re.split(r"\W+", override.partition("=")[0]):
+            raise allowed.NotAllowedError(
+                f"{override}: what belongs to Hydra is for the command line alone; take it out"
+            )
+    try:
+        return _by_hydra(overrides, configs)
+    except MissingConfigException as error:
+        raise ValueError(_missing(error, overrides, configs)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if wrong := re.match(r"Could not override '(.+?)'", str(error)):
+            raise ValueError(_misspelt(wrong[1], overrides, configs)) from error
+        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+
+
+def _by_hydra(overrides: Sequence[str], configs: Path) -> DictConfig:
+    with hydra.initialize_config_dir(str(configs.absolute()), version_base="1.3"):
+        return hydra.compose("train", list(overrides))
+
+
+def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str]:
+    """The overrides of a run of a sweep as those of a single run: `+sweep=...` becomes what that file sets for all.
+
+    What the file says of how runs are started is left out, and what the command line sets itself, too.
+    """
+    given = list(overrides)
+    keys = {override.lstrip("+~").partition("=")[0] for override in given}
+    found: list[str] = []
+    for override in given:
+        key, _, value = override.partition("=")
+        if key.lstrip("+") != "sweep":
+            found.append(override)
+            continue
+        for name in value.strip("[]").split(","):
+            path = configs / "sweep" / f"{name.strip()}.yaml"
+            content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+            assert isinstance(content, dict)
+            own = flat({str(k): v for k, v in content.items() if k not in STARTS_RUNS})
+            found += [words.override(k, v) for k, v in own.items() if k not in keys]
+    return found
+
+
+def _resolved(config: DictConfig, overrides: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    try:
+        resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+    allowed.check(resolved, " ".join(overrides), allow)
+    return resolved
+
+
+def _missing(error: MissingConfigException, overrides: Sequence[str], configs: Path) -> str:
+    """Which choice does not exist and what does."""
+    group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+    given = next((o for o in overrides if o.lstrip("+") == f"{group}={name}"), " ".join(overrides))
+    there = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else []
+    if not there:
+        return f"{given}: {_first_line(error)}"
+    alike = difflib.get_close_matches(name, there, n=3)
+    return f"{given}: there is no {group} {name}; " + (
+        f"did you mean {' or '.join(alike)}?" if alike else f"choose from {', '.join(there)}"
+    )
+
+
+def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
+    """What is called almost like a key that the config does not have, or what stands beside it."""
+    given = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+    rest = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
+    try:
+        config = _by_hydra(rest, configs)
+    except (HydraException, OmegaConfBaseException, ValueError):  # something else is wrong, too
+        config = OmegaConf.create()
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    beside = [str(name) for name in node if name not in schema.OF_HYDRA] if isinstance(node, DictConfig) else []
+    if beside and last in _taken(node):
+        return f"{given}: {key} is not set in this config yet; add it with a plus: {words.line([f'+{given}'])}"
+    if not parent:
+        beside += [path.name for path in configs.iterdir() if path.is_dir()]
+    there = _keys(config)
+    alike = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, set(beside), n=3)]
+    alike = alike or [name for name in there if name.rpartition(".")[2] == last][:3]
+    if not beside:
+        alike = alike or difflib.get_close_matches(key, there, n=3)
+    return f"{given}: there is no key {key}; " + (
+        f"did you mean {' or '.join(alike)}?"
+        if alike
+        else f"{'in ' + parent if parent else 'at the top'} there are {', '.join(sorted(set(beside)))}"
+    )
+
+
+def _taken(node: DictConfig) -> Iterable[str]:
+    """What the constructor of `node` takes; nothing where a file must not name it, as looking means importing."""
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+        allowed.check(plain, "")
+    except (OmegaConfBaseException, allowed.NotAllowedError, ImportError):
+        return ()
+    return schema.parameters(plain)[0] if "_target_" in plain else ()
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every dotted key, those of whole blocks included."""
+    found: list[str] = []
+    for key in config:
+        name, node = f"{prefix}{key!s}", config._get_node(key)
+        if key not in schema.OF_HYDRA:
+            found.append(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            found += _keys(node, f"{name}.")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

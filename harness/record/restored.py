@@ -1,0 +1,171 @@
+"""Back from a run folder: the data, the model with what it learned, the metrics; and the numbers it recorded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from harness import checkpoint, seeds, strict_json
+from harness.data import pretrained
+from harness.device import choose_device
+from harness.record import allowed, runs
+
+UNTRAINED = "untrained"
+BUILT = ("data", "model", "metrics", "loss")  # of a run's config, what is built of it
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run, ready to be looked at.
+
+    Attributes:
+        folder: Where it is.
+        data: Built from its config.
+        model: With the weights of the checkpoint, in evaluation mode.
+        metrics: Built from its config.
+        config: What the run was asked for, resolved.
+    """
+
+    folder: Path
+    data: Any
+    model: nn.Module
+    metrics: Any
+    config: dict[str, Any]
+
+    def loss(self) -> nn.Module:
+        """The loss as the run began with it, without what it may have learned or remembered."""
+        loss: nn.Module = instantiate(self.config["loss"], _convert_="all")
+        prepare = getattr(loss, "prepare", None)
+        if prepare is not None:
+            prepare(self.data)
+        return loss
+
+
+def restored(
+    folder: Path,
+    weights: str = "last",
+    device: str = "cpu",
+    data_root: str | Path | None = None,
+    allow: Sequence[str] = (),
+) -> Restored:
+    """Builds what the run in `folder` was made of and loads what it learned. The run need not be finished.
+
+    Args:
+        folder: The run folder.
+        weights: A checkpoint of the run (`last`, `best_on_test`, ...), or `untrained`: those that it began with, drawn
+            anew from its seed.
+        device: Where the model goes; `auto` takes a GPU when there is one.
+        data_root: Where the data are now, if they are not where they were.
+        allow: Packages of the user's own that the config may name; see `harness.record.allowed`.
+
+    Raises:
+        FileNotFoundError: If there is no run, or no such checkpoint; those there are are named.
+        CheckpointError: If the checkpoint is truncated or of another model.
+        ValueError: If the data are not those of the run, the device cannot be used, or the config, which somebody else
+            may have written, names what it may not.
+    """
+    config = config_of(folder)
+    allowed.check({noun: config.get(noun) for noun in BUILT}, folder / "config.yaml", allow)
+    path = folder / "checkpoints" / f"{weights}.pt"
+    if weights != UNTRAINED and not path.is_file():
+        there = [other.stem for other in sorted(path.parent.glob("*.pt"))]
+        raise FileNotFoundError(f"{folder} has no checkpoint {weights}; there are {', '.join([*there, UNTRAINED])}")
+    where = choose_device(device)
+    state = {} if weights == UNTRAINED else checkpoint.load(path)
+    if data_root is not None:
+        config["data"]["root"] = str(data_root)
+    with _global_draws_kept():
+        seeds.seed_everything(config["seed"], "initial weights")  # and then in the order of train.py
+        model_config, start = pretrained.own_start(config["model"])
+        data, model = (instantiate(part, _convert_="all") for part in (config["data"], model_config))
+        _check_data(folder, state, data)
+        if hasattr(model, "prepare"):
+            model.prepare(data)
+        if start is not None and not state:
+            pretrained.start_from(model, start)
+    if state:
+        checkpoint.restore(model, state["model"], path, "model")
+    metrics = instantiate(config["metrics"], _convert_="all")
+    return Restored(folder, data, model.to(where).eval(), metrics, config)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The resolved config of the run in `folder`.
+
+    Raises:
+        FileNotFoundError: If there is no run.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"{folder} is no run folder (config.yaml is missing); give one that train.py made, such as "
+            "outputs/demo_rambo/seed0/<time>"
+        )
+    return runs.read_config(folder)
+
+
+def recorded(folder: Path, name: str) -> dict[int, float]:
+    """What a run recorded under `name` in metrics.jsonl, by optimizer step; a line that was cut off is left out.
+
+    Raises:
+        FileNotFoundError: If the run has no metrics.jsonl.
+        ValueError: If a line of it is not JSON.
+    """
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
+    whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        lines = [strict_json.loads(line) for line in whole]
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
+    return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
+
+
+def names_of(configs: list[dict[str, Any]]) -> list[str]:
+    """Short names for runs: the values in which their configs differ, such as `margin=0.02`; else their numbers."""
+    keys = _differences([runs.shaping(config) for config in configs])
+    if not 1 <= len(keys) <= 3:
+        return [f"run {number}" for number in range(1, len(configs) + 1)]
+    rows = zip(*keys.values(), strict=True)
+    return [
+        ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True)) for row in rows
+    ]
+
+
+def _differences(flat: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The values of every key that are not all the same."""
+    by_key = {key: [values.get(key) for values in flat] for key in dict.fromkeys(key for one in flat for key in one)}
+    return {key: values for key, values in by_key.items() if any(value != values[0] for value in values)}
+
+
+def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:
+    """Refuses other data than the run had, as far as it recorded their fingerprint."""
+    report = folder / "report.json"
+    before = state.get("fingerprint")
+    if before is None and report.is_file():
+        before = runs.read_json(report)["data"].get("fingerprint")
+    now = data.describe().get("fingerprint")
+    if None not in (before, now) and before != now:
+        raise ValueError(
+            f"{folder} was run on other data: their fingerprint was {before}, that of the data at hand is {now}; say "
+            "where the run's own data are"
+        )
+
+
+@contextmanager
+def _global_draws_kept() -> Iterator[None]:
+    """Whatever is seeded and drawn inside, the processor's global generators go on as if nothing had been."""
+    before = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(before)

@@ -1,0 +1,179 @@
+"""Runs that need not be made again: a finished one is found, an interrupted one goes on, and no folder has two writers.
+
+The locks are the kernel's (`lockf`), held on small files that name their holder. The kernel lets go of a lock when its
+process ends, however that ends, so there is no stale one: a file that a killed process left behind is free to take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness.record import resuming, runs
+
+log = logging.getLogger(__name__)
+LOCK = ".running"  # in a run folder, while a process writes there
+LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
+POLL_SECONDS = 2.0
+# Two runs of one fingerprint may differ in these; one that goes on keeps its own, and with them its last bits.
+KEPT = ("threads", "trainer.device")
+Prepare = Callable[[DictConfig], Any]
+Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
+
+
+class InUseError(RuntimeError):
+    """Another process is making this run; the message names it."""
+
+
+def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> dict[str, Any]:
+    """Makes the run of `config`, unless `config.reuse` is on and it was made before.
+
+    With `reuse`, a finished run of the same config on the same data is answered with its report, an interrupted one
+    goes on in its own folder, and `folder`, of which nothing came, is removed again. A run that another process is
+    making is waited for where a search needs its result (`config.objective`). Data that tell no fingerprint could be
+    any, and no run of theirs is found.
+
+    Args:
+        config: The composed config.
+        folder: Of a new run, or of the one that `config.resume` names.
+        prepare: Called with the config, builds the data; by their fingerprint they are told from others.
+        train: Called with config, folder and the data, or None where they are to be built, if there is something to
+            do; returns the report.
+
+    Returns:
+        The report of the run.
+
+    Raises:
+        InUseError: If another process is making it.
+        ValueError: If the report of a finished run cannot be read.
+    """
+    if config.resume or not config.reuse:
+        with held(folder / LOCK):
+            return train(config, folder, None)
+    data = prepare(config)
+    mark = data.describe().get("fingerprint")
+    if mark is None:
+        log.warning("these data tell no fingerprint, so that no earlier run is known to be on them: it is made anew")
+        with held(folder / LOCK):
+            return train(config, folder, data)
+    waiting = False
+    while True:
+        try:
+            return _found_or_made(config, folder, data, str(mark), train)
+        except InUseError as busy:
+            if not config.objective:
+                _discard(folder)
+                raise
+            if not waiting:
+                log.info("%s; waiting, since the search needs its result", busy)
+            waiting = True
+            time.sleep(POLL_SECONDS)
+
+
+def lock_of(outputs: Path, config: Mapping[str, Any], mark: str) -> Path:
+    """The file that is locked while the run of a resolved config, on the data of fingerprint `mark`, is made."""
+    return outputs / LOCKS / f"{runs.fingerprint(config)}-{mark[:16]}"
+
+
+def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train: Train) -> dict[str, Any]:
+    outputs, resolved = Path(config.paths.outputs), resuming.resolved(config)
+    with held(lock_of(outputs, resolved, mark)):
+        found = runs.index(outputs).get(runs.fingerprint(resolved), runs.Found()).on(mark)
+        if found.finished:
+            log.info("already done: %s", found.finished[-1])
+            _discard(folder)
+            return runs.read_report(found.finished[-1])
+        if not found.interrupted:
+            with held(folder / LOCK):
+                return train(config, folder, data)
+        there = found.interrupted[-1]
+        with held(there / LOCK):
+            log.info("goes on: %s", there)
+            _discard(folder, log_to=there)
+            return train(_as_begun(config, there), there, None)
+
+
+def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
+    """The config with `resume`, and with what the interrupted run may not change but its fingerprint does not know."""
+    config, begun = config.copy(), runs.read_config(folder)
+    config.resume = str(folder)
+    for key in KEPT:
+        value: Any = begun
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, int | None) and not re.fullmatch(r"[a-z]+(:\d+)?", str(value)):  # it will be built
+            raise ValueError(f"{folder / 'config.yaml'}: {key} is {value!r}, wanted a number or a device")
+        OmegaConf.update(config, key, value)
+    return config
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the lock `path` while the block runs.
+
+    Args:
+        path: A file that exists only while somebody holds it, or after its holder was killed.
+
+    Raises:
+        InUseError: If another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # still locked: who has it open by now will see that it is gone, and open it anew
+        file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    """The open, locked file; closing it lets go. Not passed on to the processes that load data, as `flock` would be."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise InUseError(f"{holder} is making this run ({path})") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): do not start the same run twice at once", path, error)
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        file.close()  # its holder removed it between our opening and our locking it
+
+
+def _discard(folder: Path, log_to: Path | None = None) -> None:
+    """Removes the folder that Hydra made for a run of which nothing came; what is logged next goes to `log_to`."""
+    if (folder / "config.yaml").exists() or not folder.is_dir():
+        return  # somebody's run
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            root.removeHandler(handler)
+            handler.close()
+            Path(handler.baseFilename).unlink(missing_ok=True)
+            if log_to is not None:
+                other = logging.FileHandler(log_to / Path(handler.baseFilename).name)
+                other.setFormatter(handler.formatter)
+                root.addHandler(other)
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        folder.rmdir()

@@ -1,0 +1,305 @@
+"""A run is its folder: what is written into it when it begins and when it ends, and reading it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from harness import strict_json
+from harness.checkpoint import write_whole
+from harness.record import stages
+
+logger = logging.getLogger(__name__)
+
+STAND_IN = "Stand-in data: these numbers mean nothing."  # above whatever shows them
+# What a run is built from. Anything else in a config, such as a recipe or a note, acts through these or not at all.
+BUILT = (
+    "data", "model", "loss", "metrics", "optimizer", "scheduler", "trainer", "seed", "deterministic", "threads",
+    "first_stage",
+)  # fmt: skip
+# Config keys that change no number of a run.
+CHANGES_NO_NUMBER = (
+    "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
+    "trainer.pictures", "reuse", "objective",
+)  # fmt: skip
+# A finished stage of a resumed run may also find its data, known by their fingerprint, in another place.
+FREE_ONCE_FINISHED = (*CHANGES_NO_NUMBER, "data.root")
+# What is not finished may go on for longer, too.
+FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")
+# What may differ between two runs of one method with one seed, as far as a table is concerned.
+NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
+
+BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
+STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
+PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
+LARGEST_PATCH = 2**20
+SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
+SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
+
+
+def is_under(key: str, keys: Iterable[str]) -> bool:
+    """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
+    return any(key == other or key.startswith(other + ".") for other in keys)
+
+
+def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, changes: bytes = b"") -> None:
+    """Writes config.yaml, what the run was asked for with everything resolved, and what it began with.
+
+    Args:
+        folder: The run folder.
+        config: Resolved.
+        record: Command, code, packages and hardware, for began.json: an unfinished run can then be repeated, too.
+        changes: Uncommitted ones as a patch, for uncommitted.patch; left out beyond `LARGEST_PATCH`.
+    """
+    write_config(folder, config)
+    if record is not None:
+        write_json(folder / BEGAN, dict(record))
+    if 0 < len(changes) <= LARGEST_PATCH:
+        write_whole(folder / PATCH, lambda file: file.write(changes))
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes config.yaml, which always says what the run in `folder` is, whatever it was when it began."""
+    text = OmegaConf.to_yaml(OmegaConf.create(config))
+    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+
+
+def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of code, packages and hardware was another when the run in `folder` began than now that it was resumed.
+
+    Returns:
+        {"began": {...}} for the report, or nothing where all is as it was.
+    """
+    if not (folder / BEGAN).is_file():
+        return {}
+    began = read_json(folder / BEGAN)
+    changed = {key: began[key] for key in SURROUNDINGS if key in began and began[key] != record.get(key)}
+    return {"began": changed} if changed else {}
+
+
+def finish(folder: Path, report: dict[str, Any]) -> None:
+    """Writes report.json, then the empty file DONE that says the run is complete."""
+    write_json(folder / "report.json", report)
+    (folder / "DONE").touch()
+    (folder / STOPPED).unlink(missing_ok=True)
+
+
+def stop(folder: Path, reason: str) -> None:
+    """Writes stopped.json: the training itself came to nothing; missing data or memory would not be its fault."""
+    if folder.is_dir():
+        write_json(folder / STOPPED, {"reason": reason})
+
+
+def why_stopped(folder: Path) -> str:
+    """What `stop` was told, with files as seen from the current folder, where they are below it.
+
+    Raises:
+        ValueError: If the record is truncated; with its name.
+    """
+    record = read_json(folder / STOPPED)
+    reason = record.get("reason") if isinstance(record, dict) else None
+    if not isinstance(reason, str):
+        raise ValueError(f"{folder / STOPPED} gives no reason; delete that run folder")
+    return reason.replace(f"{Path.cwd()}/", "")
+
+
+def shaping(config: Mapping[str, Any], apart: Iterable[str] = NOT_THE_RUN) -> dict[str, Any]:
+    """The values of a resolved config that shape the numbers, flat: {"loss.margin": 0.1}.
+
+    They are those that the run is built from. Null counts as absent, so that a new option which is off by default
+    leaves finished runs what they were; 1.0 is 1; a file below `paths.data` is the same wherever that folder is. Of a
+    run in two stages everything counts, since what the first one changes may act through any key.
+
+    Args:
+        config: Resolved.
+        apart: Keys that are left out, with all below them.
+    """
+    built = dict(config) if config.get("first_stage") else {k: v for k, v in config.items() if k in BUILT}
+    data = str((config.get("paths") or {}).get("data") or "")
+    found = {k: _plain(v, data.rstrip("/") + "/") for k, v in flat(built).items() if not is_under(k, apart)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _plain(value: Any, data: str) -> Any:
+    """The value in the one way to write it; `data` is the folder of the data, with a slash at its end."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item, data) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item, data) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and len(data) > 1 and value.startswith(data):
+        return f"${{paths.data}}/{value.removeprefix(data)}"
+    return value
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """What a run is known by, beside its data: 16 hexadecimal digits over what of its resolved config is `shaping`.
+
+    The seed counts; paths, tracking, workers, threads and the device do not.
+    """
+    return hashlib.sha256(json.dumps(shaping(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Found:
+    """Run folders of one fingerprint of the config, oldest first; on which data they are, `on` finds out."""
+
+    finished: list[Path] = field(default_factory=list)
+    interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
+    stopped: list[Path] = field(default_factory=list)  # those whose training stopped by itself, resumable or not
+
+    def on(self, data: str) -> Found:
+        """Those on the data of this fingerprint."""
+        own = self.finished, self.interrupted, self.stopped
+        return Found(*([folder for folder in folders if _is_on(data, folder)] for folders in own))
+
+
+def index(outputs: Path) -> dict[str, Found]:
+    """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out.
+
+    A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else.
+    """
+    found: dict[str, Found] = {}
+    for path in sorted(outputs.rglob("config.yaml"), key=lambda path: (path.parent.name, path)):  # called by their time
+        folder = path.parent
+        if folder.name in (".hydra", stages.FOLDER):
+            continue
+        finished = (folder / "DONE").exists()
+        try:
+            config = read_config(folder)
+            if finished:
+                read_report(folder)
+        except ValueError as error:
+            logger.warning("%s", error)
+            continue
+        there = found.setdefault(fingerprint(config), Found())
+        if finished:
+            there.finished.append(folder)
+            continue
+        if (folder / STOPPED).is_file():
+            there.stopped.append(folder)
+        if any(folder.rglob("last.pt")):
+            there.interrupted.append(folder)
+    return found
+
+
+def data_of(folder: Path) -> str | None:
+    """The fingerprint of the data of the run in `folder`; None if it is not on record.
+
+    Raises:
+        ValueError: If its record cannot be read.
+    """
+    for name in (BEGAN, "report.json"):  # runs of earlier versions have it in the report alone
+        record = read_json(folder / name) if (folder / name).is_file() else {}
+        if found := (record.get("data") or {}).get("fingerprint"):
+            return str(found)
+    return None
+
+
+def _is_on(data: str, folder: Path) -> bool:
+    try:
+        return data_of(folder) == data
+    except ValueError:
+        return True  # whoever reads on will tell what is wrong with it
+
+
+def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The revisions, packages and processors behind reports, each combination once: a line for a page of numbers."""
+    found: dict[str, None] = {}
+    for report in reports:
+        code, packages = report.get("code") or {}, report.get("packages") or {}
+        revision = f"revision {code['revision'][:7]}" if code else "no revision known"
+        changed = " with uncommitted changes" if code.get("dirty") else ""
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if name in SHOWN_PACKAGES)
+        processor = (report.get("hardware") or {}).get("processor", "")
+        found["; ".join(part for part in (revision + changed, versions, processor) if part)] = None
+    return tuple(found)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of the run in `folder`.
+
+    Raises:
+        ValueError: If it is no YAML, or no mapping; with its name.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete that run folder") from error
+    if not isinstance(config, dict) or not config:
+        raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
+    return cast(dict[str, Any], config)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of the finished run in `folder`.
+
+    Raises:
+        ValueError: If it is missing, truncated or something else; with its name.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is marked as finished but has no report.json; delete that run folder")
+    report = read_json(path)
+    if isinstance(report, dict) and all(isinstance(report.get(key), dict) for key in ("config", "data", "results")):
+        return report
+    raise ValueError(f"{path} is no report of a run; delete that run folder or repeat the run")
+
+
+def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | None] | None:
+    """The metrics at the epoch that `selection` names, None where one was not finite; None if it names no result."""
+    result = report["results"].get(selection)
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    return metrics if isinstance(metrics, dict) else None
+
+
+def measured(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run's metrics, {"metrics.recall_at": [1]}; null is as good as absent, as in `fingerprint`."""
+    return {k: v for k, v in flat(report["config"].get("metrics"), "metrics").items() if v is not None}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first key in which two flat settings differ, as "key=value" of each; None where there is none."""
+    key = next((key for key in sorted({*one, *other}) if one.get(key) != other.get(key)), None)
+    return None if key is None else (f"{key}={one.get(key)}", f"{key}={other.get(key)}")
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    parts: dict[str, Any] = {}
+    for key, item in value.items():
+        parts |= flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return parts
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` whole or not at all; what is not finite becomes null."""
+    text = strict_json.dumps(value, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If it is truncated or not JSON, with its name.
+    """
+    try:
+        return strict_json.loads(path.read_text())
+    except (ValueError, OSError) as error:  # ValueError: no JSON, or no text
+        raise ValueError(
+            f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
+        ) from error

@@ -1,0 +1,274 @@
+"""A fair comparison on paper: terminal, Markdown, CSV, JSON and a figure, all of one outcome."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import strict_json
+from harness.checkpoint import write_whole
+from harness.record.measures import ARROWS
+from harness.record.runs import STAND_IN
+from harness.show.fair_figure import dot_plot
+from harness.study.fair_file import Column
+from harness.study.fair_outcome import Outcome, Searched, Tested, Values, spread
+from harness.study.uncertainty import Comparison
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table in words, with a title and what to know about it."""
+
+    title: str
+    about: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def sheets(outcome: Outcome) -> list[Sheet]:
+    """Everything that the outcome says, as tables: what was tested, what was told apart, what was chosen."""
+    compared = [_compared(outcome)] if outcome.compared else []  # which takes two seeds
+    return [_tested(outcome), *compared, _chosen(outcome)]
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """What does not fit a table: how it was made, what failed, what the file remarks."""
+    fair, methods = outcome.fair, outcome.methods.values()
+    search, test = sum(m.searched.seconds for m in methods), sum(m.seconds for m in methods)
+    first = next(iter(methods)).searched
+    epoch = "after the last epoch" if fair.selection == "last" else "at the epoch that validation selects"
+    recipe = " ".join([f"experiment={fair.experiment}", *fair.overrides])
+    told = [
+        f"{len(methods)} methods in one recipe ({recipe}); for each {fair.trials} trials with seed {fair.search_seed}, "
+        f"of which the best {first.monitor} {epoch} was chosen; then {_seeds(fair.seeds)}, on the test split.",
+        f"Training took {_minutes(search)} for the searches and {_minutes(test)} for the final runs, in runs of one "
+        "thread, without their start.",
+        *(f"Made of: {made}." for made in outcome.made_of),
+    ]
+    for method in methods:
+        told += [f"{method.name}: {method.searched.method.note}"] if method.searched.method.note else []
+        told += [
+            f"{method.name}, trial {number + 1} ({' '.join(method.searched.trials[number].overrides)}) failed and "
+            f"counts as the worst: {fault}"
+            for number, fault in method.searched.faults.items()
+        ]
+        told += [f"{method.name}, seed {seed} failed and is left out: {fault}" for seed, fault in method.faults.items()]
+        told += [] if method.searched.chosen else [f"{method.name}: every trial failed, so nothing was tested."]
+    return [*told, *fair.notes]
+
+
+def show(outcome: Outcome) -> None:
+    """Prints the tables."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if outcome.stand_in:
+        console.print(STAND_IN, style="bold")
+    console.print(outcome.fair.title, style="bold", highlight=False)
+    for sheet in sheets(outcome):
+        table = Table(title=sheet.title, title_justify="left", caption=sheet.about, caption_justify="left")
+        for k, name in enumerate(sheet.head):
+            table.add_column(name, overflow="fold", no_wrap=all(len(row[k]) < 16 for row in sheet.rows))
+        for row in sheet.rows:
+            table.add_row(*(cell.replace(" ", "\n") if "=" in cell else cell for cell in row))  # a setting a line
+        console.print(table, markup=False, highlight=False)
+    for line in lines(outcome):
+        console.print(line, markup=False, highlight=False)
+
+
+def write(outcome: Outcome, folder: Path) -> list[Path]:
+    """Writes <name>.md, .csv, .json, .png and .svg, of stand-in data with that in the name; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name, paths = f"fair-{outcome.fair.name}{'_fixture' if outcome.stand_in else ''}", []
+    for suffix in (".png", ".svg"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of another call, with more seeds
+        if outcome.compared:
+            paths.append(folder / f"{name}{suffix}")
+            dot_plot(paths[-1], outcome)
+    picture = f"{name}.svg" if outcome.compared else None
+    for suffix, content in (
+        (".md", markdown(outcome, picture)),
+        (".csv", as_csv(outcome)),
+        (".json", strict_json.dumps(as_json(outcome), indent=1) + "\n"),
+    ):
+        paths.append(folder / f"{name}{suffix}")
+        write_whole(paths[-1], lambda file, content=content: file.write(content.encode()))
+    return paths
+
+
+def markdown(outcome: Outcome, picture: str | None = None) -> str:
+    """A page that begins with the command that makes it."""
+    fair = outcome.fair
+    parts = [f"# {fair.title}", f"```bash\n{command(outcome)}\n```"]
+    if outcome.stand_in:
+        parts.append(f"**{STAND_IN}**")
+    parts.append(lines(outcome)[0])
+    for sheet in sheets(outcome):
+        rows = [sheet.head, ["---"] * len(sheet.head), *sheet.rows]
+        table = "\n".join("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows)
+        parts += [f"## {sheet.title}", table, sheet.about]
+    if picture:
+        parts.append(f"![{fair.main.name} of every method over its seeds]({picture})")
+    parts.append("\n".join(f"* {line}" for line in lines(outcome)[1:]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def command(outcome: Outcome) -> str:
+    """What makes the page."""
+    fair = outcome.fair
+    options = {"trials": str(fair.trials), "seeds": str(fair.seeds)}
+    options |= {"scale": "fixture"} if outcome.stand_in else {}
+    if fair.partial:
+        options["methods"] = " ".join(fair.methods)
+        return " ".join([f"python scripts/fair.py {fair.name}", *(f"--{k} {v}" for k, v in options.items())])
+    return " ".join([f"make table-fair-{fair.name}", *(f"{k.upper()}={v}" for k, v in options.items())])
+
+
+def as_csv(outcome: Outcome) -> str:
+    """A row for each method and seed, in the unit of the columns, with the setting that was chosen."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "name", "setting", "seed", "validation", *outcome.fair.columns])
+    for key, method in outcome.methods.items():
+        setting = " ".join(method.searched.chosen.overrides) if method.searched.chosen else ""
+        for seed in sorted(method.validation.keys() | set().union(*(v.keys() for v in method.test.values()))):
+            numbers = [method.validation.get(seed, ""), *(v.get(seed, "") for v in method.test.values())]
+            writer.writerow([key, method.name, setting, seed, *numbers])
+    return file.getvalue()
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Everything: every trial with its validation metric, every seed, every comparison."""
+    fair = outcome.fair
+    return {
+        "name": fair.name,
+        "title": fair.title,
+        "stand_in": outcome.stand_in,
+        "experiment": fair.experiment,
+        "overrides": fair.overrides,
+        "selection": fair.selection,
+        "search_seed": fair.search_seed,
+        "columns": {name: vars(column) for name, column in fair.columns.items()},
+        "methods": {key: _as_json(method) for key, method in outcome.methods.items()},
+        "untrained": outcome.untrained,
+        "against": {
+            reference: {
+                key: {"difference": c.mean_difference, "half": c.interval.half, "p": c.p_value, "p_holm": c.adjusted,
+                      "seeds_needed": c.seeds_needed, "text": c.text}
+                for key, c in compared.items()
+            }
+            for reference, compared in outcome.against.items()
+        },
+        "made_of": outcome.made_of,
+    }  # fmt: skip
+
+
+def _as_json(method: Tested) -> dict[str, Any]:
+    search = method.searched
+    return {
+        "name": method.name,
+        "overrides": search.method.overrides,
+        "searched": [str(setting) for setting in search.method.settings],
+        "trials": [
+            {
+                "settings": trial.values,
+                "validation": search.found[trial.number],
+                "fault": search.faults.get(trial.number),
+            }
+            for trial in search.trials
+        ],
+        "chosen": None if search.chosen is None else search.chosen.number,
+        "validation": method.validation,
+        "test": method.test,
+        "faults": method.faults,
+        "seconds": {"search": search.seconds, "test": method.seconds},
+    }
+
+
+def _tested(outcome: Outcome) -> Sheet:
+    fair = outcome.fair
+    head = ["method", *(f"{name} {ARROWS[column.better]}" for name, column in fair.columns.items()), "seeds"]
+    rows = []
+    for method in outcome.methods.values():
+        cells = [_cell(column, method.test.get(name, {})) for name, column in fair.columns.items()]
+        rows.append([method.name, *cells, str(len(method.test.get(fair.main.name, {})))])
+    if any(outcome.untrained.values()):
+        cells = [_cell(column, outcome.untrained[name]) for name, column in fair.columns.items()]
+        rows.append(["untrained network", *cells, str(len(outcome.untrained[fair.main.name]))])
+    unit = f", in {fair.unit}" if fair.unit else ""
+    half = " ± half of the 95 % t-interval" if any("±" in cell for row in rows for cell in row) else ""
+    about = f"Mean{half} over seeds{unit}; best first. {fair.data}."
+    return Sheet("Tested once", about, head, rows)
+
+
+def _compared(outcome: Outcome) -> Sheet:
+    fair, compared = outcome.fair, outcome.compared
+    against, rows = outcome.against, []
+    for key in compared:
+        cells = ["—" if key == r else _in_words(found.get(key)) for r, found in against.items()]
+        rows.append([outcome.methods[key].name, *cells])
+    head = ["method", *(f"against {outcome.methods[r].name}" for r in against)]
+    about = (
+        f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of this "
+        "table (Holm). Behind ± stands half of the 95 % t-interval of the difference. The best is the best on this "
+        "test split, which favours it; the intervals know the chance of seeds, not that of the search or of the test "
+        "split."
+    )
+    return Sheet("Told apart", about, head, rows)
+
+
+def _chosen(outcome: Outcome) -> Sheet:
+    rows = []
+    for method in outcome.methods.values():
+        search, again = method.searched, spread(method.validation)
+        numbers = [_number(search.best), _number(search.median), "" if again is None else again.shown(3)]
+        rows.append([method.name, _setting(search), *numbers, str(len(search.faults))])
+    first = next(iter(outcome.methods.values())).searched
+    half = ", mean ± half of the 95 % t-interval" if any("±" in row[-2] for row in rows) else ""
+    about = (
+        f"By {first.monitor}: of the chosen trial, which is the best of many and so flattered; of the median trial; of "
+        f"the final seeds, which repeat the choice{half}. *: near an end of its range, so that a better value may lie "
+        "beyond."
+    )
+    return Sheet("Chosen on validation data", about, ["method", "chosen", "best", "median", "final", "failed"], rows)
+
+
+def _setting(search: Searched) -> str:
+    if search.chosen is None:
+        return "every trial failed"
+    marks = ["*" if key in search.chosen.at_edge else "" for key in search.chosen.values]
+    return " ".join(word + mark for word, mark in zip(search.chosen.overrides, marks, strict=True))
+
+
+def _in_words(comparison: Comparison | None) -> str:
+    return "not compared" if comparison is None else comparison.text
+
+
+def _cell(column: Column, values: Values) -> str:
+    found = spread(values)
+    if found is not None:
+        return found.shown(column.decimals)
+    return "".join(f"{value:.{column.decimals}f}" for value in values.values())
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("*", "\\*")
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _seeds(count: int) -> str:
+    return "seed 0" if count == 1 else f"seeds 0 to {count - 1}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

@@ -1,0 +1,135 @@
+"""The facts of a report: what its runs were made of, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.record import stages
+from harness.study.results import Run
+from harness.study.studies import Study
+
+NAMED = 3  # interrupted runs
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What the runs were made of: data, code, machine, versions, time."""
+    reports = [run.report for run in runs]
+    data = reports[0]["data"]
+    parts = [f"{name} {_counts(part)}" for name, part in data.items() if isinstance(part, dict) and _counts(part)]
+    started = sorted(str(r["started"]) for r in reports if r.get("started"))
+    seconds = sum(float(r["results"].get("seconds") or 0) for r in reports)
+    peaks = [r["results"].get("peak_memory") or {} for r in reports]
+    memory = [f"{max(found) / 2**30:.1f} GiB {words}" for key, words in
+              (("process_bytes", "of the process"), ("device_bytes", "of the GPU"))
+              if (found := [p[key] for p in peaks if p.get(key)])]  # fmt: skip
+    lines = {
+        "data": f"{data.get('name', 'unnamed')}" + (f": {'; '.join(parts)}" if parts else ""),
+        "data fingerprint": str(data.get("fingerprint") or "not recorded"),
+        "code": _several(_revision(r) for r in reports),
+        "machine": _several(_machine(r.get("hardware", {})) for r in reports),
+        "versions": _several(_versions(r) for r in reports),
+        "started": " to ".join(dict.fromkeys((_minute(started[0]), _minute(started[-1])))) if started else "",
+        "training and evaluation": f"{_duration(seconds)} for {len(reports)} run{'s' * (len(reports) > 1)}",
+        "peak memory": ", ".join(memory),
+    }
+    return [(key, value) for key, value in lines.items() if value]
+
+
+def warnings(all_studies: Sequence[Study], unfinished: Sequence[Path]) -> list[str]:
+    """What somebody who trusts the page should know, a sentence each."""
+    said: list[str] = []
+    if unfinished:
+        more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
+        names = ", ".join(map(str, unfinished[:NAMED])) + more
+        word = "run" if len(unfinished) == 1 else "runs"
+        said.append(
+            f"{len(unfinished)} {word} left out, interrupted or still running: {names}. "
+            "The same command with resume=FOLDER goes on with an interrupted one."
+        )
+    said += [f"{study.data}: {sentence}." for study in all_studies for sentence in _warnings(study)]
+    return said + versions(all_studies)
+
+
+def versions(all_studies: Sequence[Study]) -> list[str]:
+    """A sentence for each data set of which there are several versions, as runs on them are kept apart."""
+    said: list[str] = []
+    real = [study for study in all_studies if not study.stand_in]
+    for name in dict.fromkeys(study.data for study in real):
+        prints = sorted({str(s.first.report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
+        if len(prints) > 1:
+            said.append(f"{name}: there are runs on different versions of the data, each below: {', '.join(prints)}.")
+    return said
+
+
+def _warnings(study: Study) -> Iterator[str]:
+    reports = [run.report for run in study.runs]
+    if dirty := sum(bool(report.get("code", {}).get("dirty")) for report in reports):
+        yield (
+            f"{_share(dirty, len(reports))} made with uncommitted changes, so that the revision alone does not tell "
+            "the code"
+        )
+    if resumed := sum(bool(report.get("began")) for report in reports):
+        yield f"{_share(resumed, len(reports))} resumed with other code, packages or hardware"
+    if len({report.get("code", {}).get("revision") for report in reports}) > 1:
+        yield "the runs were made with different revisions of the code"
+    if len({report.get("packages", {}).get("torch") for report in reports}) > 1:
+        yield "the runs were made with different versions of torch"
+    if len({frozenset(run.report["seed"] for run in members) for members in study.methods.values()}) > 1:
+        yield "not all methods were run with the same seeds"
+
+
+def interrupted(folders: Sequence[Path]) -> list[Path]:
+    """Runs at or below `folders` that began and did not end."""
+    begun = {path.parent for folder in folders for path in folder.rglob("config.yaml")}
+    own = [folder for folder in begun if folder.name not in (".hydra", stages.FOLDER)]
+    return sorted(folder for folder in own if not (folder / "DONE").exists())
+
+
+def _counts(part: dict[str, Any]) -> str:
+    numbers = [f"{value:,} {key.replace('_', ' ')}" for key, value in part.items() if type(value) is int]
+    return ", ".join(numbers[:2])
+
+
+def _several(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(value for value in values if value))
+
+
+def _revision(report: dict[str, Any]) -> str:
+    code = report.get("code", {})
+    return (
+        f"{code['revision'][:12]}{' with uncommitted changes' * bool(code.get('dirty'))}"
+        if code.get("revision")
+        else "not recorded"
+    )
+
+
+def _machine(hardware: dict[str, Any]) -> str:
+    gpus = hardware.get("gpus") or []
+    named = ", ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) if gpus else "no GPU"
+    if not hardware:
+        return "not recorded"
+    cores = f"{hardware.get('cores')} cores, {hardware.get('threads')} used"
+    return f"{hardware.get('processor') or 'unknown processor'}, {cores}, {named}"
+
+
+def _versions(report: dict[str, Any]) -> str:
+    packages = report.get("packages", {})
+    kept = [f"{name} {packages[name]}" for name in ("torch", "torchvision", "timm") if name in packages]
+    return ", ".join([f"Python {report['python']}", *kept] if report.get("python") else kept)
+
+
+def _share(count: int, of: int) -> str:
+    return f"{'all' if count == of else f'{count} of'} {of} runs were" if of > 1 else "the run was"
+
+
+def _minute(time: str) -> str:
+    """2026-01-02T03:04:05Z -> 2026-01-02 03:04 UTC."""
+    return f"{time[:10]} {time[11:16]} UTC" if time.endswith("Z") else time
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,207 @@
+"""One HTML page about runs, complete in itself: nothing is fetched when it is looked at."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from harness.checkpoint import write_whole
+from harness.record.composition import without_sweep
+from harness.record.runs import NOT_THE_RUN, is_under
+from harness.show import report_facts, report_figures, report_tables
+from harness.show.report_figures import Drawn
+from harness.study.results import NOT_THE_METHOD, PLUS_MINUS, Run
+from harness.study.studies import SELECTED, Study, check_metrics, slug, studies
+from harness.words import line
+
+MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
+
+
+@dataclass(frozen=True)
+class Section:
+    """A study as the template shows it."""
+
+    study: Study
+    anchor: str
+    title: str
+    selected: str
+    spread: str
+    facts: list[tuple[str, str]]
+    methods: list[tuple[str, str, str, str]]
+    results: report_tables.Table
+    other_epochs: report_tables.Table | None
+    one_epoch: str
+    everything: report_tables.Table
+    comparisons: list[tuple[str, str]]
+    best: str
+    figures: list[tuple[Drawn, str]]
+    pictures: list[tuple[str, list[tuple[Drawn, str, bool]]]]
+    pictured: str
+    settings: list[report_tables.Table]
+    configs: list[tuple[str, str]]
+
+
+def write(
+    path: Path,
+    found: Sequence[Run],
+    unfinished: Sequence[Path] = (),
+    selections: Sequence[str] = tuple(SELECTED),
+    metrics: Sequence[str] | None = None,
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: str = "interval",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Writes the page about `found`.
+
+    Args:
+        path: The HTML file.
+        found: Finished runs.
+        unfinished: Folders of interrupted ones, which the page warns of.
+        selections: Rows of each method in the table: untrained, last, best_on_validation, best_on_test.
+        metrics: Its columns; default: the monitored metric and those nearest to it.
+        published: By label, as `harness.study.tables.published_by_label` gives it.
+        spread: What stands after ±, a key of `PLUS_MINUS`.
+        notes: What was left out before, for the page's warnings.
+
+    Raises:
+        ValueError: If `metrics` are none of theirs.
+        ModuleNotFoundError: If jinja2 is missing; with what to install.
+    """
+    template, said = _template(), [*notes]
+    grouped = studies(found, said.append)
+    check_metrics(grouped, metrics)
+    said += report_facts.warnings(grouped, unfinished)
+    sections = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (study, anchor) in enumerate(zip(grouped, anchors(grouped), strict=True)):
+            drawn, failures = report_figures.draw(study, Path(folder), anchor)
+            said += failures
+            figures = [
+                (one, report_figures.inline_svg(one.path, one.alt, f"f{number}-{place}"))
+                for place, one in enumerate(drawn)
+            ]
+            taken = report_figures.pictures(study, said.append)
+            sections.append(_section(study, anchor, figures, taken, selections, metrics, published, spread))
+    names = list(dict.fromkeys(run.report["experiment"] for run in found))
+    text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def write_figures(folder: Path, found: Sequence[Run]) -> tuple[list[Path], list[str]]:
+    """Writes every figure of the page that is drawn from records as PNG and as SVG.
+
+    Returns:
+        Their paths, and a sentence for each that could not be drawn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    grouped, paths, failures = studies(found, lambda left_out: None), list[Path](), list[str]()
+    for study, anchor in zip(grouped, anchors(grouped), strict=True):
+        for suffix in (".png", ".svg"):
+            drawn, failed = report_figures.draw(study, folder, anchor, suffix)
+            paths += [one.path for one in drawn]
+            failures += failed if suffix == ".png" else []
+    return paths, failures
+
+
+def anchors(grouped: Sequence[Study]) -> list[str]:
+    """A name for each study, for links and files: that of its data, numbered where it is not the only one."""
+    names = [slug(study.data) + ("-stand-in" if study.stand_in else "") for study in grouped]
+    return [name if names.count(name) == 1 else f"{name}-{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+
+
+def _section(
+    study: Study,
+    anchor: str,
+    figures: list[tuple[Drawn, str]],
+    taken: Mapping[str, list[Drawn]],
+    selections: Sequence[str],
+    metrics: Sequence[str] | None,
+    published: Mapping[str, Mapping[str, Any]] | None,
+    spread: str,
+) -> Section:
+    pictures = [
+        (
+            report_figures.about(kind, drawn),
+            [(one, report_figures.data_uri(one.path), report_figures.is_wide(one.path)) for one in drawn],
+        )
+        for kind, drawn in taken.items()
+    ]
+    labels = study.leading(report_figures.MOST_PICTURES)
+    many = len(study.methods) > MANY_METHODS and study.selection in selections
+    shown_now = [study.selection] if many else selections
+    later = [name for name in selections if name not in shown_now]
+    return Section(
+        study=study,
+        anchor=anchor,
+        title=study.data + (" (stand-in data)" if study.stand_in else ""),
+        selected=SELECTED[study.selection],
+        spread=f" ± {PLUS_MINUS[spread]}" if any(len(members) > 1 for members in study.methods.values()) else "",
+        facts=report_facts.facts(study.runs),
+        methods=[_method(label, study) for label in study.methods],
+        results=report_tables.results_table(study, shown_now, metrics, published, spread),
+        other_epochs=report_tables.results_table(study, later, metrics, spread=spread) if later else None,
+        one_epoch=SELECTED.get(shown_now[0], shown_now[0]) if len(shown_now) == 1 else "",
+        everything=report_tables.every_metric(study, spread),
+        comparisons=report_tables.comparisons(study),
+        best=study.short[study.best_first()[0]],
+        figures=figures,
+        pictures=pictures,
+        pictured=f"the {len(labels)} best of {len(study.methods)} methods" if len(labels) < len(study.methods) else "",
+        settings=report_tables.settings_tables(study),
+        configs=[(study.short[label], config_text(members[0])) for label, members in study.methods.items()],
+    )
+
+
+def config_text(run: Run) -> str:
+    """The resolved config of a run as YAML, without paths and the like."""
+    kept = {key: value for key, value in run.report["config"].items() if not is_under(key, NOT_THE_RUN)}
+    return OmegaConf.to_yaml(OmegaConf.create(kept))
+
+
+def _method(label: str, study: Study) -> tuple[str, str, str, str]:
+    """Name, command, seeds and epochs of a method."""
+    members = study.methods[label]
+    run = members[0]
+    changes = [
+        o
+        for o in without_sweep(run.report["overrides"])
+        if not is_under(o.lstrip("+~").partition("=")[0], NOT_THE_METHOD)
+    ]
+    words = ["python", "train.py", f"experiment={run.report['experiment']}", *changes]
+    seeds = ", ".join(str(seed) for seed in sorted(run.report["seed"] for run in members))
+    epochs = sorted({int(run.report["results"]["last"]["epoch"]) for run in members})
+    span = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    return study.short[label], line(words), seeds, span
+
+
+def _template() -> Any:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup, escape
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'the HTML page is made with jinja2; run: pip install "blackbox-ranking[tables]"'
+        ) from error
+    environment = Environment(
+        loader=PackageLoader("harness.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def breakable(text: str) -> Markup:
+        """Between its words, and inside one that is too long after a sign."""
+        words = (re.sub(r"([_=,/]|\.(?!\d))", r"\1<wbr>", str(escape(word))) for word in text.split(" "))
+        return Markup(" ".join(f'<span class="word">{word}</span>' for word in words))
+
+    environment.filters["breakable"] = breakable
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,1 @@
+"""What is run for a table or a comparison, and what came of it."""

@@ -1,0 +1,256 @@
+"""Run folders -> tables: mean and spread over seeds, beside the published numbers."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.record import measures, runs, stages
+from harness.record.composition import without_sweep
+from harness.record.measures import Measure
+from harness.study.uncertainty import interval
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+# What tells two runs of one method apart without making them two methods.
+NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "threads", "trainer.device", "data.root", "hydra")
+NO_SETTING = (*runs.NOT_THE_RUN, "seed")
+PLUS_MINUS = {
+    "interval": "half of the 95 % t-interval of the mean over seeds",
+    "deviation": "the standard deviation over seeds",
+}
+NEEDED = {"experiment": str, "overrides": list, "seed": int, "config": dict, "data": dict, "results": dict}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The experiment and what its command line changed, seeds aside; of a sweep what its file sets for all runs."""
+        changed = [o.lstrip("+") for o in without_sweep(self.report["overrides"])]
+        kept = [o for o in changed if not runs.is_under(o.partition("=")[0], NOT_THE_METHOD)]
+        return " ".join([self.report["experiment"], *sorted(kept)])
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Grows with the time of the run: when it started, or when its report was written; folders are called by it."""
+        written = time.gmtime((self.folder / "report.json").stat().st_mtime)
+        return str(self.report.get("started") or time.strftime("%Y-%m-%dT%H:%M:%SZ", written)), str(self.folder)
+
+    def metrics(self, selection: str) -> dict[str, float | None]:
+        """Those under `selection` (last, best_on_test, ...), None where one was not finite; empty if there are none."""
+        return dict(runs.metrics_of(self.report, selection) or {})
+
+
+def find_runs(folders: Sequence[Path], say: Say = log.warning) -> list[Run]:
+    """The finished runs at or below `folders`, in the order of their names.
+
+    Args:
+        folders: Run folders, or what is above.
+        say: Receives a sentence for each folder that cannot be read, which costs itself and nothing else.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If none can be read; with what is wrong with the first.
+    """
+
+    def closed(error: OSError) -> None:
+        say(f"left out: {error.filename} cannot be looked into ({error.strerror})")
+
+    done = {Path(at) for folder in folders for at, _, files in os.walk(folder, onerror=closed) if "DONE" in files}
+    done = {folder for folder in done if folder.name != stages.FOLDER}  # a first stage is part of its run
+    if not done:
+        names = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"no finished run below {names}; make one: python train.py experiment=demo_rambo")
+    found, faults = list[Run](), list[str]()
+    for folder in sorted(done):
+        try:
+            found.append(_read(folder))
+        except ValueError as error:
+            faults.append(str(error))
+    if not found:
+        raise ValueError(faults[0])
+    for fault in faults:
+        say(f"left out: {fault}")
+    return found
+
+
+def _read(folder: Path) -> Run:
+    report, file = runs.read_report(folder), folder / "report.json"
+    lacks = [key for key, kind in NEEDED.items() if not isinstance(report.get(key), kind)]
+    lacks += [] if lacks or runs.metrics_of(report, "last") is not None else ["results.last.metrics"]
+    if lacks:
+        raise ValueError(f"{file} has no {lacks[0]}; delete that run folder or repeat the run")
+    if wrong := next(_strange(report), None):
+        raise ValueError(f"{file} is not what a run writes ({wrong}); delete that run folder or repeat the run")
+    return Run(folder, report)
+
+
+def _strange(report: Mapping[str, Any]) -> Iterator[str]:
+    """What is there, but of another kind than a run writes."""
+    yield from (f"the override {o!r}" for o in report["overrides"] if not isinstance(o, str))
+    yield from (
+        f"{part}={report['config'][part]!r}" for part in ("trainer", "metrics")
+        if not isinstance(report["config"].get(part, {}), dict)
+    )  # fmt: skip
+    for selection in report["results"]:
+        for name, value in (runs.metrics_of(report, selection) or {}).items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                yield f"{selection} has {name}={value!r}"
+    if not isinstance(report["results"]["last"].get("epoch", 0), int):
+        yield f"the last epoch is {report['results']['last']['epoch']!r}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one method: the finite values of its seeds, and how many runs are `without` one."""
+
+    values: tuple[float, ...]
+    without: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds; nan where there is no value."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    def half(self, spread: str) -> float | None:
+        """What stands after ±, a key of `PLUS_MINUS`; None for fewer than two seeds."""
+        if len(self.values) < 2:
+            return None
+        return interval(self.values).half if spread == "interval" else statistics.stdev(self.values)
+
+    def shown(self, measure: Measure, spread: str = "interval") -> str:
+        """As papers show such a metric, 64.0 ± 0.3, in percent where it is a share; says where runs have no value."""
+        runs_without = f" ({len(self.values)} of {len(self.values) + self.without} runs)" if self.without else ""
+        if not self.values:
+            return f"nan{runs_without}"
+        digits, half = measure.decimals([measure.factor * value for value in self.values]), self.half(spread)
+        equal_counts = measure.kind == "count" and not half
+        after = "" if half is None or equal_counts else f" ± {measure.factor * half:.{digits}f}"
+        return f"{measure.factor * self.mean:.{digits}f}{after}{runs_without}"
+
+
+def group_by_method(found: Sequence[Run], say: Say = log.warning) -> dict[str, list[Run]]:
+    """Runs that differ in the seed alone, so that they have a mean.
+
+    Args:
+        found: Finished runs.
+        say: Receives a sentence for each run that is left out: one that was repeated, or that was made on other data or
+            with other settings than the newest of its name.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in found:
+        groups.setdefault(run.label, []).append(run)
+    return {label: _newest(members, say) for label, members in groups.items()}
+
+
+def _newest(members: Sequence[Run], say: Say) -> list[Run]:
+    """Of every seed the newest run, if it is like the newest of all."""
+    newest, *older = sorted(members, key=lambda run: run.age, reverse=True)
+    kept = {newest.report["seed"]: newest}
+    for run in older:
+        seed, name = run.report["seed"], run.label
+        if other := _unlike(newest, run):
+            say(f"left out: {run.folder}, as the newer {newest.folder} is {name}, too, but {other}")
+        elif seed in kept:
+            say(f"left out: {run.folder}, as {kept[seed].folder} is the newer run of {name}, seed {seed}")
+        else:
+            kept[seed] = run
+    return [run for run in members if run in kept.values()]
+
+
+def _unlike(newest: Run, run: Run) -> str | None:
+    """Why two runs of one name have no mean, if so; a setting that one of them does not know has its default there."""
+    if newest.report["data"].get("fingerprint") != run.report["data"].get("fingerprint"):
+        return "on other data"
+    seeds = newest.report["seed"], run.report["seed"]  # what follows them is no setting
+    one, other = (runs.flat(of.report["config"]) for of in (newest, run))
+    for key in one.keys() & other.keys():
+        known = one[key] is not None and other[key] is not None and not runs.is_under(key, NO_SETTING)
+        if known and one[key] != other[key] and (one[key], other[key]) != seeds:
+            return f"with {key}={one[key]} instead of {other[key]}"
+    return None
+
+
+def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
+    """`metric` of every run under `selection` (last, best_on_test, ...); None where no run has it."""
+    having = [run.metrics(selection) for run in members]
+    if not any(metric in metrics for metrics in having):
+        return None
+    values = [value for metrics in having if (value := metrics.get(metric)) is not None and math.isfinite(value)]
+    return Cell(tuple(values), len(members) - len(values))
+
+
+def measure_of(members: Sequence[Run], metric: str) -> Measure:
+    """How `metric` is read, as these runs declare it."""
+    return measures.of([run.report for run in members], metric)
+
+
+def in_words(members: Sequence[Run], selection: str, metric: str) -> str:
+    """A cell of a table of its own, empty where no run has the metric; `over_seeds` says what stands after ±."""
+    found = cell(members, selection, metric)
+    return "" if found is None else found.shown(measure_of(members, metric))
+
+
+def over_seeds(count: int) -> str:
+    """For the title of a table of means."""
+    return "1 seed" if count == 1 else f"mean over {count} seeds ± half of its 95 % interval"
+
+
+def markdown(
+    found: Sequence[Run],
+    selections: Sequence[str],
+    metrics: Sequence[str],
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: str = "interval",
+) -> str:
+    """A Markdown table with a row per method and selection, below the published numbers where there are any.
+
+    Args:
+        found: The runs.
+        selections: Which epochs of a run: last, best_on_test, ...
+        metrics: The columns.
+        published: By label `source`, `seeds` and `metrics`, as `harness.study.tables.published_by_label` reads them.
+        spread: What stands after ±, a key of `PLUS_MINUS`.
+    """
+    read = {metric: measure_of(found, metric) for metric in metrics}
+    banner = [f"**{runs.STAND_IN}**", ""]
+    lines = banner if any(run.report["data"].get("fixture") for run in found) else []
+    lines += [
+        "| method | selected | " + " | ".join(metrics) + " | seeds |",
+        "|---|---|" + "---|" * (len(metrics) + 1),
+    ]
+    for label, members in group_by_method(found).items():
+        lines += _published_row(label, members[0], metrics, published or {})
+        for selection in selections:
+            cells = [cell(members, selection, metric) for metric in metrics]
+            if any(c is not None for c in cells):
+                shown = ["" if c is None else c.shown(read[m], spread) for c, m in zip(cells, metrics, strict=True)]
+                words = " | ".join(shown)
+                lines.append(f"| {label} | {selection.replace('_', ' ')} | {words} | {len(members)} |")
+    if any("±" in line for line in lines):
+        lines += ["", f"± is {PLUS_MINUS[spread]}."]
+    return "\n".join(lines)
+
+
+def _published_row(
+    label: str, run: Run, metrics: Sequence[str], published: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    entry = published.get(label)  # a changed recipe has another label, and nothing published
+    if entry is None or run.report["data"].get("fixture"):  # stand-in data may not stand beside the paper's number
+        return []
+    words = " | ".join(str(entry["metrics"].get(m, "")) for m in metrics)
+    return [f"| {label} | published: {entry['source']} | {words} | {entry.get('seeds') or ''} |"]

@@ -1,0 +1,1 @@
+"""How a run trains and is evaluated."""

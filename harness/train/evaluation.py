@@ -1,0 +1,130 @@
+"""Metrics of every evaluation split, which epoch is best on each, and pictures of what the model does."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.record import measures
+from harness.train.tracking import Tracker
+
+log = logging.getLogger(__name__)
+Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
+
+
+def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[str, Any]:
+    """The loaders of `splits`, all of them for None.
+
+    Raises:
+        ValueError: If none is named, or one that the data do not have.
+    """
+    if splits is None:
+        return loaders
+    if not splits or any(split not in loaders for split in splits):
+        raise ValueError(
+            f"trainer.splits={list(splits)} must name some of the splits of the data: {', '.join(loaders)}"
+        )
+    return {split: loaders[split] for split in splits}
+
+
+@dataclass
+class Evaluation:
+    """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
+
+    Args:
+        metrics: Called with the model and a loader.
+        loaders: By split.
+        monitor: The metric by which the best epoch is chosen.
+        higher_is_better: Whether a larger `monitor` is better.
+
+    Attributes:
+        results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
+        new_best: The splits on which the last evaluation was the best so far.
+        history: The monitored metric of every evaluation after an epoch, by split.
+
+    Raises:
+        ValueError: If `metrics` declare that `monitor` is better the other way.
+    """
+
+    metrics: Metrics
+    loaders: Mapping[str, Any]
+    monitor: str
+    higher_is_better: bool
+    results: dict[str, Any] = field(default_factory=dict)
+    new_best: list[str] = field(default_factory=list)
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if undeclared := measures.direction(self.metrics, self.monitor, self.higher_is_better):
+            log.warning("%s", undeclared)
+
+    def run(self, model: nn.Module, epoch: int, note: str = "") -> dict[str, float]:
+        """The metrics of every split, named split/metric; those under a `note` are no candidate for the best."""
+        model.eval()
+        numbers: dict[str, float] = {}
+        for split, loader in self.loaders.items():
+            with torch.no_grad():
+                found = self.metrics(model, loader)
+            numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
+        self.results["last"] = {"epoch": epoch, "metrics": numbers}
+        self._check_monitor(numbers)
+        if note:
+            self.results[note] = self.results["last"]
+        else:
+            self.new_best = [split for split in self.loaders if self._is_best(split, numbers)]
+            for split in self.new_best:
+                self.results[f"best_on_{split}"] = self.results["last"]
+            for split in self.loaders:
+                self.history.setdefault(split, []).append(numbers[f"{split}/{self.monitor}"])
+        return numbers
+
+    def _check_monitor(self, numbers: Mapping[str, float]) -> None:
+        for split in self.loaders:
+            if f"{split}/{self.monitor}" not in numbers:
+                there = ", ".join(name.partition("/")[2] for name in numbers if name.startswith(f"{split}/"))
+                raise ValueError(f"trainer.monitor={self.monitor} is no metric of {split}; there are {there}")
+
+    def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
+        name = f"{split}/{self.monitor}"
+        best = self.results.get(f"best_on_{split}")
+        return best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better)
+
+    def told(self) -> list[str]:
+        """A sentence for each split whose best epoch means nothing, as the monitored metric was never a number."""
+        never = [split for split, values in self.history.items() if values and not any(map(math.isfinite, values))]
+        return [
+            f"{split}/{self.monitor} was not a number in any evaluation: best_on_{split} is the first epoch, chosen by "
+            "nothing"
+            for split in never
+        ]
+
+    def headline(self, numbers: Mapping[str, float]) -> str:
+        """The monitored metric of every split that `numbers` has, as the log shows it."""
+        words = []
+        for split in self.loaders:
+            name = f"{split}/{self.monitor}"
+            if name in numbers:
+                best = split in self.new_best and math.isfinite(numbers[name])
+                words.append(f"  {name} {numbers[name]:.4f}" + (" (best)" if best else ""))
+        return "".join(words)
+
+    def pictures(self, model: nn.Module, tracker: Tracker, step: int) -> None:
+        """Asks the metrics for pictures of every split, and mirrors them."""
+        draw = getattr(self.metrics, "pictures", None)
+        if draw is None:
+            return
+        folder = tracker.folder / "pictures"
+        for split, loader in self.loaders.items():
+            try:
+                folder.mkdir(exist_ok=True)
+                for name, path in draw(model, loader, folder, split).items():
+                    tracker.image(f"{split}/{name}", Path(path), step)
+            except Exception as error:  # whatever goes wrong with a picture must not cost the report
+                log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)

@@ -1,0 +1,340 @@
+"""The loop: train an epoch, evaluate, keep the best and the last, and be able to go on from there.
+
+The trainer moves batches and never looks inside. `model(batch)` returns whatever `loss(output, batch)` understands;
+the loss returns named scalars of which "loss" is minimised; `metrics(model, loader)` returns named floats.
+
+Optional hooks: `loss.prepare(data)` before the optimizer is built,
+`parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of both (may return numbers to log),
+`metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}, and
+`metrics.measures`, which way each metric is better and in what unit it is shown (`harness.record.measures`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from harness import checkpoint
+from harness.data.loading import Batch, Data
+from harness.device import all_finite, choose_device, to_device
+from harness.distributed import is_main
+from harness.record.reproducibility import peak_memory, reset_peak_memory
+from harness.seeds import seed_everything
+from harness.train.evaluation import Evaluation, Metrics, only
+from harness.train.optimization import learning_rates
+from harness.train.stopping import EarlyStopping
+from harness.train.tracking import Means, Tracker
+
+log = logging.getLogger(__name__)
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingStoppedError(RuntimeError):
+    """Training cannot go on; the message says why and which checkpoint is good."""
+
+
+class Trainer:
+    """Trains a model and evaluates it as it goes.
+
+    Args:
+        epochs: Passes over the training batches; 0 evaluates the model as it is.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
+        evaluate_first: Whether to evaluate before training, which shows what training adds.
+        monitor: The metric by which the best epoch is chosen, for each evaluation split on its own.
+        higher_is_better: Whether a larger `monitor` is better.
+        precision: `fp32`, or `bf16` or `fp16` autocast (the latter with gradient scaling).
+        accumulate: Micro-batches per optimizer step, whose gradients are averaged. A ranking loss ranks inside one
+            micro-batch, so this is more queries per step, not longer rankings.
+        clip_norm: Largest gradient norm, or None.
+        channels_last: Whether images and model use the channels-last memory format.
+        compile: Whether to compile the model.
+        device: `auto` takes a GPU when there is one.
+        log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
+        stopping: Ends training before the last epoch, or None.
+        splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
+        pictures: Whether the metrics may draw pictures at the end.
+        seed: What every epoch's draws derive from.
+
+    Raises:
+        ValueError: If a value is outside its range; shown.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        evaluate_every: int = 1,
+        evaluate_first: bool = True,
+        monitor: str = "recall@1",
+        higher_is_better: bool = True,
+        precision: str = "fp32",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+        device: str = "auto",
+        log_every: int = 10,
+        stopping: EarlyStopping | None = None,
+        splits: Sequence[str] | None = None,
+        pictures: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if epochs < 0:
+            raise ValueError(f"trainer.epochs must be at least 1, or 0 to evaluate only, got {epochs}")
+        counts = {"evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
+        if low := [name for name, value in counts.items() if value < 1]:
+            raise ValueError(f"trainer.{low[0]} must be at least 1, got {counts[low[0]]}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"trainer.clip_norm must be positive or null, got {clip_norm}")
+        self.epochs, self.evaluate_every, self.evaluate_first = epochs, evaluate_every, evaluate_first
+        self.monitor, self.higher_is_better = monitor, higher_is_better
+        self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
+        self.channels_last, self.compile, self.log_every, self.seed = channels_last, compile, log_every, seed
+        self.stopping, self.device = stopping, choose_device(device)
+        self.splits, self.pictures = splits, pictures
+
+    def fit(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        data: Data,
+        metrics: Metrics,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        tracker: Tracker,
+        resume: bool = False,
+    ) -> dict[str, Any]:
+        """Trains to the last epoch and returns the results of the run.
+
+        Args:
+            model: Called with a batch.
+            loss: Called with the model's output and the batch.
+            data: Training batches and evaluation loaders.
+            metrics: Called with the model and each evaluation loader.
+            optimizer: Of the parameters of model and loss.
+            scheduler: Stepped once an epoch.
+            tracker: Receives all numbers; its folder receives the checkpoints.
+            resume: Whether to go on from the folder's last checkpoint.
+
+        Returns:
+            `last`: the metrics after the last epoch; `best_on_<split>`: the epoch that `monitor` prefers on a split,
+            with the metrics of every split at that epoch; `seconds`, `peak_memory`.
+
+        Raises:
+            TrainingStoppedError: If the loss, the model's output or a weight is not finite.
+            CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
+            ValueError: If the metrics declare that `monitor` is better the other way.
+        """
+        reset_peak_memory(self.device)
+        if self.stopping is not None:
+            self.stopping.check(self.splits or data.evaluation)
+        run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
+        if resume:
+            run.restore()
+        else:
+            tracker.rewind(-1)  # a stage that was stopped before its first checkpoint may have left lines
+            if self.evaluate_first or not self.epochs:
+                run.evaluate("untrained")
+            run.save()
+        while run.epoch < self.epochs and not run.stops_early():
+            started = time.perf_counter()
+            numbers = run.train_epoch()
+            if run.epoch % self.evaluate_every == 0 or run.epoch == self.epochs:
+                numbers |= run.evaluate()
+            run.seconds += time.perf_counter() - started
+            run.finish_epoch(numbers, time.perf_counter() - started)
+        for sentence in run.evaluation.told():
+            log.warning("%s", sentence)
+        if is_main() and self.pictures:
+            run.evaluation.pictures(model, tracker, run.step)
+        return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
+
+
+@dataclass
+class _Run:
+    """A run in progress: what `Trainer.fit` was given, and everything that changes."""
+
+    trainer: Trainer
+    model: nn.Module
+    loss: nn.Module
+    data: Data
+    metrics: Metrics
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    tracker: Tracker
+    epoch: int = 0
+    step: int = 0
+    gathered: int = 0  # micro-batches since the last step
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
+        loaders = only(self.data.evaluation, trainer.splits)
+        self.evaluation = Evaluation(self.metrics, loaders, trainer.monitor, trainer.higher_is_better)
+        self.model.to(trainer.device)
+        self.loss.to(trainer.device)
+        if trainer.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
+        self.scaler = torch.amp.GradScaler(trainer.device.type, enabled=trainer.precision == "fp16")
+        self.folder = self.tracker.folder / "checkpoints"
+        self.last = self.folder / "last.pt"
+        names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
+        self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+
+    def stops_early(self) -> bool:
+        """Whether the evaluations so far say that it is enough."""
+        stopping, evaluation = self.trainer.stopping, self.evaluation
+        if stopping is None or not stopping.reached(evaluation.history, evaluation.higher_is_better):
+            return False
+        log.info("stopped after epoch %d by trainer.stopping (%s)", self.epoch, stopping.rule)
+        return True
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
+        trainer = self.trainer
+        seed_everything(trainer.seed, self.epoch)
+        set_epoch = getattr(self.data.train, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self.epoch)
+        self.model.train()
+        self.loss.train()
+        means, micro_batches, since = Means(), 0, time.perf_counter()
+        with Progress(disable=not (sys.stdout.isatty() and is_main()), transient=True) as bar:
+            total = len(self.data.train) if isinstance(self.data.train, Sized) else None
+            task = bar.add_task(f"epoch {self.epoch + 1}/{trainer.epochs}", total=total)
+            for batch in self.data.train:
+                numbers = self._backward(to_device(batch, trainer.device, trainer.channels_last))
+                micro_batches += 1
+                if self.gathered == trainer.accumulate:
+                    numbers |= self._update()
+                means.add(numbers)
+                if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
+                    self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
+                bar.advance(task)
+        if micro_batches == 0:
+            raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
+        if self.gathered:
+            means.add(self._update())
+        self._check_weights()
+        rates = learning_rates(self.optimizer)
+        self.epoch += 1
+        self.scheduler.step()
+        for module in (self.model, self.loss):
+            hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
+            if hook is not None:
+                rates |= hook(self.model, self.data, self.epoch) or {}
+        return means.values() | rates | {"seconds/train": time.perf_counter() - since}
+
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        trainer = self.trainer
+        dtype = PRECISIONS[trainer.precision]
+        with torch.autocast(trainer.device.type, dtype=dtype, enabled=dtype is not None):
+            output = self.forward(batch)
+            try:
+                named = self.loss(output, batch)
+            except ValueError as error:  # a loss may refuse what is not finite before the trainer sees it
+                if all_finite(output):
+                    raise
+                raise self._stopped("the model's output became non-finite", self.step + 1) from error
+        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in named.items()}
+        if not math.isfinite(numbers["loss"]):
+            raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
+        if named["loss"].requires_grad:  # a batch without anything to learn from has no graph
+            self.scaler.scale(named["loss"] / trainer.accumulate).backward()
+        self.gathered += 1
+        return numbers
+
+    def _update(self) -> dict[str, float]:
+        """One step along the mean gradient of the micro-batches gathered since the last."""
+        trainer, size = self.trainer, self.gathered
+        self.gathered = 0
+        self.step += 1
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
+            return {}
+        numbers = {}
+        self.scaler.unscale_(self.optimizer)
+        if size < trainer.accumulate:  # the last group of an epoch, each of whose losses was divided by `accumulate`
+            for parameter in parameters:
+                parameter.grad.mul_(trainer.accumulate / size)
+        if trainer.clip_norm is not None:
+            norm = float(nn.utils.clip_grad_norm_(parameters, trainer.clip_norm))
+            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
+                numbers["gradient_norm"] = norm
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return numbers
+
+    def _check_weights(self) -> None:
+        """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
+        for part, module in (("model", self.model), ("loss", self.loss)):
+            for name, parameter in module.named_parameters():
+                if not all_finite(parameter):
+                    raise self._stopped(f"{name} of the {part} became non-finite", self.step)
+
+    def _stopped(self, what: str, step: int) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"{what} in epoch {self.epoch + 1}, step {step}; {self.last} holds the end of epoch {self.epoch}; "
+            "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
+        )
+
+    def evaluate(self, note: str = "") -> dict[str, float]:
+        since = time.perf_counter()
+        numbers = self.evaluation.run(self.model, self.epoch, note)
+        if note:
+            self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
+            log.info("%s%s", note, self.evaluation.headline(numbers))
+        return numbers | {"seconds/evaluation": time.perf_counter() - since}
+
+    def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
+        """Logs the epoch and saves it."""
+        self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
+        of, headline = self.trainer.epochs, self.evaluation.headline(numbers)
+        self.save()
+        log.info("epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, of, numbers["loss"], headline, seconds)
+
+    def save(self) -> None:
+        """Writes the model of every split with a new best, then last.pt.
+
+        In this order, because a resumed run repeats what follows last.pt: killed in between, it finds the same best
+        again and writes it again.
+        """
+        if not is_main():
+            return
+        for split in self.evaluation.new_best:
+            checkpoint.save(
+                self.folder / f"best_on_{split}.pt", {"model": self.model.state_dict(), "epoch": self.epoch}
+            )
+        self.evaluation.new_best = []
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "results": self.evaluation.results,
+            "history": self.evaluation.history,
+            "fingerprint": self.data.describe().get("fingerprint"),
+        }
+        checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
+
+    def restore(self) -> None:
+        """Goes back to last.pt and drops what the record holds beyond it."""
+        state = checkpoint.load(self.last)
+        checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), self.last)
+        for what, part in self.parts.items():
+            checkpoint.restore(part, state[what], self.last, what)
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.evaluation.results, self.evaluation.history = state["results"], state.get("history", {})
+        self.tracker.rewind(self.step)
+        log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)

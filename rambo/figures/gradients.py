@@ -1,0 +1,238 @@
+"""Pictures of the blackbox gradient's health: how many scores it reaches, and how often scores are equal.
+
+Each call writes the PNG or SVG of its path.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+from harness.show.figures import COLOURS, drawing
+from rambo.figures.retrievals import DASHES, MARKERS
+from rambo.losses.ranking import RetrievalLoss
+from rambo.ranking import unit_vectors
+from rambo.ranking.gradient_rules import Blackbox
+
+Batch = tuple[Tensor, Tensor]
+"""Embeddings (items, dimensions) and labels int64 (items,)."""
+Recorded = Mapping[str, Mapping[int, float]]
+"""A number by optimizer step, by name of the run."""
+INTERPOLATIONS = tuple(10 ** (exponent / 4) for exponent in range(-12, 13))  # 0.001 to 1,000
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_QUERIES = 256
+
+
+def gradient_shares(
+    loss: RetrievalLoss, batches: Sequence[Batch], interpolations: Sequence[float] = INTERPOLATIONS
+) -> Tensor:
+    """The share of scores whose blackbox gradient is not zero, by lambda: its mean over the batches.
+
+    Args:
+        loss: Gives everything but lambda; neither it nor its memory changes.
+        batches: To try it on.
+        interpolations: The values of lambda, on the loss's own scale.
+
+    Returns:
+        float64 (interpolations,).
+
+    Raises:
+        ValueError: If there is no batch, or the loss has another gradient rule than `Blackbox`.
+    """
+    rule = loss.rule
+    if not isinstance(rule, Blackbox):
+        raise ValueError(f"only the blackbox gradient has a lambda; this loss uses {rule!r}")
+    if not batches:
+        raise ValueError("the share of scores with a gradient needs one batch at least, got none")
+    shares = []
+    for interpolation in interpolations:
+        for embeddings, labels in batches:
+            twin = copy.deepcopy(loss)  # for each batch, as it fills its memory
+            twin.rule = Blackbox(interpolation, rule.scale, rule.projection)
+            with torch.enable_grad():
+                twin(embeddings.detach().clone().requires_grad_(), labels)
+            share = twin.health.get("gradient_share", torch.zeros(()))  # no pair, no gradient
+            shares.append(share.double().cpu())
+    return torch.stack(shares).view(len(interpolations), len(batches)).mean(1)
+
+
+def gradient_sparsity(
+    path: Path,
+    measured: Mapping[str, tuple[RetrievalLoss, Sequence[Batch]]],
+    recorded: Recorded,
+    interpolations: Sequence[float] = INTERPOLATIONS,
+) -> dict[str, Tensor]:
+    """Draws the share of scores that get a gradient: against lambda, and as training went on.
+
+    Too small a lambda overtakes nothing, and no score gets a gradient; a larger one reaches more of them.
+
+    Args:
+        path: The file to write.
+        measured: A loss and batches to try it on, by name of the line; its own lambda is marked.
+        recorded: `gradient_share` by step. Without any, as without `measured`, that half is left out.
+        interpolations: As in `gradient_shares`.
+
+    Returns:
+        The shares by name of the line, float64 (interpolations,), of `measured`.
+
+    Raises:
+        ValueError: If both are empty, or as `gradient_shares`.
+
+    Source: Rolinek et al. 2020, algorithm 1.
+    """
+    halves = _halves(bool(measured), recorded, "the share of scores with a gradient")
+    shares = {name: gradient_shares(*pair, interpolations) for name, pair in measured.items()}
+    with drawing(path, (4.6 * halves, 3.6)) as figure:
+        panels = _panels(figure, halves)
+        if measured:
+            axes = panels[0]
+            for place, (name, line) in enumerate(shares.items()):
+                axes.plot(list(interpolations), line.tolist(), label=name, markevery=2, **_style(place))
+            axes.set_ylim(top=1.1 * max(float(line.max()) for line in shares.values()) or 1.0)
+            _mark_lambdas(axes, [loss for loss, _ in measured.values()])
+            axes.set(title="the same scores at other λ\n", xscale="log")
+            _legend(axes)
+        _over_steps(panels[-1], recorded)
+        for axes in panels:
+            axes.set_ylabel("scores with a gradient")
+    return shares
+
+
+def tied_share(scores: Tensor) -> float:
+    """The share of scores that equal another one of their row; scores are (rows, items)."""
+    ordered = scores.sort(dim=1).values
+    equal = ordered[:, 1:] == ordered[:, :-1]
+    tied = torch.zeros_like(ordered, dtype=torch.bool)
+    tied[:, 1:] |= equal
+    tied[:, :-1] |= equal
+    return float(tied.double().mean())
+
+
+def tie_rates(
+    path: Path,
+    embeddings: Tensor | None,
+    recorded: Recorded,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Draws how often scores tie: against the items ranked, in three precisions, and as training went on.
+
+    What equal scores are ranked by is chance, and no gradient tells them apart. In half precision many are equal, more
+    of them the longer the row: the reason why the losses score in float32 whatever the network computes in.
+
+    Args:
+        path: The file to write.
+        embeddings: Of a data set, (images, dimensions); None leaves that half out.
+        recorded: `tie_rate` by step: of neighbouring columns, so that it is near 1 after a collapse. Without any, that
+            half is left out.
+        sizes: Items in a row; None: the powers of 2 from 16.
+        seed: Of the draw of queries, up to 256, and items.
+
+    Returns:
+        By precision the share of scores that equal another of their row, for each size. The embeddings are rounded to
+        the precision, multiplied in float32, and the scores rounded.
+
+    Raises:
+        ValueError: If there is nothing to draw, or fewer than two images.
+    """
+    halves = _halves(embeddings is not None, recorded, "the rate of ties")
+    found: dict[str, list[float]] = {}
+    if embeddings is not None:
+        sizes, found = _tied_by_precision(embeddings, sizes, seed)
+    with drawing(path, (4.6 * halves, 3.6)) as figure:
+        panels = _panels(figure, halves)
+        _over_steps(panels[-1], recorded)
+        panels[-1].set_ylabel("neighbouring scores that are equal")
+        if found and sizes:
+            axes = panels[0]
+            for place, (name, line) in enumerate(found.items()):
+                axes.plot(list(sizes), line, label=name, **_style(place))
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(list(sizes)[::2], [f"{size:,}" for size in list(sizes)[::2]])
+            axes.set(xlabel="items in a ranked row", ylabel="scores equal to another of the row")
+            axes.set_title("embeddings scored in three precisions\n")
+            _legend(axes)
+    return found
+
+
+def _tied_by_precision(
+    embeddings: Tensor, sizes: Sequence[int] | None, seed: int
+) -> tuple[Sequence[int], dict[str, list[float]]]:
+    """The row lengths, and the share of tied scores at each, by precision."""
+    if len(embeddings) < 3:
+        raise ValueError(f"the rate of ties needs three images at least, got {len(embeddings)}")
+    order = torch.randperm(len(embeddings), generator=torch.Generator().manual_seed(seed))
+    rows = unit_vectors(embeddings.detach().cpu())[order]
+    asking = min(_QUERIES, len(rows) // 3)
+    queries, items = rows[:asking], rows[asking:]
+    sizes = sizes or [2**k for k in range(4, 20) if 2**k <= len(items)] or [len(items)]
+    if min(sizes) < 2 or max(sizes) > len(items):
+        raise ValueError(f"rows can hold 2 to {len(items)} items here, got sizes {list(sizes)}")
+    found = {}
+    for name, kind in PRECISIONS.items():
+        scores = (queries.to(kind).float() @ items.to(kind).float().T).to(kind)
+        found[name] = [tied_share(scores[:, :size]) for size in sizes]
+    return sizes, found
+
+
+def _halves(left: bool, recorded: Recorded, what: str) -> int:
+    """How many panels there is something to show in."""
+    if not left and not recorded:
+        raise ValueError(f"there is nothing to draw {what} from: neither embeddings nor anything recorded")
+    return left + bool(recorded)
+
+
+def _panels(figure: Figure, count: int) -> list[Any]:
+    """Panels beside each other, their scales in percent."""
+    panels = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in panels:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(True)
+        axes.title.set_fontsize(10)
+    return panels
+
+
+def _mark_lambdas(axes: Any, losses: Sequence[RetrievalLoss]) -> None:
+    """A line at the lambda of each loss, and which ranks the axis means."""
+    rules = [loss.rule for loss in losses if isinstance(loss.rule, Blackbox)]
+    for own in dict.fromkeys(rule.interpolation for rule in rules):
+        axes.axvline(own, color="black", linewidth=1, dashes=(4, 2))
+        axes.annotate(f" λ = {own:g}", (own, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=9)
+    axes.set_xlabel(f"λ ({' or '.join(dict.fromkeys(rule.scale for rule in rules))} ranks)")
+
+
+def _over_steps(axes: Any, recorded: Recorded) -> None:
+    """What was recorded, a line for each run."""
+    if not recorded:
+        return
+    for place, (name, values) in enumerate(recorded.items()):
+        style = _style(place) | {"markevery": max(1, len(values) // 8), "linewidth": 1.2}
+        axes.plot(list(values), list(values.values()), label=name, **style)
+    highest = max(max(values.values()) for values in recorded.values())
+    axes.set(xlabel="training step", title="recorded while training\n", ylim=(0, max(0.01, 1.05 * highest)))
+    if len(recorded) > 1:
+        _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    """Between title and axes, where it hides nothing."""
+    names = axes.get_legend_handles_labels()[1]
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 0.985), ncols=len(names), fontsize=8.5,
+        handlelength=2.2, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def _style(place: int) -> dict[str, Any]:
+    place %= len(COLOURS)
+    return {
+        "color": COLOURS[place], "marker": MARKERS[place], "linestyle": DASHES[place], "markersize": 4.5,
+        "linewidth": 1.5,
+    }  # fmt: skip

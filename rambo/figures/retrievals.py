@@ -1,0 +1,144 @@
+"""Pictures of what ranking losses do: landscapes and retrievals. Each call writes the file that its path names.
+
+The ending of the path decides the kind of file: .png, .svg or .pdf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from rambo.metrics import Embedded, embed, nearest
+from rambo.ranking import ranks
+
+RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by the colour-blind; marked by sign as well
+# With the colours of harness.show.figures: so that lines are told apart in print without colours as well.
+MARKERS = ("o", "s", "^", "D", "v", "*", "P")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+
+
+def loss_landscape(
+    path: Path, interpolations: Sequence[float] = (1e-6, 1, 2, 4, 8, 16), resolution: int = 80
+) -> dict[float, Tensor]:
+    """Draws a rank loss over a plane of scores as blackbox differentiation sees it, for growing lambda.
+
+    With lambda near 0 this is the loss itself, linearised in the ranks: flat between jumps. A larger lambda joins the
+    steps by slopes that a gradient can follow.
+
+    Args:
+        path: The file to write.
+        interpolations: Lambda of each surface, in the convention of normalised ranks.
+        resolution: Points along each axis.
+
+    Returns:
+        The surfaces, each minus its minimum, (resolution, resolution) by lambda.
+
+    Source: Rolinek et al. 2020, figure 1, with the seven scores of the authors' notebook (NumPy's legacy seed 45).
+    """
+    draws = np.random.RandomState(45)
+    offset, plane, slope = (torch.from_numpy(draws.rand(*size)) for size in ((7,), (2, 7), (7,)))
+    axis = torch.linspace(0, 1, resolution, dtype=torch.float64)
+    a, b = torch.meshgrid(axis, axis, indexing="ij")
+    scores = 20 * offset + 30 * (a[..., None] * plane[0] + b[..., None] * plane[1])
+    surfaces = {value: _interpolated_loss(scores, slope + 1, value) for value in interpolations}
+
+    columns = min(len(surfaces), 3)
+    rows = -(-len(surfaces) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.2 * rows))
+    figure.subplots_adjust(left=0.0, right=0.95, bottom=0.04, top=0.94, wspace=0.02, hspace=0.14)
+    for i, (value, surface) in enumerate(surfaces.items(), start=1):
+        axes: Any = figure.add_subplot(rows, columns, i, projection="3d")
+        colours = matplotlib.colormaps["coolwarm"](surface.numpy() / float(surface.max()))
+        axes.plot_surface(
+            a.numpy(), b.numpy(), surface.numpy(), facecolors=colours, rcount=resolution, ccount=resolution,
+            rasterized=True,
+        )  # fmt: skip
+        axes.set_title(f"λ = {value:g}".replace("e-0", "e-"), pad=0)
+        axes.set(xticks=[], yticks=[], zticks=[])
+        for name, word in (("x", "scores, direction 1"), ("y", "direction 2"), ("z", "loss")):
+            getattr(axes, f"set_{name}label")(word, fontsize=8, labelpad=-12)
+    figure.savefig(path, dpi=110)
+    return surfaces
+
+
+def _interpolated_loss(scores: Tensor, slope: Tensor, interpolation: float) -> Tensor:
+    """f(y) = g.rk(y') - (y.rk(y) - y.rk(y')) / lambda, where y' = y + lambda g; minus its minimum."""
+    items = scores.shape[-1]
+    before = ranks(scores).double() / items
+    after = ranks(scores + interpolation * slope).double() / items
+    height = (after * slope).sum(-1) - (scores * (before - after)).sum(-1) / interpolation
+    return height - height.min()
+
+
+def retrieval_grid(path: Path, model: nn.Module, loader: Any, queries: int = 8, shown: int = 8) -> float:
+    """Draws queries and what the model finds nearest, right and wrong marked.
+
+    Queries are spread evenly over the data set, so nobody chose them.
+
+    Args:
+        path: The file to write.
+        model: Embeds batches.
+        loader: An evaluation loader whose `dataset` has `image(index)`, uint8 (3, height, width).
+        queries: Rows.
+        shown: Neighbours of each.
+
+    Returns:
+        The share of right ones among all neighbours shown.
+    """
+    return retrievals_of(path, embed(model, loader), loader.dataset.image, queries, shown)
+
+
+def retrievals_of(
+    path: Path, data: Embedded, image: Callable[[int], Tensor], queries: int = 8, shown: int = 8
+) -> float:
+    """Draws the same of images that are embedded already.
+
+    Args:
+        path: The file to write.
+        data: Embeddings of a data set.
+        image: Gives the picture at a place in the data set, uint8 (3, height, width).
+        queries: Rows.
+        shown: Neighbours of each.
+
+    Returns:
+        The share of right ones among all neighbours shown.
+    """
+    asking, neighbours = neighbours_of_some(data, queries, shown)
+    right = data.labels[neighbours] == data.labels[asking, None]
+    columns = neighbours.shape[1] + 1
+    figure = Figure(figsize=(1.05 * columns, 1.15 * len(asking)), layout="constrained")
+    axes = figure.subplots(len(asking), columns, squeeze=False)
+    for row, query in enumerate(asking.tolist()):
+        _show(axes[row, 0], image(int(data.indices[query])), "query", "black")
+        for column, found in enumerate(neighbours[row].tolist()):
+            good = bool(right[row, column])
+            picture = image(int(data.indices[found]))
+            _show(axes[row, column + 1], picture, "✓" if good else "✗", RIGHT if good else WRONG)
+    figure.savefig(path, dpi=110)
+    return float(right.float().mean())
+
+
+def neighbours_of_some(data: Embedded, queries: int, shown: int) -> tuple[Tensor, Tensor]:
+    """Positions of evenly spread queries and of the images nearest to each: (queries,) and (queries, shown)."""
+    asking, found = (data.roles != 2).nonzero()[:, 0], (data.roles != 1).nonzero()[:, 0]
+    asking = asking[torch.linspace(0, len(asking) - 1, min(queries, len(asking))).long()]
+    place = torch.full_like(data.roles, -1)
+    place[found] = torch.arange(len(found), device=place.device)
+    count = min(shown, len(found) - 1)
+    return asking, found[nearest(data.embeddings[asking], data.embeddings[found], count, place[asking])]
+
+
+def _show(axes: Any, image: Tensor, title: str, colour: str) -> None:
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=9, color=colour, pad=2)
+    for side in axes.spines.values():
+        side.set(color=colour, linewidth=2)

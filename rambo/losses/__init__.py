@@ -1,0 +1,25 @@
+"""Losses on rankings: drop-ins where a loss of (embeddings, labels) stands, needing torch alone.
+
+    loss = RecallLoss(interpolation=4.0, margin=0.02, weight="loglog")
+    loss(embeddings, labels).backward()
+
+`from_scores(scores, relevance)` is the raw entry point, one row per query. The ranks are exact; the gradient is that of
+blackbox differentiation (Rolinek et al. 2020), worked out in the forward pass, so that it is linear in whatever
+multiplies the loss later.
+"""
+
+from rambo.losses.average_precision import AveragePrecisionLoss, MeanAveragePrecisionLoss
+from rambo.losses.gallery_memory import GalleryMemory
+from rambo.losses.ranking import RankingLoss, RetrievalLoss
+from rambo.losses.recall import RecallLoss
+from rambo.losses.smooth_ap import SmoothAPLoss
+
+__all__ = [
+    "AveragePrecisionLoss",
+    "GalleryMemory",
+    "MeanAveragePrecisionLoss",
+    "RankingLoss",
+    "RecallLoss",
+    "RetrievalLoss",
+    "SmoothAPLoss",
+]

@@ -1,0 +1,147 @@
+"""A memory for any loss on embeddings: earlier batches as further items to be found. Import it from `rambo.losses`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rambo.losses.memory import BatchMemory, stored_to
+from rambo.losses.pairs import Labels, check_embeddings, check_scores, chosen_pairs, same_items
+
+
+class References(NamedTuple):
+    """The third to fifth argument of a loss."""
+
+    indices_tuple: Sequence[Tensor] | None
+    ref_emb: Tensor | None
+    ref_labels: Tensor | None
+
+
+def recall(
+    memory: BatchMemory,
+    embeddings: Tensor,
+    labels: Labels,
+    indices_tuple: Sequence[Tensor] | None,
+    ids: Labels | None,
+    ignored: Tensor | None = None,
+    exclude_self: bool = True,
+) -> References:
+    """The batch and, behind it, what is stored, with every pair that counts.
+
+    A stored item of the query's class may be the query itself, seen before. Only ids can tell, so that where they are
+    missing (now, or of the stored batch) it is ignored, and stored items of other classes alone count.
+
+    Raises:
+        ValueError: If stored embeddings have another number of dimensions.
+    """
+    numbers = check_embeddings(embeddings, labels)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
+    stored = [stored_to(batch, embeddings.device) for batch in memory.newest_first()]
+    for batch in stored:
+        if batch["embeddings"].shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"the memory holds embeddings of {batch['embeddings'].shape[1]} dimensions, this batch has "
+                f"{embeddings.shape[1]}; call reset_memory()"
+            )
+    if not stored and ids is None and ignored is None:
+        return References(indices_tuple, None, None)
+
+    same_class = numbers[:, None] == numbers
+    relevant, irrelevant = (
+        (same_class, ~same_class) if indices_tuple is None else chosen_pairs(indices_tuple, same_class)
+    )
+    counted = check_scores(same_class.float(), same_class, ignored)
+    if exclude_self:
+        others = ~same_items(numbers, ids, ids, themselves=True)
+        counted = others if counted is None else counted & others
+    if counted is not None:
+        relevant, irrelevant = relevant & counted, irrelevant & counted
+    blocks = [(relevant, irrelevant)]
+    for batch in stored:
+        same_class = numbers[:, None] == batch["labels"]
+        others = torch.ones_like(same_class)
+        if exclude_self:
+            both = ids is not None and "ids" in batch
+            others = ~same_items(numbers, ids, batch["ids"], themselves=False) if both else ~same_class
+        blocks.append((same_class & others, ~same_class & others))
+    relevant, irrelevant = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
+    return References(
+        (*relevant.nonzero(as_tuple=True), *irrelevant.nonzero(as_tuple=True)),
+        torch.cat([embeddings, *(batch["embeddings"].to(embeddings.dtype) for batch in stored)]),
+        torch.cat([numbers, *(batch["labels"] for batch in stored)]),
+    )
+
+
+def remember(memory: BatchMemory, embeddings: Tensor, labels: Labels, ids: Labels | None) -> None:
+    """Stores a batch for `recall`."""
+    known = {} if ids is None else {"ids": check_embeddings(embeddings, ids, ("embeddings", "ids"))}
+    memory.push(embeddings=embeddings, labels=check_embeddings(embeddings, labels), **known)
+
+
+class GalleryMemory(nn.Module):
+    """Lets any loss of pairs rank the items of earlier batches along: ours, or one of pytorch-metric-learning.
+
+        loss = GalleryMemory(MultiSimilarityLoss(), batches=3)
+        loss(embeddings, labels, ids=batch["index"])
+
+    The loss is called as `loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)`: the references are the batch,
+    with its gradient, and then the stored embeddings, without; `indices_tuple` holds all pairs but an item with itself.
+    A miner's pairs restrict the batch's own part. In training only; in evaluation mode the loss is called as it is.
+
+    Args:
+        loss: The loss.
+        batches: How many batches are stored; saved in `state_dict`, and emptied by `reset_memory`.
+
+    Raises:
+        ValueError: If the number is negative or no integer.
+    """
+
+    def __init__(self, loss: nn.Module, batches: int) -> None:
+        super().__init__()
+        self.loss, self.memory = loss, BatchMemory(batches)
+        self.settings: dict[str, Any] = {
+            "memory_of": f"{type(loss).__module__}.{type(loss).__qualname__}",
+            **dict(getattr(loss, "settings", None) or {}),
+            "memory": "gallery",
+            "memory_batches": self.memory.size,
+        }
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Labels,
+        indices_tuple: Sequence[Tensor] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Labels | None = None,
+        *,
+        ids: Labels | None = None,
+        ref_ids: Labels | None = None,
+    ) -> Tensor:
+        """Loss of a batch; `ids` say which item each is, so that one seen again is not its own relevant item.
+
+        Raises:
+            ValueError: If references are given, whose place is the memory's, or shapes do not fit.
+        """
+        if ref_emb is not None or ref_labels is not None or ref_ids is not None:
+            raise ValueError("a memory brings its own references; leave out ref_emb, ref_labels and ref_ids")
+        references = recall(self.memory, embeddings, labels, indices_tuple, ids)
+        value: Tensor = self.loss(embeddings, check_embeddings(embeddings, labels), *references)
+        remember(self.memory, embeddings, labels, ids)
+        return value
+
+    @property
+    def health(self) -> dict[str, Tensor]:
+        """That of the loss, if it keeps one."""
+        return getattr(self.loss, "health", None) or {}
+
+    @property
+    def wants_ids(self) -> bool:
+        """See `RetrievalObjective`."""
+        return True
+
+    def reset_memory(self) -> None:
+        """Forgets the stored batches."""
+        self.memory.reset()

@@ -1,0 +1,214 @@
+"""From embeddings and labels to scores, and which of them count as relevant, as irrelevant or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rambo.ranking.exact import plain
+from rambo.ranking.unit_vectors import unit_vectors
+
+Labels = Any
+"""Whole numbers, one per item: a tensor, a numpy array or a list."""
+
+
+class Pairs(NamedTuple):
+    """Scores of queries against items, and what is asked of them."""
+
+    scores: Tensor
+    """(queries, items), with a graph."""
+    relevance: Tensor
+    """bool (queries, items)."""
+    counted: Tensor | None
+    """False where an item is ignored, neither relevant nor irrelevant; bool (queries, items). None: all count."""
+    items: int | None
+    """How many items lambda refers to, if not as many as there are: the others of the batch."""
+    classes: Tensor
+    """The class of each query, int64 (queries,)."""
+
+
+def whole_numbers(values: Labels, name: str = "labels", device: torch.device | None = None) -> Tensor:
+    """The numbers as int64.
+
+    Raises:
+        TypeError: If they are no numbers.
+        ValueError: If they are floating point and not whole, or so large for their type that neighbours are one number.
+    """
+    try:
+        numbers = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = None
+    if numbers is None or numbers.is_complex():
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise TypeError(f"{name} must be whole numbers in a tensor, an array or a list, got {kind}; number the classes")
+    numbers = plain(numbers)
+    if numbers.is_floating_point():
+        exact = (numbers == numbers.round()) & (numbers.abs() < 2 / torch.finfo(numbers.dtype).eps)
+        if not exact.all():
+            raise ValueError(
+                f"{name} of {numbers.dtype} hold {numbers[~exact].flatten()[0].item():g}, which is not whole or too "
+                "large for that type to be told from its neighbours, so that classes would be merged; give integers"
+            )
+    return numbers.long()
+
+
+def check_embeddings(embeddings: Tensor, labels: Labels, names: tuple[str, str] = ("embeddings", "labels")) -> Tensor:
+    """Refuses what a retrieval loss cannot mean; returns the labels as int64, where the embeddings are.
+
+    Raises:
+        TypeError: If embeddings are not floating point, or labels no numbers.
+        ValueError: If they are not (items, dimensions), or labels not one exact number per item.
+    """
+    if embeddings.dim() != 2:
+        raise ValueError(f"{names[0]} must have shape (items, dimensions), got {tuple(embeddings.shape)}")
+    if not embeddings.is_floating_point():
+        raise TypeError(f"{names[0]} must be floating point, got {embeddings.dtype}")
+    numbers = whole_numbers(labels, names[1], embeddings.device)
+    if numbers.dim() == 2:
+        raise ValueError(
+            f"{names[1]} must be one class number per item, got {numbers.shape[1]} label columns, shape "
+            f"{tuple(numbers.shape)}; choose one column, or build the relevance yourself and call from_scores"
+        )
+    if numbers.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"got {len(embeddings)} {names[0]} but {names[1]} of shape {tuple(numbers.shape)}; give one each"
+        )
+    return numbers
+
+
+def check_scores(scores: Tensor, relevance: Tensor, ignored: Tensor | None = None) -> Tensor | None:
+    """Refuses anything but equally shaped matrices; returns where items count, None for everywhere.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if scores.dim() != 2 or relevance.shape != scores.shape:
+        raise ValueError(
+            "scores and relevance must have the same shape of two dimensions, "
+            f"got {tuple(scores.shape)} and {tuple(relevance.shape)}"
+        )
+    if ignored is None:
+        return None
+    if ignored.shape != scores.shape:
+        raise ValueError(f"ignored must have the shape {tuple(scores.shape)}, got {tuple(ignored.shape)}")
+    return plain(ignored).to(scores.device) == 0
+
+
+def without_diagonal(square: Tensor) -> Tensor:
+    """Drops the diagonal of an (items, items) matrix and closes the gap: (items, items - 1)."""
+    items = len(square)
+    if items < 2:
+        return square[:, :0]
+    return square.flatten()[1:].view(items - 1, items + 1)[:, :-1].reshape(items, items - 1)
+
+
+def unit_length(embeddings: Tensor, normalize: bool) -> Tensor:
+    """The embeddings in float32 or more, divided by their length if asked."""
+    if embeddings.dtype not in (torch.float32, torch.float64):
+        embeddings = embeddings.float()
+    return unit_vectors(embeddings) if normalize else embeddings
+
+
+def same_items(labels: Tensor, ids: Tensor | None, ref_ids: Tensor | None, themselves: bool) -> Tensor:
+    """Which reference item is the query itself, bool (queries, 1 or references).
+
+    Args:
+        labels: One per query.
+        ids: Which item each query is, or None.
+        ref_ids: Which item each reference is, or None.
+        themselves: Whether the references are the queries, in the same order.
+    """
+    same = torch.zeros(len(labels), 1, dtype=torch.bool, device=labels.device)
+    if ids is not None and ref_ids is not None:
+        same = ids[:, None] == ref_ids
+    if themselves:
+        same = same | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return same
+
+
+def chosen_pairs(indices_tuple: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The relevant and the irrelevant pairs that a miner chose, each bool of the shape and device of `like`.
+
+    Args:
+        indices_tuple: (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
+        like: (queries, items).
+
+    Raises:
+        ValueError: If there are neither three nor four index tensors, or an index is out of range.
+    """
+    if len(indices_tuple) not in (3, 4):
+        raise ValueError(
+            "indices_tuple must be (anchors, positives, negatives) or (anchors, positives, anchors, negatives), "
+            f"got {len(indices_tuple)} of them"
+        )
+    anchors, positives, *rest = (whole_numbers(indices, "indices_tuple", like.device) for indices in indices_tuple)
+    other_anchors, negatives = rest if len(rest) == 2 else (anchors, *rest)
+    relevant, irrelevant = torch.zeros_like(like, dtype=torch.bool), torch.zeros_like(like, dtype=torch.bool)
+    try:
+        relevant[anchors, positives] = True
+        irrelevant[other_anchors, negatives] = True
+    except IndexError as error:
+        raise ValueError(
+            f"indices_tuple does not fit {like.shape[0]} queries and {like.shape[1]} items: {error}"
+        ) from None
+    return relevant, irrelevant
+
+
+def similarities(
+    embeddings: Tensor,
+    labels: Labels,
+    indices_tuple: Sequence[Tensor] | None = None,
+    ref_emb: Tensor | None = None,
+    ref_labels: Labels | None = None,
+    ids: Labels | None = None,
+    ref_ids: Labels | None = None,
+    ignored: Tensor | None = None,
+    *,
+    exclude_self: bool,
+    normalize: bool,
+) -> Pairs:
+    """Scores of every item as a query against the references, or all others of the batch; see `RetrievalLoss.forward`.
+
+    Raises:
+        TypeError: If embeddings are not floating point, or labels no numbers.
+        ValueError: If shapes do not fit, or only one half of a pair of arguments is given.
+    """
+    themselves = ref_emb is None or ref_emb is embeddings or (ref_labels is not None and ref_labels is labels)
+    numbers = check_embeddings(embeddings, labels)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
+    queries = unit_length(embeddings, normalize)
+    if ref_emb is None:
+        if ref_labels is not None or ref_ids is not None:
+            raise ValueError("ref_labels and ref_ids describe ref_emb, which is missing; give ref_emb too")
+        references, ref_numbers, ref_ids = queries, numbers, ids
+    else:
+        if ref_labels is None or (ids is None) != (ref_ids is None):
+            raise ValueError("ref_emb needs ref_labels, and ids and ref_ids need each other; give both or neither")
+        ref_emb = ref_emb.to(embeddings.device)
+        ref_numbers = check_embeddings(ref_emb, ref_labels, ("ref_emb", "ref_labels"))
+        ref_ids = None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"))
+        if ref_emb.shape[1] != embeddings.shape[1]:
+            raise ValueError(f"ref_emb has {ref_emb.shape[1]} dimensions, embeddings {embeddings.shape[1]}")
+        references = unit_length(ref_emb, normalize).to(queries.dtype)
+        themselves = themselves and len(ref_emb) == len(embeddings)
+    # autocast would multiply in half precision, where many scores are equal
+    with torch.autocast(embeddings.device.type, enabled=False):
+        scores = queries @ references.T
+    relevance = numbers[:, None] == ref_numbers
+    if ref_emb is None and ids is None and indices_tuple is None and ignored is None:
+        if exclude_self:
+            scores, relevance = without_diagonal(scores), without_diagonal(relevance)
+        return Pairs(scores, relevance, None, None, numbers)
+
+    counted = check_scores(scores, relevance, ignored)
+    if exclude_self:
+        others = ~same_items(numbers, ids, ref_ids, themselves)
+        counted = others.expand_as(scores) if counted is None else counted & others
+    if indices_tuple is not None:
+        relevance, irrelevant = chosen_pairs(indices_tuple, relevance)
+        named = relevance | irrelevant
+        counted = named if counted is None else counted & named
+    return Pairs(scores, relevance, counted, (len(queries) - exclude_self) or None, numbers)

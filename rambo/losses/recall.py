@@ -1,0 +1,158 @@
+"""The recall loss of RaMBO. Import it from `rambo.losses`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rambo.losses.memory import StoredBatch, stored_to
+from rambo.losses.ranking import OnEmpty, RetrievalLoss
+from rambo.losses.reductions import Reduction, query_weights, total
+from rambo.losses.weights import Slope, Weight, WeightFunction
+from rambo.ranking.exact import Ties, one_of
+from rambo.ranking.gradient_rules import GradientRule, Scale
+from rambo.ranking.relevant import Relevant, RelevantRanks
+from rambo.ranking.relevant_ranks import Strategy
+
+Preset = Literal["corrected", "official"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "corrected": {
+        "denormalize": "counts",
+        "reduction": "macro",
+        "on_empty": "zero",
+        "ties": "first_index_first",
+        "memory": "gallery",
+    },
+    "official": {
+        "denormalize": "rows",
+        "reduction": "micro",
+        "on_empty": "nan",
+        "ties": "last_index_first",
+        "memory": "rows",
+    },
+}
+
+
+class RecallLoss(RetrievalLoss):
+    """Pushes relevant items ahead of the irrelevant ones that stand before them.
+
+    A relevant item with r irrelevant ones before it costs w(r); the loss is the mean. `preset` names a set of choices
+    where the official code departs from the paper; any single choice can be overridden, and None takes the preset's.
+
+    Args:
+        interpolation: Smoothness of the gradient (the paper's lambda), > 0. On normalised ranks, as officially.
+        margin: Taken from the scores of relevant items, as far as the order goes (the paper's alpha), >= 0.
+        weight: w: "log" (log(1 + r)), "loglog" (log(1 + log(1 + r))), "recall@k" (1 - recall@k itself, such as
+            "recall@4"), or any function of a tensor that is 0 at 0 and never falls.
+        slope: What stands for the derivative of w: "derivative", or "difference", w(r) - w(r - 1), which steps have as
+            well. None is the difference for "recall@k", else the derivative.
+        preset: "corrected" or "official".
+        memory: "none", "rows" or "gallery"; see `RetrievalLoss`. None is "none" if `memory_batches` is 0.
+        memory_batches: Batches stored; 3 in the paper's retrieval experiments.
+        denormalize: What stands for r. "counts": the number of irrelevant items before (corrected); "rows": that
+            number times rows / columns, as the official code scales ranks back by the number of rows, memory
+            included; "columns": the same as counts.
+        reduction: "macro": mean for each query, then over queries that have a relevant item, as in the paper
+            (corrected); "micro": one mean over all relevant items, so that large classes weigh more (official); "class"
+            and "none": see `RetrievalLoss`.
+        on_empty: What a batch without any relevant item gives: "zero" (corrected), "nan" (official) or "error".
+        ties: "first_index_first" (corrected); "last_index_first", what the official code does on short rows on a CPU
+            (official); or "pessimistic", irrelevant items first.
+        exclude_self: Whether an item is left out of its own row; the official code leaves that to its caller.
+        normalize: Whether embeddings are divided by their length, so that scores are cosines.
+        scale: Which ranks lambda refers to; see `Blackbox`.
+        rule: Another gradient rule in place of `Blackbox(interpolation, scale)`, such as `Identity()`, for comparison.
+        strategy: How ranks are found: "auto", "sorted" (the reference), "counting" or "merging"; all give the same.
+
+    Raises:
+        ValueError: If a number is out of range, a name is unknown, w(0) is not 0, or memory and its size contradict.
+
+    Source: Rolinek et al. 2020, section 4.5, eq. 14-20.
+    """
+
+    def __init__(
+        self,
+        interpolation: float,
+        margin: float = 0.0,
+        weight: str | WeightFunction = "loglog",
+        preset: Preset = "corrected",
+        memory: Literal["none", "rows", "gallery"] | None = None,
+        memory_batches: int = 0,
+        *,
+        slope: Slope | None = None,
+        denormalize: Literal["rows", "columns", "counts"] | None = None,
+        reduction: Reduction | None = None,
+        on_empty: OnEmpty | None = None,
+        ties: Ties | None = None,
+        exclude_self: bool = True,
+        normalize: bool = True,
+        scale: Scale = "normalized",
+        rule: GradientRule | None = None,
+        strategy: Strategy = "auto",
+    ) -> None:
+        one_of("preset", preset, tuple(PRESETS))
+        chosen = PRESETS[preset]
+        memory = memory or (chosen["memory"] if memory_batches else "none")
+        one_of("memory", memory, ("none", "rows", "gallery"))
+        super().__init__(
+            normalize=normalize,
+            exclude_self=exclude_self,
+            memory=memory,
+            memory_batches=memory_batches,
+            reduction=reduction or chosen["reduction"],
+            interpolation=interpolation,
+            margin=margin,
+            ties=ties or chosen["ties"],
+            on_empty=on_empty or chosen["on_empty"],
+            scale=scale,
+            rule=rule,
+            strategy=strategy,
+        )
+        self.denormalize: str = denormalize or chosen["denormalize"]
+        one_of("denormalize", self.denormalize, ("rows", "columns", "counts"))
+        self.weight = Weight(weight, slope)
+        self.settings |= {
+            "preset": preset,
+            "weight": self.weight.name,
+            "slope": self.weight.slope,
+            "denormalize": self.denormalize,
+        }
+
+    def _remembers_relevant(self) -> bool:
+        return any(len(batch["before"]) for batch in self._stored_rows())
+
+    def _stored_rows(self) -> list[StoredBatch]:
+        return self.memory.newest_first() if self.memory is not None and self.memory_kind == "rows" else []
+
+    def _store_rows(self, before: Tensor, counts: Tensor) -> None:
+        # row-stacked batches never lengthen a ranked sequence, so these counts are all of them that can matter later
+        if self.memory is not None and self.memory_kind == "rows":
+            self.memory.push(before=before, counts=counts)
+
+    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+        before, counts, length = ranked.before, relevant.counts, relevant.length
+        by_rows = self.denormalize == "rows"
+        if by_rows:
+            length = length if isinstance(length, int) else length.to(before.dtype)[relevant.rows]
+            before = before / length
+        stored = [stored_to(batch, before.device) for batch in self._stored_rows()]
+        self._store_rows(before, counts)
+        if stored:
+            before = torch.cat([before, *(batch["before"].to(before.dtype) for batch in stored)])
+            counts = torch.cat([counts, *(batch["counts"] for batch in stored)])
+
+        if by_rows:
+            before = before * len(counts)
+        terms, slopes = self.weight(before)
+        current = len(relevant)
+        # for even rows both means are one
+        if self.reduction == "micro" or (self.reduction == "macro" and relevant.even and not stored):
+            value, upstream = terms.mean(), (slopes[:current] if stored else slopes) / len(terms)
+        else:
+            weights, whole = query_weights(self.reduction, counts, relevant.classes)
+            shares = (weights / (counts * whole).to(terms.dtype)).repeat_interleave(counts).to(terms.dtype)
+            value, upstream = total(terms * shares, self.reduction, relevant), slopes[:current] * shares[:current]
+        return value, upstream * (len(counts) / length) if by_rows else upstream

@@ -1,0 +1,93 @@
+"""One folder, one run, and a config that says what the folder holds."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from harness import checkpoint
+from harness.record import resuming, runs, stages
+
+
+def config(**changes):
+    values = {"seed": 0, "first_stage": None, "loss": {"margin": 0.1}, "trainer": {"epochs": 2}, "data": {"root": "a"}}
+    return OmegaConf.merge(OmegaConf.create(values), changes)
+
+
+def begun(folder, epochs_trained=None, **changes):
+    runs.begin(folder, resuming.resolved(config(**changes)), {"overrides": [], "data": {"fingerprint": "a"}})
+    if epochs_trained is not None:
+        checkpoint.save(folder / "checkpoints" / "last.pt", {"epoch": epochs_trained, "weight": torch.ones(3)})
+    return folder
+
+
+def test_resuming_nothing_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run there \(config.yaml is missing\)"):
+        resuming.check(tmp_path, config())
+
+
+def test_a_finished_run_does_not_go_on(tmp_path):
+    runs.finish(begun(tmp_path), {"results": {}})
+    with pytest.raises(FileExistsError, match="that run is finished"):
+        resuming.check(tmp_path, config())
+
+
+def test_a_folder_says_what_a_run_has_become(tmp_path):
+    """Begun with 2 epochs and gone on with to 4, it answers for 4, finished or not, and never for 2."""
+    folder, longer = begun(tmp_path / "a", 1), config(trainer={"epochs": 4}, data={"root": "b"})
+    (folder / "report.json").write_text("of 2 epochs")
+    resuming.check(folder, longer)
+    resuming.go_on(folder, resuming.resolved(longer), ["trainer.epochs=4"])
+    (key,) = runs.index(tmp_path)
+    assert key == runs.fingerprint(resuming.resolved(longer)) != runs.fingerprint(resuming.resolved(config()))
+    assert runs.read_config(folder)["data"]["root"] == "b"
+    assert runs.read_json(folder / runs.BEGAN) == {"overrides": ["trainer.epochs=4"], "data": {"fingerprint": "a"}}
+    assert not (folder / "report.json").exists()
+
+
+def test_a_run_does_not_go_on_for_fewer_epochs_than_it_has(tmp_path):
+    folder = begun(tmp_path, 3, trainer={"epochs": 4})
+    resuming.check(folder, config(trainer={"epochs": 3}))
+    with pytest.raises(ValueError, match=r"trainer.epochs=2, but 3 epochs are trained already; give at least 3"):
+        resuming.check(folder, config())
+    (folder / "checkpoints" / "last.pt").write_bytes(b"PK")
+    with pytest.raises(checkpoint.CheckpointError, match="truncated or not a checkpoint"):
+        resuming.check(folder, config())
+
+
+def test_a_finished_first_stage_keeps_its_epochs(tmp_path):
+    """Else the second would be of 4 epochs, the first of 2, and the config of the folder say 4."""
+    two = {"first_stage": {"changes": {"loss": {"margin": 0.5}}}}
+    folder = begun(tmp_path, **two)
+    below = folder / stages.FOLDER
+    runs.begin(below, resuming.resolved(stages.first_stage(config(**two), below)))
+    longer = config(**two, trainer={"epochs": 4})
+    resuming.check(folder, longer)
+    runs.finish(below, {})
+    resuming.check(folder, config(**two, data={"root": "b"}))
+    with pytest.raises(ValueError, match=r"first_stage was run with another config: trainer.epochs was 2, is 4"):
+        resuming.check(folder, longer)
+
+
+def test_other_data_are_refused_before_anything_is_written(tmp_path):
+    resuming.check_data(begun(tmp_path), "a")
+    resuming.check_data(tmp_path, None)
+    with pytest.raises(checkpoint.CheckpointError, match=r"other data: their fingerprint was a, .* at hand is b"):
+        resuming.check_data(tmp_path, "b")
+
+
+@pytest.mark.parametrize("left", resuming.LEFT)
+def test_a_folder_that_holds_anything_of_a_run_is_refused(tmp_path, left):
+    for name in ("train.log", ".running"):  # which are there before a run begins
+        (tmp_path / name).touch()
+    resuming.check_unused(tmp_path)
+    (tmp_path / left).mkdir()
+    with pytest.raises(FileExistsError, match=r"holds a run already.* mix the two; choose another folder or leave"):
+        resuming.check_unused(tmp_path)
+
+
+def test_the_way_out_of_a_used_folder_is_going_on_if_that_is_possible(tmp_path):
+    with pytest.raises(FileExistsError, match=rf"go on with it \(resume={tmp_path}\), choose another folder, or"):
+        resuming.check_unused(begun(tmp_path, 1))
+    runs.finish(tmp_path, {})
+    with pytest.raises(FileExistsError, match=r"mix the two; choose another folder or leave hydra.run.dir out"):
+        resuming.check_unused(tmp_path)

@@ -1,0 +1,246 @@
+import errno
+import functools
+import math
+
+import pytest
+import torch
+from torch import nn
+from toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, lines
+
+from harness import checkpoint
+from harness.checkpoint import CheckpointError
+from harness.data.loading import EpochLoader
+from harness.train.trainer import TrainingStoppedError
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    state = {"weight": torch.arange(3.0), "epoch": 2, "best": {"test": 0.5}}
+    checkpoint.save(tmp_path / "a" / "last.pt", state)
+    back = checkpoint.load(tmp_path / "a" / "last.pt")
+    assert torch.equal(back.pop("weight"), state.pop("weight"))
+    assert back == state
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_unharmed(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*last.pt|last.pt.*No space left on device"):
+        checkpoint.save(path, {"epoch": 2})
+    monkeypatch.undo()
+    assert checkpoint.load(path) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_disk_that_is_really_full_is_reported(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead of the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="could not write"):
+            checkpoint.save(path, {"weight": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert checkpoint.load(path) == {"epoch": 1}
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"weight": torch.zeros(1000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    with pytest.raises(CheckpointError, match=r"last.pt is truncated or not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pt"
+    torch.save({"model": functools.partial(print, "run")}, path)
+    with pytest.raises(CheckpointError, match=r"evil.pt is truncated or not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_something_else_than_a_dict_is_refused(tmp_path):
+    torch.save(torch.zeros(2), tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="holds a Tensor, wanted the dict"):
+        checkpoint.load(tmp_path / "tensor.pt")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*none.pt"):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+class KilledError(Exception):
+    pass
+
+
+class DiesInEpoch(EpochLoader):
+    """Stops in the middle of the second of its epochs, as a power cut would."""
+
+    def __iter__(self):
+        for i, batch in enumerate(super().__iter__()):
+            if self.batches.epoch == 2 and i == 2:
+                raise KilledError
+            yield batch
+
+
+FP16 = {"precision": "fp16", "clip_norm": 1.0, "accumulate": 3, "loss": SquaredError(8.0)}  # which overflows at first
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # fp16 may skip all steps of epoch 1
+@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16"}, FP16])
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, settings):
+    options = {"epochs": 4, "log_every": 1, **settings}
+    whole, expected = fit(tmp_path / "whole", **options)
+    data = PointData()
+    data.train = DiesInEpoch(Points(), InTurn())
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", data=data, **options)
+    results, resumed = fit(tmp_path / "killed", resume=True, **options)
+    assert torch.equal(expected.linear.weight, resumed.linear.weight)
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+    for name in ("last", "best_on_test", "best_on_validation", "untrained"):
+        assert results[name] == whole[name]
+    scalers = [checkpoint.load(tmp_path / run / "checkpoints" / "last.pt")["scaler"] for run in ("whole", "killed")]
+    assert scalers[0] == scalers[1]
+    if settings is FP16:  # it has moved on from where it begins, so that forgetting it would show
+        assert 1 < scalers[0]["scale"] < 2**16
+        assert scalers[0]["_growth_tracker"] > 0
+
+
+def test_best_of_each_split_is_kept_with_its_model(tmp_path):
+    results, _ = fit(tmp_path, epochs=5)
+    for split in ("validation", "test"):
+        kept = torch.load(tmp_path / "checkpoints" / f"best_on_{split}.pt", weights_only=True)
+        best = results[f"best_on_{split}"]
+        model = Line()
+        model.load_state_dict(kept["model"])
+        assert kept["epoch"] == best["epoch"]
+        point = PointData().evaluation[split]
+        assert closeness(model.eval(), point)["closeness"] == pytest.approx(best["metrics"][f"{split}/closeness"])
+
+
+class GrowsToNan(SquaredError):
+    def __init__(self, good_calls):
+        super().__init__()
+        self.left = good_calls
+
+    def forward(self, output, batch):
+        self.left -= 1
+        return {"loss": output.sum() * (1.0 if self.left >= 0 else math.nan)}
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(TrainingStoppedError, match=r"became nan in epoch 2, step 6; .*end of epoch 1"):
+        fit(tmp_path, loss=GrowsToNan(good_calls=5))
+    kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
+    assert kept["epoch"] == 1
+    assert torch.isfinite(kept["model"]["linear.weight"]).all()
+
+
+class BreaksTheGradient(SquaredError):
+    """A loss that stays finite; its gradient at one call does not."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.left = call
+
+    def forward(self, output, batch):
+        self.left -= 1
+        numbers = super().forward(output, batch)
+        if self.left == 0:
+            numbers["loss"] = numbers["loss"] + (0 * output).sqrt().sum()  # whose derivative is 0 / 0
+        return numbers
+
+
+@pytest.mark.parametrize("evaluate_every", [1, 3])
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path, evaluate_every):
+    """The last of the 4 steps of epoch 2 breaks them, when no later loss of the epoch can show it."""
+    with pytest.raises(TrainingStoppedError, match=r"linear.weight of the model .* epoch 2, step 8; .*end of epoch 1"):
+        fit(tmp_path, loss=BreaksTheGradient(call=8), evaluate_every=evaluate_every)
+    kept = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
+    assert kept["epoch"] == 1
+    assert torch.isfinite(kept["model"]["linear.weight"]).all()
+
+
+class Refuses(SquaredError):
+    """As ranking losses do: NaN has no rank."""
+
+    def forward(self, output, batch):
+        if not output["scores"][0].isfinite().all() or self.strict:
+            raise ValueError("scores hold NaN and cannot be ranked")
+        return super().forward(output["scores"][0], batch)
+
+    strict = False
+
+
+class Overflows(Line):
+    """From the sixth training batch on, when told to."""
+
+    left = 5
+
+    def forward(self, batch):
+        y = super().forward(batch)
+        if not self.training:
+            return y
+        self.left -= 1
+        return {"scores": [y if self.left >= 0 else y / 0]}
+
+
+def test_a_loss_that_refuses_output_that_is_not_finite_stops_with_the_same_advice(tmp_path):
+    with pytest.raises(TrainingStoppedError, match=r"output .* epoch 2, step 6; .*end of epoch 1; try a lower") as stop:
+        fit(tmp_path, model=Overflows(), loss=Refuses())
+    assert "cannot be ranked" in str(stop.value.__cause__)
+
+
+def test_a_loss_that_refuses_finite_output_is_heard_itself(tmp_path):
+    loss = Refuses()
+    loss.strict = True
+    with pytest.raises(ValueError, match="scores hold NaN and cannot be ranked"):
+        fit(tmp_path, model=Overflows(), loss=loss)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    fit(tmp_path, epochs=1, data=PointData(fingerprint="aaa"))
+    with pytest.raises(CheckpointError, match=r"last.pt was saved on other data: their fingerprint was aaa, .* is bbb"):
+        fit(tmp_path, epochs=2, data=PointData(fingerprint="bbb"), resume=True)
+    results, _ = fit(tmp_path, epochs=2, data=PointData(fingerprint="aaa"), resume=True)
+    assert results["last"]["epoch"] == 2
+
+
+def test_resuming_with_another_model_names_what_differs(tmp_path):
+    fit(tmp_path, epochs=1)
+
+    class Other(Line):
+        def __init__(self):
+            super().__init__()
+            self.extra = nn.Linear(2, 2)
+
+    with pytest.raises(CheckpointError, match=r"another model: 2 entries differ, first extra.bias, extra.weight"):
+        fit(tmp_path, epochs=2, resume=True, model=Other())
+
+
+def test_resuming_with_another_optimizer_is_said(tmp_path):
+    fit(tmp_path, epochs=1)
+
+    class TrainedScale(SquaredError):
+        """Trains a number that it does not save: one group more, and the same state_dict."""
+
+        def parameter_groups(self):
+            return [{"params": [nn.Parameter(torch.zeros(1))]}]
+
+    with pytest.raises(CheckpointError, match=r"last.pt was saved by another optimizer: loaded state dict has a diff"):
+        fit(tmp_path, epochs=2, resume=True, loss=TrainedScale())
