@@ -21,7 +21,7 @@ from harness import words
 from harness.record import allowed, schema
 from harness.record.runs import flat
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 STARTS_RUNS = ("defaults", "hydra", "reuse", "objective")  # of a sweep's file, what changes none of its runs
 
 

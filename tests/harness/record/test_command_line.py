@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.record.command_line import PLUGINS, interrupted, refusal
 from harness.record.faults import sentence
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def chained(*errors):

@@ -11,7 +11,7 @@ from harness.record import reproducibility
 from harness.record.reproducibility import git_state, provenance, set_up, uncommitted
 from harness.seeds import derived_seed, seed_everything
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_derived_seed_is_the_same_everywhere_and_depends_on_every_part():

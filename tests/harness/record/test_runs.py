@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from harness.record import resuming, runs
 
-CONFIGS = Path(__file__).parent.parent.parent / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 CONFIG = {"seed": 0, "trainer": {"epochs": 2}, "loss": {"margin": 0.1}, "workers": 4, "resume": None}
 REPORT = {"config": {}, "data": {}, "results": {}}

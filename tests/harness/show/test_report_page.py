@@ -395,6 +395,6 @@ def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
 
 
 def test_the_template_is_part_of_the_package():
-    settings = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    settings = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert '"harness.show" = ["templates/*"]' in settings
     assert report_page._template().name == "report.html.j2"

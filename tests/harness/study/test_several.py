@@ -14,7 +14,7 @@ from harness.study import several
 from harness.study.in_turn import InTurn
 from harness.study.several import Pace, run_all
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 ENTRY = """
 import sys, time, pathlib
@@ -105,8 +105,8 @@ def test_cores_are_those_that_the_process_may_use():
         "assert reproducibility.provenance()['hardware']['cores'] == 1"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], env=environment, check=True)
-    machine = [path for path in Path(__file__).parents[2].glob("*/**/*.py") if "os.cpu_count" in path.read_text()]
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], env=environment, check=True)
+    machine = [path for path in Path(__file__).parents[3].glob("*/**/*.py") if "os.cpu_count" in path.read_text()]
     assert {path.name for path in machine if "tests" not in path.parts and ".venv" not in path.parts} == {"device.py"}
 
 
