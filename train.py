@@ -195,7 +195,10 @@ def main(config: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
-        raise SystemExit(answer or 1)
+        if not {"--help", "-h"} & set(sys.argv[1:]):
+            raise SystemExit(answer or 1)
+        print(answer)
+        raise SystemExit(0)
     try:
         main()
     except KeyboardInterrupt:

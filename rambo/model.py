@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.data.backbones import build_backbone
+from harness.data.backbones import build_backbone, wrong_size
 from rambo.ranking import unit_vectors
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -98,7 +98,10 @@ class RetrievalModel(nn.Module):
             raise ValueError(
                 f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
             )
-        features = self._features((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        try:
+            features = self._features((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        except AssertionError as error:
+            raise wrong_size(error, image, "model") from error
         embedded: Tensor = self.embedding(self.layer_norm(features))
         with torch.autocast(embedded.device.type, enabled=False):  # half precision would leave the sphere
             return unit_vectors(embedded.float())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.data.backbones import build_backbone
+from harness.data.backbones import build_backbone, wrong_size
 from harness.data.loading import Batch
 from harness.device import to_device
 from ranksim.smoothing import FeatureSmoothing
@@ -188,7 +188,10 @@ class ImageEncoder(nn.Module):
             raise ValueError(
                 f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
             )
-        features: Tensor = self.backbone((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        try:
+            features: Tensor = self.backbone((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        except AssertionError as error:
+            raise wrong_size(error, image, "model.encoder") from error
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 

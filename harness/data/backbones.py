@@ -14,6 +14,23 @@ from torch import Tensor, nn
 from harness.data.pretrained import load_file, load_packaged
 
 
+def wrong_size(error: AssertionError, image: Tensor, model: str) -> ValueError:
+    """What timm's error means where a network was made for another size of image, and how to change that.
+
+    Args:
+        error: Of timm.
+        image: What the network was given, (images, channels, height, width).
+        model: Where the config has the network: "model".
+    """
+    height, width = image.shape[-2:]
+    size = str(height) if height == width else f"[{height},{width}]"
+    said = str(error).strip(" .")
+    return ValueError(
+        f"the network was made for images of another size than {height} x {width} ({said}); set "
+        f"++{model}.backbone_options.img_size={size}, or resize the images"
+    )
+
+
 def build_backbone(backbone: str | nn.Module, weights: str | Path, options: Mapping[str, Any]) -> nn.Module:
     """The backbone with its weights in it.
 

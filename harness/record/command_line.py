@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import words
-from harness.record import schema
+from harness.record import help, schema
 from harness.record.composition import compose
 from harness.record.runs import flat
 
@@ -52,7 +52,9 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
         return f"error: {_ambiguous(several[0])}"
     values = {o.key_or_group: o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
     values |= {o.key_or_group: "" for o in overrides if o.is_sweep_override()}
-    asks = any((given.cfg, given.info, given.hydra_help, given.help, given.shell_completion))
+    if given.help:
+        return help.overview(configs) if "experiment" not in values else _help(overrides, configs)
+    asks = any((given.cfg, given.info, given.hydra_help, given.shell_completion))
     if "experiment" not in values and not asks:
         return list_experiments(configs)
     resume = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
@@ -69,6 +71,13 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     except ValueError as error:
         return f"error: {error}"
     return None
+
+
+def _help(overrides: Sequence[Override], configs: Path) -> str:
+    try:
+        return help.of_experiment(compose([_one_of(o) for o in overrides], configs))
+    except ValueError as error:
+        return f"error: {error}"
 
 
 def at_home(config: DictConfig) -> None:

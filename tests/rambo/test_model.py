@@ -101,6 +101,16 @@ def test_parameter_groups_hold_every_parameter_once():
 
 
 TINY_VIT = {"img_size": 32, "depth": 2}
+
+
+def test_images_of_another_size_than_the_network_is_made_for_are_told_with_the_way_out():
+    model = RetrievalModel("vit_tiny_patch16_224", pooling="backbone", weights="none", backbone_options=TINY_VIT)
+    with pytest.raises(ValueError, match=r"than 48 x 64 .*\+\+model\.backbone_options\.img_size=\[48,64\]"):
+        model({"image": torch.zeros(1, 3, 48, 64, dtype=torch.uint8)})
+    told = RetrievalModel("vit_tiny_patch16_224", weights="none", backbone_options={**TINY_VIT, "img_size": (48, 64)})
+    assert told({"image": torch.zeros(1, 3, 48, 64, dtype=torch.uint8)}).shape == (1, 512)
+
+
 TINY_SWIN = {"img_size": 32, "window_size": 2, "depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 1, 1)}
 
 

@@ -1,4 +1,5 @@
 import itertools
+import logging
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hydra.errors import InstantiationException
 from torch.utils.data import DataLoader, Dataset
 
 from harness.record.command_line import PLUGINS, interrupted, refusal
-from harness.record.faults import sentence
+from harness.record.faults import sentence, told
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -51,8 +52,54 @@ def test_an_error_in_a_loading_process_is_its_last_line():
 def test_a_command_line_without_experiment_is_answered_with_the_choices():
     for arguments in ([], ["seed=1"], ["-m", "seed=1,2"]):
         assert "cub_rambo " in refusal(arguments, CONFIGS)
-    assert refusal(["--help"], CONFIGS) is None
     assert refusal(["experiment=cub_rambo"], CONFIGS) is None
+
+
+def test_help_names_the_groups_and_what_each_key_means():
+    overview = refusal(["--help"], CONFIGS)
+    assert "regularizer=conr, none, rank_n_contrast, ranksim" in overview
+    assert "workers=4   processes that load images" in overview
+    keys = refusal(["experiment=cub_rambo", "loss.margin=0.07", "--help"], CONFIGS)
+    assert "loss.margin=0.07   Taken from the scores of relevant items" in keys  # of the loss that the config names
+    assert "/cub   Folder of the data." in keys  # of a parent of the class
+    assert "trainer.clip_norm=null   Largest gradient norm" in keys
+    assert "did you mean cub_rambo" in refusal(["experiment=cub_rmbo", "--help"], CONFIGS)
+
+
+def test_every_setting_of_every_experiment_says_what_it_means():
+    silent = set()
+    for path in sorted((CONFIGS / "experiment").glob("*.yaml")):
+        for line in refusal([f"experiment={path.stem}", "--help"], CONFIGS).splitlines():
+            if line.startswith("  ") and not line.startswith("      ") and "   " not in line.strip():
+                silent.add(line.strip().partition("=")[0])
+    assert silent == set()
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "trains on one process, and 2 were started"), ("1", "")])
+def test_processes_that_were_started_together_are_refused_by_the_first(rank, said, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    answer = refusal(["experiment=cub_rambo"], CONFIGS)
+    assert said in answer
+    assert bool(answer) is bool(said)
+
+
+def test_an_error_in_somebodys_code_is_told_with_its_place_and_its_trace_is_kept(tmp_path, monkeypatch):
+    log = logging.FileHandler(tmp_path / "train.log")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    theirs = tmp_path / "my_loss.py"
+    theirs.write_text("def forward():\n    return 1 + 'a'\n")
+    space = {}
+    exec(compile(theirs.read_text(), str(theirs), "exec"), space)
+    try:
+        space["forward"]()
+    except TypeError as error:
+        said = told(error)
+    assert said.startswith("TypeError: unsupported operand")
+    assert "my_loss.py, line 2" in said
+    assert f"the trace is in {tmp_path / 'train.log'}" in said
+    log.close()
+    assert "Traceback" in (tmp_path / "train.log").read_text()
 
 
 def test_resuming_nothing_is_refused_before_a_folder_is_made(tmp_path):
