@@ -223,7 +223,7 @@ class NumbersEncoder(nn.Module):
 
     def prepare(self, data: Any) -> None:
         """Learns from the training part how many numbers a row has; to be called before the optimizer is built."""
-        numbers = data.parts["train"].columns.get("numbers")
+        numbers = data.parts["train"].inputs.get("numbers")
         if numbers is None:
             raise ValueError(
                 f"this model is for rows of numbers, and the samples of {data.title} have none; choose another: "

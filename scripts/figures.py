@@ -187,7 +187,7 @@ def ties(asked: Asked) -> None:
 def embedding(asked: Asked) -> None:
     for name in asked.runs:
         data: Embedded = asked.seen(name, embed)
-        records = getattr(asked.loader(name).dataset, "records", None)
+        records = getattr(asked.loader(name).dataset, "rows", None)
         names = getattr(records, "class_names", None)
         draw = partial(
             embedding_projection, embeddings=data.embeddings, labels=data.labels, names=names, method=asked.method

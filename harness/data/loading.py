@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from harness.device import cores
 from harness.seeds import derived_seed
 
 Batch = dict[str, Any]
@@ -122,19 +121,3 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader)
-
-
-def checked_loading(batch_size: int, evaluation_batch_size: int, workers: int) -> int:
-    """The number of loading processes to use: what was asked for, but never more than there are processor cores.
-
-    Raises:
-        ValueError: If a number is too small; shown.
-    """
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("evaluation_batch_size", evaluation_batch_size, 1),
-        ("workers", workers, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    return min(workers, cores())  # more would only wait for each other, and torch would warn

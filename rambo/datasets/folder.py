@@ -50,7 +50,6 @@ class ImageFolder(RetrievalData):
 
     title = "folder"
     remedy = "check data.root, which should hold a folder of images for each class"
-    upright = True
 
     def __init__(
         self,
@@ -85,6 +84,7 @@ class ImageFolder(RetrievalData):
             super_labels=torch.tensor([kinds[row["super_label"]] for row in rows]) if len(kinds) > 1 else None,
             roles=torch.tensor(roles) if any(roles) else None,
             folder=root,
+            upright=True,
             class_names={number: name for name, number in classes.items()},
         )
         check_same_files(root, everything.names)

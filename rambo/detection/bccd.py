@@ -67,9 +67,9 @@ class BCCD(VOCStyle):
         """A few images of each set."""
         return write_bccd(root)
 
-    def load_parts(self, with_difficult: bool, with_empty: bool) -> dict[str, AnnotatedImages]:
+    def load_parts(self) -> dict[str, AnnotatedImages]:
         """Reads the parts, then checks that the files are those of the source."""
-        parts = super().load_parts(with_difficult, with_empty)
+        parts = super().load_parts()
         if not self.fixture and (found := content_digest(self.folder(""))) != self.content:
             raise ValueError(
                 f"{self.title} in {self.root}: the contents have sha256 {found}, expected {self.content}: files were"

@@ -6,26 +6,26 @@ Anybody's data in that layout work as they are, with `VOCStyle`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
-from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
-from harness.data.download import RemoteFile
-from harness.data.loading import EpochLoader, ShuffledBatches, checked_loading
+from harness.data.dataset import Loading, PartedData
+from harness.data.loading import ShuffledBatches
 from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
 from rambo.detection.fixture import SHAPES, write_flat
 from rambo.detection.loading import DetectionDataset, collate
-from rambo.detection.records import AnnotatedImages, Rules, annotated_images, fingerprint, together
+from rambo.detection.records import AnnotatedImages, Rules, annotated_images, together
 from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
 
 ImageSet = tuple[str | int, str]
 """Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""
 
 
-class Shared(TypedDict, total=False):
+class Shared(Loading, total=False):
     """The arguments of `VOCStyle`, for data sets that add their own."""
 
     train: Sequence[Any] | None
@@ -33,7 +33,6 @@ class Shared(TypedDict, total=False):
     validation: Sequence[Any] | None
     classes: Sequence[str] | None
     batch_size: int
-    evaluation_batch_size: int
     train_transform: Transform | None
     test_transform: Transform | None
     train_on_difficult: bool
@@ -42,13 +41,9 @@ class Shared(TypedDict, total=False):
     smallest_box: float
     other_classes: str
     upright: bool
-    workers: int
-    seed: int
-    fixture: bool
-    pin_memory: bool
 
 
-class VOCStyle:
+class VOCStyle(PartedData[AnnotatedImages]):
     """Data in the layout of Pascal VOC: `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`, `ImageSets/Main/<name>.txt`.
 
     Everything that is wrong with lists, annotations and heads of images is found when the object is built. Images may
@@ -63,7 +58,6 @@ class VOCStyle:
         classes: Names of the classes in the order of their labels; null: the data set's own, or, where it has no list,
             all names in the training annotations, sorted.
         batch_size: Images in a training batch; the last one of an epoch may be smaller.
-        evaluation_batch_size: Images per batch when evaluating.
         train_transform: See `rambo.detection.transforms`; null: `ResizeAndFlip()`.
         test_transform: The same without chance; it may resize, but not cut, or detections could not be brought back to
             the original. Null: `Resize()`.
@@ -71,10 +65,7 @@ class VOCStyle:
         train_on_empty_images: Whether images without a target are trained on, as background alone.
         broken_boxes, smallest_box, other_classes: See `rambo.detection.records.Rules`.
         upright: Whether images are turned as their EXIF orientation says. Pascal VOC needs no turning.
-        workers: Loading processes for each loader; never more than there are processor cores.
-        seed: Decides batches and augmentation, and nothing else.
-        fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in small batches.
-        pin_memory: Whether batches are copied to page-locked memory.
+        loading: As in `PartedData`.
 
     Raises:
         FileNotFoundError: If the folder, a list, an annotation or an image is missing.
@@ -82,14 +73,8 @@ class VOCStyle:
         ValueError: If an argument makes no sense, an annotation is faulty, or the counts are not the published ones.
     """
 
-    title: ClassVar[str] = "VOC-style data"
-    """What people call the data set."""
-    remedy: ClassVar[str] = "check data.root and the image sets"
-    """What to do when it is not there."""
-    files: ClassVar[tuple[RemoteFile, ...]] = ()
-    """What scripts/download.py fetches."""
-    by_hand: ClassVar[str] = ""
-    """What to do instead where a form or a login stands before the data."""
+    title = "VOC-style data"
+    remedy = "check data.root and the image sets"
     default_sets: ClassVar[Mapping[str, Sequence[Any]]] = {"train": ["trainval"], "test": ["test"]}
     """Part -> its usual image sets."""
     default_classes: ClassVar[Sequence[str] | None] = None
@@ -107,7 +92,6 @@ class VOCStyle:
         validation: Sequence[Any] | None = None,
         classes: Sequence[str] | None = None,
         batch_size: int = 8,
-        evaluation_batch_size: int = 8,
         train_transform: Transform | None = None,
         test_transform: Transform | None = None,
         train_on_difficult: bool = False,
@@ -116,34 +100,23 @@ class VOCStyle:
         smallest_box: float = 2.0,
         other_classes: str = "refuse",
         upright: bool = False,
-        workers: int = 0,
-        seed: int = 0,
-        fixture: bool = False,
-        pin_memory: bool = False,
+        **loading: Unpack[Loading],
     ) -> None:
-        workers = checked_loading(batch_size, evaluation_batch_size, workers)
-        self.root, self.fixture, self.upright = Path(root), fixture, upright
-        self.rules = Rules(broken_boxes, smallest_box, other_classes)
+        self.upright, self.rules = upright, Rules(broken_boxes, smallest_box, other_classes)
+        self.train_on_difficult, self.train_on_empty_images = train_on_difficult, train_on_empty_images
         given = {"train": train, "validation": validation, "test": test}
         self.sets = {name: self._image_sets(name, sets) for name, sets in given.items()}
         self.classes = _checked_classes(self.default_classes if classes is None else classes)
-        if fixture:
-            self.root, batch_size = self.write_fixture(self.root), min(batch_size, 4)
-        self.parts = self.load_parts(train_on_difficult, train_on_empty_images)
-        self.fingerprint = fingerprint(self.parts)
+        loading.setdefault("evaluation_batch_size", 8)
+        super().__init__(root, **loading)
 
-        dataset = DetectionDataset(self.parts["train"], train_transform or ResizeAndFlip(), seed, train_on_difficult)
-        batches = ShuffledBatches(len(dataset), batch_size, seed)
-        self.train = EpochLoader(dataset, batches, workers, pin_memory, collate)
-        self.evaluation: dict[str, DataLoader[dict[str, Any]]] = {
-            name: DataLoader(
-                DetectionDataset(images, test_transform or Resize(), seed),
-                batch_size=evaluation_batch_size,
-                num_workers=workers,
-                pin_memory=pin_memory,
-                collate_fn=collate,
-                generator=torch.Generator(),  # else each pass would draw from the global generator
-            )
+        dataset = DetectionDataset(
+            self.parts["train"], train_transform or ResizeAndFlip(), self.seed, train_on_difficult
+        )
+        batches = ShuffledBatches(len(dataset), min(batch_size, 4) if self.fixture else batch_size, self.seed)
+        self.train = self.training_loader(dataset, batches, collate)
+        self.evaluation = {
+            name: self.evaluation_loader(DetectionDataset(images, test_transform or Resize(), self.seed), collate)
             for name, images in self.parts.items()
             if name != "train"
         }
@@ -163,7 +136,7 @@ class VOCStyle:
             folders.setdefault(str(where), []).append(name)
         return write_flat(root, folders, self.classes or SHAPES)
 
-    def load_parts(self, with_difficult: bool, with_empty: bool) -> dict[str, AnnotatedImages]:
+    def load_parts(self) -> dict[str, AnnotatedImages]:
         """Reads and checks everything, and takes from the training part what is not to be trained on."""
         read = {name: [self._read(one) for one in sets] for name, sets in self.sets.items() if sets}
         if self.classes is None:
@@ -178,24 +151,21 @@ class VOCStyle:
         }
         _check_overlaps(parts, self.title)
         train = parts["train"]
-        targets = [len(flags) if with_difficult else int((~flags).sum()) for flags in train.difficult]
+        targets = torch.tensor(
+            [len(flags) if self.train_on_difficult else int((~flags).sum()) for flags in train.difficult]
+        )
         for name, images in parts.items():
-            if not any(targets if name == "train" else images.counts().values()):
+            if not sum(targets if name == "train" else images.counts().values()):
                 aim = "learn from" if name == "train" else "find"
                 raise ValueError(f"{self.title} in {self.root}: the {name} images have no object to {aim}")
-        if not with_empty:
-            parts["train"] = train.where([index for index, number in enumerate(targets) if number])
+        if not self.train_on_empty_images:
+            parts["train"] = train.where(targets > 0)
         return parts
 
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""
-        return {
-            "name": self.title,
-            "fixture": self.fixture,
-            "fingerprint": self.fingerprint,
-            "image_sets": {name: [list(one) for one in sets] for name, sets in self.sets.items() if sets},
-            **{name: images.describe() for name, images in self.parts.items()},
-        }
+        sets = {name: [list(one) for one in sets] for name, sets in self.sets.items() if sets}
+        return {**super().describe(), "image_sets": sets}
 
     def _image_sets(self, part: str, given: Sequence[Any] | None) -> list[ImageSet]:
         sets: list[ImageSet] = []
@@ -231,12 +201,8 @@ class VOCStyle:
         per_class = Counter(thing.name for note in notes for thing in note.things if not thing.difficult)
         found = {"images": len(names), "objects": per_class.total(), "per_class": dict(per_class)}
         facts = {} if self.fixture else self.expected.get(one, {})
-        told = {key: found[key] for key in facts}
-        if told != facts:
-            raise ValueError(
-                f"{self.title} in {self.root}: {' '.join(map(str, one)).strip()} has {_counted(told)}, and the"
-                f" published set has {_counted(facts)}; {self.remedy_for(one[0])}"
-            )
+        what, told = " ".join(map(str, one)).strip(), {key: found[key] for key in facts}
+        self.check_published(what, told, facts, self.remedy_for(one[0]))
         return annotated_images(names, paths, notes, self.classes, self.rules, self.upright)
 
 
@@ -272,13 +238,3 @@ def _check_overlaps(parts: Mapping[str, AnnotatedImages], title: str) -> None:
                 what = f"twice in {part}" if seen[name] == part else f"in {seen[name]} and in {part}"
                 raise ValueError(f"{title}: image {name} is {what}; choose image sets that share no image")
             seen[name] = part
-
-
-def _counted(counts: Mapping[str, Any]) -> str:
-    words: Iterable[str] = (
-        f"per class {', '.join(f'{name} {number:,}' for name, number in count.items())}"
-        if isinstance(count, Mapping)
-        else f"{count:,} {what}"
-        for what, count in counts.items()
-    )
-    return ", ".join(words)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.data.images import decode, file_marks
+from harness.data.rows import Rows
 from rambo.detection.annotations import Annotation, Box, Thing, image_size
 
 
@@ -39,7 +39,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class AnnotatedImages:
+class AnnotatedImages(Rows):
     """One part of a detection data set: n images and the objects in them.
 
     Attributes:
@@ -53,32 +53,33 @@ class AnnotatedImages:
         notes: Counts of what was changed on reading.
     """
 
-    names: list[str]
     paths: list[Path]
     classes: list[str]
     boxes: list[Tensor]
     labels: list[Tensor]
     difficult: list[Tensor]
-    upright: bool = False
-    notes: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    columns = (*Rows.columns, "paths", "boxes", "labels", "difficult")
 
-    def load(self, index: int) -> Tensor:
-        """The picture at `index` as uint8 (3, height, width)."""
-        return decode(self.paths[index], self.upright)
+    @property
+    def pictured(self) -> bool:
+        """The samples are images."""
+        return True
 
-    def where(self, chosen: Sequence[int]) -> AnnotatedImages:
-        """The images at these indices."""
-        return replace(
-            self,
-            names=[self.names[i] for i in chosen],
-            paths=[self.paths[i] for i in chosen],
-            boxes=[self.boxes[i] for i in chosen],
-            labels=[self.labels[i] for i in chosen],
-            difficult=[self.difficult[i] for i in chosen],
-        )
+    def path(self, index: int) -> Path:
+        """The image file at `index`."""
+        return self.paths[index]
+
+    def entries(self, index: int) -> dict[str, Tensor]:
+        """The ground truth of the image at `index`."""
+        return {"boxes": self.boxes[index], "labels": self.labels[index], "difficult": self.difficult[index]}
+
+    def described(self) -> Iterator[object]:
+        """Classes, then the name of every image and its objects."""
+        yield f"{len(self)} {self.classes}"
+        for name, *found in zip(self.names, self.boxes, self.labels, self.difficult, strict=True):
+            yield " ".join([name, *(str(column.tolist()) for column in found)])
 
     def counts(self) -> dict[str, int]:
         """Class -> number of its objects that are not difficult."""
@@ -104,12 +105,11 @@ def together(parts: Sequence[AnnotatedImages]) -> AnnotatedImages:
     """Several parts of the same classes as one."""
     first = parts[0]
     notes = {name: sum(part.notes[name] for part in parts) for name in first.notes}
-    columns = [
-        [item for part in parts for item in getattr(part, column)]
-        for column in ("names", "paths", "boxes", "labels", "difficult")
-    ]
-    names, paths, boxes, labels, difficult = columns
-    return AnnotatedImages(names, paths, first.classes, boxes, labels, difficult, first.upright, notes)
+    columns: dict[str, Any] = {
+        name: [item for part in parts for item in getattr(part, name)]
+        for name in ("names", "paths", "boxes", "labels", "difficult")
+    }
+    return replace(first, **columns, notes=notes)
 
 
 def annotated_images(
@@ -195,18 +195,3 @@ def _sizes_differ(annotation: Annotation, path: Path, size: tuple[int, int]) -> 
         f"{annotation.path} is for an image of {told} (width x height), but {path.name} has {size[0]} x {size[1]};"
         " annotate it as it is stored, or set data.upright=true if its EXIF data turn it"
     )
-
-
-def fingerprint(parts: Mapping[str, AnnotatedImages]) -> str:
-    """sha256 over which images are in which part, with which boxes, labels and flags, and what their files hold.
-
-    For files see `file_marks`.
-    """
-    digest = hashlib.sha256()
-    for part, images in sorted(parts.items()):
-        digest.update(f"{part} {len(images)} {images.classes}\n{file_marks(images.paths)}\n".encode())
-        for name, boxes, labels, difficult in zip(
-            images.names, images.boxes, images.labels, images.difficult, strict=True
-        ):
-            digest.update(f"{name} {boxes.tolist()} {labels.tolist()} {difficult.tolist()}\n".encode())
-    return digest.hexdigest()

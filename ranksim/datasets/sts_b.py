@@ -191,7 +191,7 @@ class STSB(RegressionData):
         return Samples(
             names=["/".join(row[1:5]) for row in rows],
             targets=torch.tensor([float(row[9]) for row in rows]),
-            columns={
+            inputs={
                 "first": first,
                 "second": second,
                 "first_text": [row[7] for row in rows],

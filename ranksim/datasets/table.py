@@ -59,7 +59,6 @@ class TableData(RegressionData):
 
     title = "table"
     remedy = "check data.root, data.table and the names of its columns"
-    upright = True
 
     def __init__(
         self,
@@ -106,7 +105,8 @@ class TableData(RegressionData):
             names=self._names(table, sheet.rows),
             targets=torch.tensor(sheet.numbers(self.target)),
             folder=None if self.image is None else root,
-            columns={} if numbers is None else {"numbers": numbers},
+            upright=True,
+            inputs={} if numbers is None else {"numbers": numbers},
         )
         check_targets(everything, str(table), self.lowest_target)
         if self.image is not None:

@@ -12,15 +12,17 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from harness.data.dataset import PartDataset
 from harness.data.images import ImageCache, decode, sample_seed
+from harness.data.rows import check_files, fingerprint
 from harness.device import cores
 from rambo.datasets.cub import CUB200
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.glyphs import Glyphs
 from rambo.datasets.inshop import InShop
 from rambo.datasets.omniglot import Omniglot
-from rambo.datasets.records import Records, check_files, fingerprint, held_out_classes
-from rambo.datasets.retrieval import RetrievalData, RetrievalDataset
+from rambo.datasets.records import Records, held_out_classes
+from rambo.datasets.retrieval import RetrievalData
 from rambo.datasets.sop import StanfordOnlineProducts
 from rambo.datasets.transforms import CentreCrop, RandomCrop, Resize
 from rambo.sampling import ClassBalancedBatches
@@ -248,7 +250,7 @@ def test_of_drawings_that_were_read_into_memory_the_files_count():
 
 
 def test_records_must_fit_together(tmp_path):
-    with pytest.raises(ValueError, match="labels must have a row for each of the 2 images, got 3"):
+    with pytest.raises(ValueError, match="labels must have a row for each of the 2 samples, got 3"):
         Records(["a", "b"], torch.arange(3), folder=tmp_path)
     with pytest.raises(ValueError, match="either the folder of their files or their pixels"):
         Records(["a"], torch.arange(1))
@@ -261,14 +263,14 @@ def test_missing_and_empty_files_are_counted_and_the_first_named(tmp_path):
     (tmp_path / "3.png").touch()
     message = r"birds in .* is incomplete: 4 of 6 images are missing or empty \(1.png, 2.png, 3.png, ...\); download"
     with pytest.raises(FileNotFoundError, match=message):
-        check_files(some, "birds", "download them")
+        check_files([some], "birds", "download them")
 
 
 def test_an_unreadable_image_among_the_first_is_named_at_start_up(tmp_path):
     some = records(tmp_path)
     (tmp_path / "0.png").write_bytes(b"\xff\xd8\xff but no more")
     with pytest.raises(OSError, match=r"cannot read the image .*0.png"):
-        check_files(some, "birds", "download them")
+        check_files([some], "birds", "download them")
 
 
 def test_an_unreadable_image_is_named_by_a_worker_too(tmp_path):
@@ -387,8 +389,8 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_a_dataset_without_cache_and_with_one_agree(tmp_path):
     some = records(tmp_path)
-    plain = RetrievalDataset(some, CentreCrop(3, 4))
-    cached = RetrievalDataset(some, CentreCrop(3, 4), cache=ImageCache(tmp_path / "cache"))
+    plain = PartDataset(some, CentreCrop(3, 4))
+    cached = PartDataset(some, CentreCrop(3, 4), cache=ImageCache(tmp_path / "cache"))
     for index in range(len(plain)):
         assert torch.equal(plain[index]["image"], cached[index]["image"])
 

@@ -101,7 +101,7 @@ def test_cub_with_damaged_lists(tmp_path):
 def test_cub_half_extracted_is_told_before_training(tmp_path, uncounted):
     root = write_cub(tmp_path / "cub")
     shutil.rmtree(root / "CUB_200_2011" / "images" / "016.House_Wren")
-    message = r"CUB-200-2011 in .* is incomplete: 6 of 48 images are missing or empty \(016.House_Wren/.*, ...\); run"
+    message = r"CUB-200-2011 in .* is incomplete: 6 of 96 images are missing or empty \(016.House_Wren/.*, ...\); run"
     with pytest.raises(FileNotFoundError, match=message):
         CUB200(root, **OPTIONS)
 
@@ -137,7 +137,7 @@ def test_cub_of_the_published_size_is_accepted_and_another_is_not(tmp_path):
     for name in ("images.txt", "image_class_labels.txt"):
         (lists / name).write_text("\n".join((lists / name).read_text().splitlines()[:-1]))
     with pytest.raises(
-        ValueError, match="the test part has 5,923 images, 100 classes, and the published split has 5,924"
+        ValueError, match="the test part has images 5,923, classes 100, and the published split has images 5,924"
     ):
         CUB200(tmp_path / "cub", **OPTIONS)
 
@@ -177,7 +177,7 @@ def test_sop_absent_or_incomplete(tmp_path, uncounted):
 def test_counts_are_asserted(tmp_path, kind, write):
     root = write(tmp_path / "data")
     with pytest.raises(
-        ValueError, match=r"the train part has \d\d images, .* and the published split has \d\d,\d\d\d images"
+        ValueError, match=r"the train part has images \d\d, .* and the published split has images \d\d,\d\d\d"
     ):
         kind(root, **OPTIONS)
 
@@ -305,7 +305,7 @@ def png(side):
 
 def test_omniglot_counts_are_asserted(tmp_path):
     with pytest.raises(
-        ValueError, match="has 72 images, 12 classes, 4 super-classes, and the published split has 2,700"
+        ValueError, match="has images 72, classes 12, super classes 4, and the published split has images 2,700"
     ):
         Omniglot(write_omniglot(tmp_path / "omniglot"), **OPTIONS)
 
@@ -411,7 +411,7 @@ def test_folder_turns_photographs_upright(tmp_path):
     half.paste((0, 0, 0), (0, 0, 40, 20))  # dark above
     half.save(path, exif=exif)
     dataset = own(root, test_classes=["thing 3", "thing 4"]).evaluation["test"].dataset
-    seen = dataset.image(dataset.records.names.index("thing 3/0.jpg")).float()
+    seen = dataset.image(dataset.rows.names.index("thing 3/0.jpg")).float()
     assert seen[:, 0].mean() > 200 > 50 > seen[:, -1].mean()
 
 
@@ -471,7 +471,7 @@ def test_a_table_that_is_missing_or_lists_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no table .*table.csv"):
         own(tmp_path, table="table.csv")
     rows = [(f"{label}/{sample}.jpg", label) for label in "abcd" for sample in range(3)]
-    with pytest.raises(FileNotFoundError, match="6 of 6 images are missing"):
+    with pytest.raises(FileNotFoundError, match="12 of 12 images are missing"):
         own(tmp_path, **table(tmp_path, rows))
 
 

@@ -204,5 +204,5 @@ def test_a_part_with_one_class_or_empty_images_is_refused(tmp_path):
     refused(tmp_path, "the test part of .* has 1 class, and two are needed")
     pictures(tmp_path, *classes("test", "d"))
     (tmp_path / "test" / "d" / "0.png").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="1 of 4 images are missing or empty"):
+    with pytest.raises(FileNotFoundError, match="1 of 8 images are missing or empty"):
         opened(tmp_path)

@@ -113,7 +113,9 @@ def test_root_may_be_the_devkit_itself(voc, uncounted):
 
 def test_a_copy_with_other_counts_does_not_pass_for_the_real_thing(voc):
     folder = voc.with_name("voc_fixture")
-    with pytest.raises(ValueError, match=r"2007 trainval has 20 images, .* published set has 5,011 images, 12,608 ob"):
+    with pytest.raises(
+        ValueError, match=r"2007 trainval has images 20, .* published split has images 5,011, objects 12,608"
+    ):
         PascalVOC(folder)
     with pytest.raises(
         ValueError, match=r"2012 trainval has 12 images, .* 11,540 images, 27,450 objects; run: .*voc2012"
@@ -193,7 +195,7 @@ def test_bccd_drops_its_points_and_knows_its_classes(tmp_path):
 def test_bccd_checks_counts_and_contents(tmp_path, monkeypatch):
     root = write_bccd(tmp_path / "bccd")
     with pytest.raises(
-        ValueError, match=r"trainval has 16 images, per class .* published set has 292 images, per class RBC"
+        ValueError, match=r"trainval has images 16, per class .* published split has images 292, per class \(RBC"
     ):
         BCCD(root)
     monkeypatch.setattr(BCCD, "expected", {})

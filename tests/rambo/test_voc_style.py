@@ -335,7 +335,7 @@ def test_a_batch_is_lists_of_pictures_and_targets(own):
     assert [len(batch["images"]) for batch in batches] == [4, 2]
     assert sorted(torch.cat([batch["index"] for batch in batches]).tolist()) == list(range(6))
     batch = batches[0]
-    assert set(batch) == {"images", "targets", "index"}
+    assert set(batch) == {"images", "targets", "index", "scales"}
     assert all(image.dtype == torch.uint8 and image.shape == (3, 48, 64) for image in batch["images"])
     assert all(target["boxes"].dtype == torch.float32 for target in batch["targets"])
     tests = list(data.evaluation["test"])

@@ -74,7 +74,7 @@ def test_grayscale_faces_are_read_as_rgb(tmp_path, unpublished, kind, write, tab
     dataset = kind(write(tmp_path / "faces"), **OPTIONS).train.loader.dataset
     modes = []
     for index in range(len(dataset)):
-        with Image.open(dataset.samples.path(index)) as image:
+        with Image.open(dataset.rows.path(index)) as image:
             modes.append(image.mode)
     assert set(modes) == {"RGB", "L"}
     gray = dataset.image(modes.index("L"))
@@ -242,7 +242,7 @@ def test_a_table_of_numbers_is_standardised_over_its_training_rows(tmp_path):
     for part, indices in chosen.items():
         raw = np.array([[rows[i][0], rows[i][2]] for i in indices], dtype=np.float64)
         expected = (raw - training.mean(axis=0)) / training.std(axis=0)
-        np.testing.assert_allclose(data.parts[part].columns["numbers"].numpy(), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(data.parts[part].inputs["numbers"].numpy(), expected, rtol=1e-5, atol=1e-6)
         assert data.parts[part].targets.tolist() == pytest.approx([rows[i][3] for i in indices])
     described = data.describe()
     assert list(described["features"]) == ["width", "height"]
@@ -368,7 +368,7 @@ def test_a_table_of_tabs_with_named_columns_and_a_byte_order_mark(tmp_path):
     text = (tmp_path / "mine.tsv").read_text()
     (tmp_path / "mine.tsv").write_text("﻿" + text.replace("\n", "\r\n\r\n", 1), encoding="utf-8")
     data = own(tmp_path, table="mine.tsv", target="price", features=["height"])
-    assert data.parts["train"].columns["numbers"].shape[1] == 1
+    assert data.parts["train"].inputs["numbers"].shape[1] == 1
     assert own(
         tmp_path / "elsewhere", table=tmp_path / "mine.tsv", target="price", features=["height"]
     ).fingerprint == (data.fingerprint)
@@ -376,7 +376,7 @@ def test_a_table_of_tabs_with_named_columns_and_a_byte_order_mark(tmp_path):
 
 def test_a_constant_column_becomes_nought(tmp_path):
     numbers(tmp_path, cells={(i, 0): 5 for i in range(60)})
-    assert own(tmp_path).parts["test"].columns["numbers"][:, 0].abs().max() == 0
+    assert own(tmp_path).parts["test"].inputs["numbers"][:, 0].abs().max() == 0
 
 
 def images(root, count=30, **first):

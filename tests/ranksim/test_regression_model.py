@@ -83,11 +83,11 @@ class TestModel:
         network = model(partial(FeatureSmoothing, bins=None))
         assert network.smoothing is None
         network.prepare(
-            SimpleNamespace(density=density(), parts={"train": SimpleNamespace(columns={"numbers": torch.zeros(2, 3)})})
+            SimpleNamespace(density=density(), parts={"train": SimpleNamespace(inputs={"numbers": torch.zeros(2, 3)})})
         )
         assert network.smoothing.bins == BINS
         far = Density(torch.tensor([100.0, 200.0]), Bins.uniform(0, 300, 1))
-        data = SimpleNamespace(density=far, parts={"train": SimpleNamespace(columns={"numbers": torch.zeros(2, 3)})})
+        data = SimpleNamespace(density=far, parts={"train": SimpleNamespace(inputs={"numbers": torch.zeros(2, 3)})})
         with pytest.raises(ValueError, match="all training targets are in one of the buckets"):
             model(smoothing()).prepare(data)
 
@@ -116,12 +116,12 @@ class TestModel:
 
     def test_numbers_take_their_columns_from_the_data(self):
         encoder = NumbersEncoder(hidden=[4])
-        encoder.prepare(SimpleNamespace(parts={"train": SimpleNamespace(columns={"numbers": torch.zeros(2, 7)})}))
+        encoder.prepare(SimpleNamespace(parts={"train": SimpleNamespace(inputs={"numbers": torch.zeros(2, 7)})}))
         assert encoder({"numbers": torch.zeros(2, 7)}).shape == (2, 4)
         with pytest.raises(ValueError, match=r"built for 7 columns, got numbers of shape \(2, 3\)"):
             encoder({"numbers": torch.zeros(2, 3)})
         with pytest.raises(ValueError, match="the samples of X have none"):
-            NumbersEncoder().prepare(SimpleNamespace(title="X", parts={"train": SimpleNamespace(columns={})}))
+            NumbersEncoder().prepare(SimpleNamespace(title="X", parts={"train": SimpleNamespace(inputs={})}))
 
     @pytest.mark.parametrize(
         ("options", "sentence"),

@@ -64,12 +64,12 @@ def test_the_three_parts(data):
 
 
 def test_quotation_marks_end_no_column(data):
-    texts = data.parts["train"].columns["first_text"]
+    texts = data.parts["train"].inputs["first_text"]
     quoted = [text for text in texts if '"' in text]
     assert quoted
     assert all(text.count('"') == 1 for text in quoted)
     place = texts.index(quoted[0])
-    words = [data.vocabulary[word] for word in data.parts["train"].columns["first"][place]]
+    words = [data.vocabulary[word] for word in data.parts["train"].inputs["first"][place]]
     assert words[:3] == ["He", "said", "``"]
     assert words[-1] == "."
 
@@ -105,11 +105,11 @@ def test_batches(data):
     for side in ("first", "second"):
         words = batch[side]
         assert words.dtype == torch.int64
-        assert words.shape == (16, max(len(data.parts["train"].columns[side][i]) for i in batch["index"]))
+        assert words.shape == (16, max(len(data.parts["train"].inputs[side][i]) for i in batch["index"]))
         for row, index, text in zip(words, batch["index"], batch[f"{side}_text"], strict=True):
-            known = data.parts["train"].columns[side][index]
+            known = data.parts["train"].inputs[side][index]
             assert row.tolist() == known + [0] * (len(row) - len(known))
-            assert text == data.parts["train"].columns[f"{side}_text"][index]
+            assert text == data.parts["train"].inputs[f"{side}_text"][index]
     assert batch["target"].tolist() == data.parts["train"].targets[batch["index"]].tolist()
 
 
@@ -123,7 +123,7 @@ def test_every_training_pair_is_seen_once_in_either_pass(data):
 def test_vocabulary_is_that_of_all_parts(data):
     assert tuple(data.vocabulary[:2]) == RESERVED
     words = [
-        word for s in data.parts.values() for side in ("first", "second") for row in s.columns[side] for word in row
+        word for s in data.parts.values() for side in ("first", "second") for row in s.inputs[side] for word in row
     ]
     assert sorted(set(words)) == list(range(2, len(data.vocabulary)))  # so none is unknown, and none is missing
     counts = torch.tensor(words).bincount()[2:]
@@ -134,7 +134,7 @@ def test_vocabulary_is_that_of_all_parts(data):
 def test_a_small_vocabulary_leaves_words_unknown(root):
     small = STSB(root, fixture=True, bins=score_bins(), vocabulary_size=5, most_words=3)
     assert len(small.vocabulary) == 7
-    rows = small.parts["train"].columns["first"]
+    rows = small.parts["train"].inputs["first"]
     assert any(UNKNOWN in row for row in rows)
     assert max(map(len, rows)) == 3
     assert small.describe()["vocabulary"] == 7

@@ -1,0 +1,208 @@
+"""What every data set shares: how it is looked for, read, checked, loaded and described.
+
+The file of a data set says where its samples are and what is said of each (`read`). A kind of data, such as images
+with classes, adds its own arguments and checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from harness.data.download import RemoteFile
+from harness.data.images import ImageCache, seeded_draws
+from harness.data.loading import Batch, BatchSampler, EpochLoader
+from harness.data.rows import Rows, check_files, fingerprint
+from harness.device import cores
+
+R = TypeVar("R", bound=Rows)
+
+
+class PartDataset(Dataset[Batch], Generic[R]):
+    """One part of a data set, for torch's loader.
+
+    A training set is indexed by (epoch, index) and draws its augmentation from (seed, epoch, index), in whatever
+    process it is loaded; the global random generator is left as it was. An evaluation set is indexed by index.
+
+    Args:
+        rows: The samples.
+        transform: From uint8 (3, height, width) to uint8 (3, h, w), the same h and w for every picture; None for
+            pictures that are to stay as they are, and for samples that are none.
+        seed: Seed of the augmentation.
+        cache: Where to keep the outcome of `transform.prepare`, or None.
+    """
+
+    def __init__(
+        self, rows: R, transform: Callable[..., Any] | None = None, seed: int = 0, cache: ImageCache | None = None
+    ) -> None:
+        if cache is not None and not isinstance(getattr(transform, "prepare", None), nn.Module):
+            raise ValueError(
+                f"an image cache keeps what transform.prepare makes, and {type(transform).__name__} has none;"
+                " set data.cache=null"
+            )
+        self.rows, self.seed, self.cache = rows, seed, cache
+        self.transform: Any = transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Batch:
+        if not isinstance(key, tuple):
+            return self.sample(key)
+        epoch, index = key
+        with seeded_draws(self.seed, epoch, index):
+            return self.sample(index)
+
+    def sample(self, index: int) -> Batch:
+        """What the sample at `index` brings to its batch."""
+        sample = {**self.rows.entries(index), "index": index}
+        if self.rows.pictured:
+            sample["image"] = self.image(index)
+        return sample
+
+    def image(self, index: int) -> Tensor:
+        """The picture at `index` after the transform: uint8 (3, h, w)."""
+        if self.cache is not None and self.rows.pixels is None:
+            picture = self.cache.load(self.rows.path(index), self.transform.prepare, self.rows.upright)
+        else:
+            picture = self.rows.load(index)
+        viewed: Tensor = picture if self.transform is None else self.transform(picture)
+        return viewed.contiguous()
+
+
+class Loading(TypedDict, total=False):
+    """The arguments that data sets of every kind hand on to `PartedData`."""
+
+    evaluation_batch_size: int
+    workers: int
+    seed: int
+    fixture: bool
+    pin_memory: bool
+
+
+class PartedData(Generic[R]):
+    """A data set in parts: "train", "test" and perhaps "validation".
+
+    A kind of data sets `train` and `evaluation`, with `training_loader` and `evaluation_loader`.
+
+    Args:
+        root: Folder of the data.
+        evaluation_batch_size: Samples per batch when evaluating.
+        workers: Loading processes for each loader; never more than there are processor cores.
+        seed: Decides batches and augmentation, and nothing else.
+        fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
+        pin_memory: Whether batches are copied to page-locked memory.
+
+    Raises:
+        FileNotFoundError: If there are no data in `root`, or only part of them.
+        ValueError: If an argument makes no sense, or the counts are not those of the published split.
+    """
+
+    title: ClassVar[str]
+    """What people call the data set."""
+    remedy: ClassVar[str]
+    """What to do when it is not there."""
+    remedy_for_images: ClassVar[str] = ""
+    """What to do when images are not there, if that is something else."""
+    files: ClassVar[tuple[RemoteFile, ...]] = ()
+    """What scripts/download.py fetches."""
+    by_hand: ClassVar[str] = ""
+    """What to do instead where a form or a login stands before the data; {root} is replaced by their folder."""
+    expected: ClassVar[Mapping[Any, Mapping[str, Any]]] = {}
+    """Part -> what `describe` must say of it in the published split."""
+
+    train: EpochLoader
+    evaluation: dict[str, DataLoader[Batch]]
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        evaluation_batch_size: int = 128,
+        workers: int = 0,
+        seed: int = 0,
+        fixture: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        for name, value, least in (("evaluation_batch_size", evaluation_batch_size, 1), ("workers", workers, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.seed, self.fixture = seed, fixture
+        self._evaluation_batch_size, self._pin_memory = evaluation_batch_size, pin_memory
+        self._workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+        self.root = self.write_fixture(Path(root)) if fixture else Path(root)
+        self.parts = self.load_parts()
+        self.fingerprint = fingerprint(self.parts)
+
+    def read(self, root: Path) -> dict[str, R]:
+        """The parts as found below `root`."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is read")
+
+    def write_fixture(self, root: Path) -> Path:
+        """Writes a tiny copy of the layout beside `root` and returns where it is."""
+        raise NotImplementedError(f"{type(self).__name__} has no fixture; set data.fixture=false")
+
+    def load_parts(self) -> dict[str, R]:
+        """Reads and checks."""
+        parts = self.read(self.root)
+        self.check(parts)
+        return parts
+
+    def check(self, parts: Mapping[str, R]) -> None:
+        """Compares the counts with the published ones, and looks for the files."""
+        for part, facts in ({} if self.fixture else self.expected).items():
+            described = parts[part].describe()
+            self.check_published(f"the {part} part", {key: described.get(key, 0) for key in facts}, facts, self.remedy)
+        check_files(list(parts.values()), self.title, self.remedy_for_images or self.remedy)
+
+    def check_published(self, what: str, found: Mapping[str, Any], facts: Mapping[str, Any], remedy: str) -> None:
+        """Refuses other counts than the published ones."""
+        if found != facts:
+            raise ValueError(
+                f"{self.title} in {self.root}: {what} has {_counted(found)}, and the published split has"
+                f" {_counted(facts)}; {remedy}"
+            )
+
+    def image_cache(self, folder: str | Path | None) -> ImageCache | None:
+        """Keeps resized images in `folder`; None where none is given, or images lie in memory."""
+        return None if folder is None or self.parts["train"].folder is None else ImageCache(folder)
+
+    def training_loader(
+        self, dataset: Dataset[Batch], batches: BatchSampler, collate: Callable[[list[Any]], Batch] | None = None
+    ) -> EpochLoader:
+        """Goes through the batches of an epoch."""
+        return EpochLoader(dataset, batches, self._workers, self._pin_memory, collate)
+
+    def evaluation_loader(
+        self, dataset: Dataset[Batch], collate: Callable[[list[Any]], Batch] | None = None
+    ) -> DataLoader[Batch]:
+        """Goes through a part in order."""
+        return DataLoader(
+            dataset,
+            batch_size=self._evaluation_batch_size,
+            num_workers=self._workers,
+            pin_memory=self._pin_memory,
+            collate_fn=collate,
+            generator=torch.Generator(),  # else each pass would draw from the global generator
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Name, counts and fingerprint, for the run record."""
+        return {
+            "name": self.title,
+            "fixture": self.fixture,
+            "fingerprint": self.fingerprint,
+            **{name: rows.describe() for name, rows in self.parts.items()},
+        }
+
+
+def _counted(counts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'({_counted(number)})' if isinstance(number, Mapping) else f'{number:,g}'}"
+        for name, number in counts.items()
+    )
