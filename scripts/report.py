@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from harness.record import places
 from harness.record.composition import CONFIGS
 from harness.show import report_page
-from harness.show.report_facts import interrupted, versions
+from harness.show.report_facts import interrupted, versions, warnings
 from harness.study.results import PLUS_MINUS, find_runs, markdown
 from harness.study.studies import SELECTED, Study, check_metrics, studies
 from harness.study.tables import published_by_label
@@ -42,24 +42,22 @@ def tables(
 
 def report(arguments: argparse.Namespace) -> None:
     notes: list[str] = []
-    found = find_runs(arguments.folders, notes.append)
-    left_out = [*notes]  # of those that cannot be read the page cannot know
-    grouped = studies(found, notes.append)
+    grouped = studies(find_runs(arguments.folders, notes.append), notes.append)
     check_metrics(grouped, arguments.metrics)
     for note in [*notes, *versions(grouped)]:
         print(note, file=sys.stderr)
     published = published_by_label(CONFIGS / "table")
     if arguments.html:
-        unfinished = interrupted(arguments.folders)
+        warned = [*notes, *warnings(grouped, interrupted(arguments.folders))]
         report_page.write(
-            arguments.html, found, unfinished, arguments.selected, arguments.metrics, published, arguments.spread,
-            left_out,
+            arguments.html, grouped, warned, arguments.selected, arguments.metrics, published, arguments.spread,
+            arguments.sweep,
         )  # fmt: skip
         print("page:", arguments.html)
     else:
         print(tables(grouped, arguments.selected, arguments.metrics, published, arguments.spread))
     if arguments.figures:
-        paths, failures = report_page.write_figures(arguments.figures, found)
+        paths, failures = report_page.write_figures(arguments.figures, grouped, arguments.sweep)
         for path in paths:
             print("figure:", path)
         for failure in failures:
@@ -88,8 +86,20 @@ def main() -> None:
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and figures instead")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write each figure as PNG and SVG as well")
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="one or two settings to draw figures over, such as loss.margin; default: what the commands swept",
+    )
+    arguments = parser.parse_args()
+    if len(arguments.sweep) > 2:
+        parser.error(f"--sweep takes one or two settings, got {', '.join(arguments.sweep)}")
+    if arguments.sweep and not (arguments.html or arguments.figures):
+        parser.error("--sweep is of figures: give --html FILE or --figures FOLDER with it")
     try:
-        report(parser.parse_args())
+        report(arguments)
     except (OSError, ValueError, ImportError) as error:
         raise SystemExit(f"error: {error}") from None
 

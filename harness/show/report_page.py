@@ -17,7 +17,7 @@ from harness.record.runs import NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
 from harness.show.report_figures import Drawn
 from harness.study.results import NOT_THE_METHOD, PLUS_MINUS, Run
-from harness.study.studies import SELECTED, Study, check_metrics, slug, studies
+from harness.study.studies import SELECTED, Study, slug
 from harness.words import line
 
 MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
@@ -40,8 +40,8 @@ class Section:
     everything: report_tables.Table
     comparisons: list[tuple[str, str]]
     best: str
-    figures: list[tuple[Drawn, str]]
-    pictures: list[tuple[str, list[tuple[Drawn, str, bool]]]]
+    figures: list[Drawn]
+    pictures: dict[str, list[Drawn]]
     pictured: str
     settings: list[report_tables.Table]
     configs: list[tuple[str, str]]
@@ -49,65 +49,57 @@ class Section:
 
 def write(
     path: Path,
-    found: Sequence[Run],
-    unfinished: Sequence[Path] = (),
+    grouped: Sequence[Study],
+    warnings: Sequence[str] = (),
     selections: Sequence[str] = tuple(SELECTED),
     metrics: Sequence[str] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
     spread: str = "interval",
-    notes: Sequence[str] = (),
+    settings: Sequence[str] = (),
 ) -> Path:
-    """Writes the page about `found`.
+    """Writes the page about finished runs.
 
     Args:
         path: The HTML file.
-        found: Finished runs.
-        unfinished: Folders of interrupted ones, which the page warns of.
+        grouped: The runs.
+        warnings: What was left out before, and `report_facts.warnings`.
         selections: Rows of each method in the table: untrained, last, best_on_validation, best_on_test.
         metrics: Its columns; default: the monitored metric and those nearest to it.
         published: By label, as `harness.study.tables.published_by_label` gives it.
         spread: What stands after ±, a key of `PLUS_MINUS`.
-        notes: What was left out before, for the page's warnings.
+        settings: As for `report_figures.draw`.
 
     Raises:
-        ValueError: If `metrics` are none of theirs.
         ModuleNotFoundError: If jinja2 is missing; with what to install.
     """
-    template, said = _template(), [*notes]
-    grouped = studies(found, said.append)
-    check_metrics(grouped, metrics)
-    said += report_facts.warnings(grouped, unfinished)
+    template, said = _template(), [*warnings]
     sections = []
+    names = list(dict.fromkeys(run.report["experiment"] for study in grouped for run in study.runs))
     with tempfile.TemporaryDirectory() as folder:
-        for number, (study, anchor) in enumerate(zip(grouped, anchors(grouped), strict=True)):
-            drawn, failures = report_figures.draw(study, Path(folder), anchor)
+        for study, anchor in zip(grouped, anchors(grouped), strict=True):
+            figures, failures = report_figures.draw(study, Path(folder), anchor, settings=settings)
             said += failures
-            figures = [
-                (one, report_figures.inline_svg(one.path, one.alt, f"f{number}-{place}"))
-                for place, one in enumerate(drawn)
-            ]
-            taken = report_figures.pictures(study, said.append)
-            sections.append(_section(study, anchor, figures, taken, selections, metrics, published, spread))
-    names = list(dict.fromkeys(run.report["experiment"] for run in found))
-    text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
+            pictures = report_figures.pictures(study, said.append)
+            sections.append(_section(study, anchor, figures, pictures, selections, metrics, published, spread))
+        text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(text.encode()))
     return path
 
 
-def write_figures(folder: Path, found: Sequence[Run]) -> tuple[list[Path], list[str]]:
+def write_figures(folder: Path, grouped: Sequence[Study], settings: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
     """Writes every figure of the page that is drawn from records as PNG and as SVG.
 
     Returns:
         Their paths, and a sentence for each that could not be drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    grouped, paths, failures = studies(found, lambda left_out: None), list[Path](), list[str]()
+    paths, failures = list[Path](), list[str]()
     for study, anchor in zip(grouped, anchors(grouped), strict=True):
         for suffix in (".png", ".svg"):
-            drawn, failed = report_figures.draw(study, folder, anchor, suffix)
+            drawn, failures_of_study = report_figures.draw(study, folder, anchor, suffix, settings)
             paths += [one.path for one in drawn]
-            failures += failed if suffix == ".png" else []
+        failures += failures_of_study  # the same for both
     return paths, failures
 
 
@@ -120,20 +112,13 @@ def anchors(grouped: Sequence[Study]) -> list[str]:
 def _section(
     study: Study,
     anchor: str,
-    figures: list[tuple[Drawn, str]],
-    taken: Mapping[str, list[Drawn]],
+    figures: list[Drawn],
+    pictures: dict[str, list[Drawn]],
     selections: Sequence[str],
     metrics: Sequence[str] | None,
     published: Mapping[str, Mapping[str, Any]] | None,
     spread: str,
 ) -> Section:
-    pictures = [
-        (
-            report_figures.about(kind, drawn),
-            [(one, report_figures.data_uri(one.path), report_figures.is_wide(one.path)) for one in drawn],
-        )
-        for kind, drawn in taken.items()
-    ]
     labels = study.leading(report_figures.MOST_PICTURES)
     many = len(study.methods) > MANY_METHODS and study.selection in selections
     shown_now = [study.selection] if many else selections
@@ -204,4 +189,5 @@ def _template() -> Any:
         return Markup(" ".join(f'<span class="word">{word}</span>' for word in words))
 
     environment.filters["breakable"] = breakable
+    environment.filters["about"] = report_figures.about
     return environment.get_template("report.html.j2")

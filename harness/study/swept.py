@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from harness.record import runs as run_folders
+from harness.record.composition import CONFIGS
 from harness.study.results import NO_SETTING, Run
 
 ABSENT = "-"  # shown where a run has no such setting, as one loss has no other's margin
@@ -18,16 +20,17 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ, seeds aside, in one setting or in two."""
+    """Runs of one command, seeds aside: `fixed` is what all have in common, `settings` the numbers that were swept."""
 
     settings: tuple[str, ...]
     runs: tuple[Run, ...]
+    fixed: str = ""
 
 
 def settings_of(run: Run) -> dict[str, Value]:
     """What a run was made with, by dotted name, seed, paths and the like left out; null as "null", lists as text."""
-    flat = _flat(run.report["config"])
-    return {key: value for key, value in flat.items() if not run_folders.is_under(key, NO_SETTING)}
+    known = run_folders.flat(run.report["config"]).items()
+    return {key: _plain(value) for key, value in known if not run_folders.is_under(key, NO_SETTING)}
 
 
 def varied(runs: Sequence[Run]) -> dict[str, list[Value]]:
@@ -55,26 +58,40 @@ def is_number(value: Value) -> bool:
 
 
 def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
-    """The sweeps among runs on the same data: first those of two settings, then those of one in no such pair.
+    """The sweeps of one or two numbers on record among runs on the same data.
 
-    Two numbers were swept where at least half of the cells of their grid were run, with everything else equal, and one
-    of them has three values; one was, where it has three.
+    What was swept is what the file of `+sweep=NAME` lists, and without one what the command lines give, as those of
+    `-m loss.margin=0,0.1`. A figure takes three values of a setting; where more than two were swept, as in a search,
+    there is none.
     """
-    differing = varied(runs)
-    numbers = [key for key, values in differing.items() if sum(map(is_number, values)) >= 2]
-    found: list[Sweep] = []
-    for x, y in combinations(numbers, 2):
-        for members in _alike(runs, differing, (x, y)):
-            if _is_grid(members, differing, x, y):
-                found.append(Sweep(_longer_first(members, differing, x, y), tuple(runs[i] for i in members)))
-    in_pairs = {(id(run), key) for sweep in found for run in sweep.runs for key in sweep.settings}
-    for key in numbers:
-        for members in _alike(runs, differing, (key,)):
-            values = {differing[key][i] for i in members}
-            new = any((id(runs[i]), key) not in in_pairs for i in members)
-            if len(values) >= CURVE_POINTS and all(map(is_number, values)) and new:
-                found.append(Sweep((key,), tuple(runs[i] for i in members)))
+    groups: dict[tuple[tuple[str, ...], str], list[Run]] = {}
+    for run in runs:
+        keys = _swept_numbers(run)
+        others = [word for word in run.label.split(" ") if word.partition("=")[0] not in keys]
+        groups.setdefault((keys, " ".join(others)), []).append(run)
+    found = []
+    for (keys, fixed), members in groups.items():
+        values = {key: {settings_of(run)[key] for run in members} for key in keys}
+        settings = tuple(key for key in keys if len(values[key]) > 1)
+        if len(settings) in (1, 2) and max(len(values[key]) for key in settings) >= CURVE_POINTS:
+            found.append(Sweep(settings, tuple(members), fixed))
     return found
+
+
+def _swept_numbers(run: Run) -> tuple[str, ...]:
+    """The settings of a run that its sweep gave, those that are numbers, in the order on record."""
+    given = [override.lstrip("+~").partition("=") for override in run.report["overrides"]]
+    names = [value for key, _, value in given if key == "sweep"]
+    keys = [key for name in names for key in _swept_by(name)] or [key for key, _, _ in given]
+    settings = settings_of(run)
+    return tuple(key for key in dict.fromkeys(keys) if is_number(settings.get(key, ABSENT)))
+
+
+def _swept_by(name: str) -> list[str]:
+    """The settings that a file of configs/sweep lists."""
+    path = CONFIGS / "sweep" / f"{name}.yaml"
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path.is_file() else None
+    return [str(key) for key in params or ()]
 
 
 def shown(value: Value) -> str:
@@ -89,34 +106,5 @@ def _known(value: Value) -> str:
     return repr(float(value)) if is_number(value) else repr(value)
 
 
-def _alike(runs: Sequence[Run], differing: Mapping[str, list[Value]], swept: tuple[str, ...]) -> list[list[int]]:
-    """Places of the runs that agree in all but the swept settings."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for i in range(len(runs)):
-        rest = tuple(_known(values[i]) for key, values in differing.items() if key not in swept)
-        groups.setdefault(rest, []).append(i)
-    return list(groups.values())
-
-
-def _is_grid(members: list[int], differing: Mapping[str, list[Value]], x: str, y: str) -> bool:
-    cells = {(differing[x][i], differing[y][i]) for i in members}
-    wide, high = ({cell[k] for cell in cells} for k in (0, 1))
-    if not all(is_number(value) for value in wide | high):
-        return False
-    enough = max(len(wide), len(high)) >= CURVE_POINTS and min(len(wide), len(high)) >= 2
-    return enough and 2 * len(cells) >= len(wide) * len(high)
-
-
-def _longer_first(members: list[int], differing: Mapping[str, list[Value]], x: str, y: str) -> tuple[str, str]:
-    counts = [len({differing[key][i] for i in members}) for key in (x, y)]
-    return (x, y) if counts[0] >= counts[1] else (y, x)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Value]:
-    if isinstance(value, dict) and value:
-        parts: dict[str, Value] = {}
-        for key, item in value.items():
-            parts |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-        return parts
-    plain = isinstance(value, str | int | float | bool)
-    return {prefix: value if plain else json.dumps(value, default=str)}
+def _plain(value: Any) -> Value:
+    return value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)

@@ -51,6 +51,20 @@ def test_the_page_and_the_figures_are_written_where_asked(tmp_path, report, caps
     assert sorted(line.removeprefix("figure: ") for line in said[1:]) == [str(tmp_path / "figures" / n) for n in names]
 
 
+def test_figures_are_of_the_settings_that_sweep_names(tmp_path, report, capsys):
+    for size in (64, 128, 256):
+        made(tmp_path / "runs" / str(size), settings={"model.size": size}, experiment=f"cub_{size}")
+    report(tmp_path / "runs", "--figures", tmp_path / "figures", "--sweep", "model.size")
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert names == {"cub-200-2011_curves", "cub-200-2011_model-size_size_curve"}
+    report(tmp_path / "runs", "--figures", tmp_path / "figures", "--sweep", "model.width")
+    assert "has no setting model.width" in capsys.readouterr().err
+    for wrong in (["a", "b", "c", "--html", "x"], ["model.size"]):
+        with pytest.raises(SystemExit):
+            report(tmp_path / "runs", "--sweep", *wrong)
+        assert "--sweep " in capsys.readouterr().err
+
+
 def test_every_data_set_has_a_table_of_its_own_and_stand_in_data_their_banner(tmp_path, report, capsys):
     made(tmp_path / "a")
     made(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from made_runs import ERROR, SHARE, made, swept
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from scipy import stats
 
 from harness.show import report_page, report_tables
-from harness.show.report_facts import interrupted
+from harness.show.report_facts import interrupted, warnings
 from harness.show.report_figures import draw, pictures
 from harness.study.results import find_runs
 from harness.study.studies import studies
@@ -50,6 +50,9 @@ class Page(HTMLParser):
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
 
+    def images(self, kind):
+        return [image for image in self.all("img") if image["src"].startswith(f"data:image/{kind};")]
+
     def words(self, *tags):
         return [text for tag, text in self.texts if tag in tags]
 
@@ -59,7 +62,14 @@ class Page(HTMLParser):
 
 
 def page(folder, *folders, **settings):
-    return Page(report_page.write(folder / "page.html", find_runs(folders), **settings).read_text())
+    return Page(written(folder / "page.html", folders, **settings))
+
+
+def written(path, folders, **settings):
+    notes = []
+    grouped = studies(find_runs(folders), notes.append)
+    said = [*notes, *warnings(grouped, interrupted(folders))]
+    return report_page.write(path, grouped, said, **settings).read_text()
 
 
 def rows(html):
@@ -84,8 +94,7 @@ def full(tmp_path_factory):
     made(root / "digits", experiment="demo_regression", data=digits, overrides=["scale=fixture"])
     (root / "broken").mkdir()
     (root / "broken" / "config.yaml").write_text("seed: 3\n")
-    path = report_page.write(root / "page.html", find_runs([root]), interrupted([root]))
-    return path.read_text()
+    return written(root / "page.html", [root])
 
 
 def test_nothing_is_fetched_and_nothing_is_run(full):
@@ -96,7 +105,7 @@ def test_nothing_is_fetched_and_nothing_is_run(full):
             assert value.startswith(("#", "data:")), value[:80]
         assert not any(name.startswith("on") for name in attributes)
     assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "iframe", "object", "embed", "base", "form"})
-    assert all(inside.startswith("#") for inside in re.findall(r"url\(([^)]*)\)", full))
+    assert "url(" not in full
     assert "@import" not in full
     (policy,) = [meta["content"] for meta in parsed.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none';")
@@ -108,12 +117,10 @@ def test_the_page_is_well_formed(full):
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     links = [a["href"][1:] for _, a in parsed.elements if (a.get("href") or "").startswith("#")]
-    shapes = re.findall(r"url\(#([^)]*)\)", full)
     labels = [a["aria-labelledby"] for _, a in parsed.elements if "aria-labelledby" in a]
     assert links
-    assert shapes
     assert labels
-    assert set(links + shapes + labels) <= set(ids)
+    assert set(links + labels) <= set(ids)
 
 
 def test_who_does_not_see_it_can_read_it(full):
@@ -123,11 +130,10 @@ def test_who_does_not_see_it_can_read_it(full):
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert all(th.get("scope") in ("col", "row", "rowgroup") for th in parsed.all("th"))
-    assert len(parsed.all("img")) == 1
-    assert parsed.all("img")[0]["alt"].startswith("Queries, evenly spread over the data")
-    drawings = [svg for svg in parsed.all("svg") if "aria-label" in svg]
-    assert len(drawings) == len(parsed.all("svg")) == 4  # curves of both data sets, a map, one sensitivity
-    assert all(svg["role"] == "img" and len(svg["aria-label"]) > 40 for svg in drawings)
+    (picture,) = parsed.images("png")
+    assert picture["alt"].startswith("Queries, evenly spread over the data")
+    assert len(parsed.images("svg+xml")) == 4  # curves of both data sets, a map, one sensitivity
+    assert all(len(image["alt"]) > 40 for image in parsed.all("img"))
     assert parsed.all("html") == [{"lang": "en"}]
     regions = [div for div in parsed.all("div") if "scroll" in div.get("class", "")]
     assert all(div["aria-label"] and div["tabindex"] == "0" for div in regions)
@@ -139,7 +145,6 @@ def test_every_colour_of_the_page_is_there_for_light_and_dark(full):
         set(re.findall(r"(--[a-z-]+):", block)) for block in re.findall(r":root \{(.*?)\}", full, re.DOTALL)
     )
     assert used == light == dark == paper
-    assert "#1f2328" not in full.partition("</style>")[2]  # the ink of figures follows the page's
 
 
 def test_settings_are_a_row_each_where_that_is_narrower_and_fit_on_paper(tmp_path):
@@ -176,7 +181,7 @@ def test_the_numbers_are_those_of_the_runs(tmp_path):
     values = [0.60, 0.62, 0.67]
     for seed, recall in enumerate(values):
         made(tmp_path / str(seed), seed, recall)
-    html = report_page.write(tmp_path / "page.html", find_runs([tmp_path])).read_text()
+    html = written(tmp_path / "page.html", [tmp_path])
     half = stats.t.ppf(0.975, df=2) * statistics.stdev(values) / 3**0.5
     ours = [row for row in rows(html) if "last epoch" in row]
     assert ours == [["cub_rambo", "last epoch", "3", f"{100 * statistics.fmean(values):.1f} ± {100 * half:.1f}"]]
@@ -194,8 +199,7 @@ def test_published_numbers_stand_beside_the_same_recipe_on_real_data_alone(tmp_p
     made(tmp_path / "c" / "1", data={"name": "CUB-200-2011", "fixture": True})
     entry = {"source": "table 3", "seeds": 3, "metrics": {"test/recall@1": 64.0}}
     for folder, stands in {"a": True, "b": False, "c": False}.items():
-        found = find_runs([tmp_path / folder])
-        html = report_page.write(tmp_path / "page.html", found, published={"cub_rambo": entry}).read_text()
+        html = written(tmp_path / "page.html", [tmp_path / folder], published={"cub_rambo": entry})
         found = [row for row in rows(html) if any("published" in cell for cell in row)]
         assert found == ([["cub_rambo", "published: table 3", "3", "64.0"]] if stands else [])
 
@@ -278,15 +282,13 @@ def test_many_methods_are_shown_at_one_epoch_and_the_rest_below(tmp_path):
 def test_pictures_say_what_they_show(tmp_path):
     folder = made(tmp_path / "a") / "pictures"
     folder.mkdir()
-    said = PngImagePlugin.PngInfo()
-    said.add_text("Description", "Something new")
-    Image.new("RGB", (4, 4)).save(folder / "novelty_test.png", pnginfo=said)
+    Image.new("RGB", (4, 4)).save(folder / "novelty_test.png")
     Image.new("RGB", (4, 4)).save(folder / "unknown_kind.png")
     (folder / "notes.txt").write_text("no picture")
     (folder / "unknown_kind.svg").write_text("<svg/>")  # the same again
     found = pictures(*studies(find_runs([tmp_path])))
     assert [(kind, drawn[0].alt) for kind, drawn in found.items()] == [
-        ("novelty", "Something new. cub_rambo, seed 0, test."),
+        ("novelty", "Novelty. cub_rambo, seed 0, test."),
         ("unknown_kind", "Unknown kind. cub_rambo, seed 0."),
     ]
 
@@ -299,7 +301,7 @@ def test_a_search_that_left_the_test_split_alone_is_reported_on_validation(tmp_p
     assert "On the validation split" in parsed.text
     (study,) = studies(find_runs([tmp_path]))
     assert report_tables.results_table(study, ["last"]).columns == ["recall@1\u00a0↑", "recall@2"]
-    assert [svg["aria-label"][:33] for svg in parsed.all("svg")] == [
+    assert [image["alt"][:33] for image in parsed.images("svg+xml")] == [
         "Lines of recall@1 on validation, %"[:33], "Curves of recall@1 on validation, "[:33],
     ]  # fmt: skip
 
@@ -316,15 +318,16 @@ def test_two_sweeps_of_one_study_get_names_of_their_own(tmp_path):
     drawn, failures = draw(study, tmp_path, "cub", ".png")
     assert failures == []
     assert [one.path.name for one in drawn] == [
-        "cub_curves.png", "cub_loss-a_loss-recall_a_curve.png", "cub_loss-a_loss-smooth-ap_a_curve.png",
+        "cub_curves.png", "cub_loss-a_cub-rambo-loss-recall_a_curve.png",
+        "cub_loss-a_cub-rambo-loss-smooth-ap_a_curve.png",
     ]  # fmt: skip
     assert all(one.path.exists() for one in drawn)
-    assert "with loss=smooth_ap" in drawn[2].caption
+    assert "of cub_rambo loss=smooth_ap" in drawn[2].caption
 
 
 def test_equal_runs_make_equal_pages(tmp_path):
-    found = swept(tmp_path / "runs", {(x, 0): 0.5 for x in (1, 2, 4)})
-    first, second = (report_page.write(tmp_path / name, found).read_bytes() for name in ("a.html", "b.html"))
+    swept(tmp_path / "runs", {(x, 0): 0.5 for x in (1, 2, 4)})
+    first, second = (written(tmp_path / name, [tmp_path / "runs"]) for name in ("a.html", "b.html"))
     assert first == second
 
 
@@ -356,8 +359,8 @@ def test_a_bad_record_or_picture_costs_itself_alone(tmp_path):
     (tmp_path / "x" / "1" / "metrics.jsonl").write_text('{"step": 1, "epo')
     (tmp_path / "x" / "2" / "metrics.jsonl").write_text("3\n")
     parsed = page(tmp_path, tmp_path / "x")
-    assert len(parsed.all("svg")) == 1  # the curve of the first
-    assert len(parsed.all("img")) == 1
+    assert len(parsed.images("svg+xml")) == 1  # the curve of the first
+    assert len(parsed.images("png")) == 1
     for name in ("1/metrics.jsonl is truncated", "2/metrics.jsonl is not what a run writes", "broken_test.png cannot"):
         assert name in parsed.text
 
@@ -384,8 +387,6 @@ def test_metrics_are_shown_as_they_declare_and_undeclared_ones_as_they_are(tmp_p
 
 def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
     run = made(tmp_path / "a")
-    with pytest.raises(ValueError, match="no run has the metric test/mae; there are test/recall@1"):
-        page(tmp_path, tmp_path, metrics=["test/mae"])
     (run / "report.json").write_text('{"experiment": "x", "config": {}, "data": {}, "results": {}}')
     with pytest.raises(ValueError, match=r"a/report.json has no overrides"):
         find_runs([tmp_path])

@@ -27,11 +27,30 @@ def test_a_setting_that_some_runs_lack_varies(tmp_path):
     assert varied(find_runs([tmp_path])) == {"loss.loss": ["recall", "triplet"], "loss.margin": [0.02, "-"]}
 
 
-def test_two_swept_settings_are_found_the_longer_one_first(tmp_path):
+def test_two_swept_settings_are_found_in_the_order_of_the_command(tmp_path):
     runs = swept(tmp_path, {(x, y): 0.5 for x in (1, 4) for y in (0, 0.02, 0.1)})
     (sweep,) = find_sweeps(runs)
-    assert sweep.settings == ("loss.margin", "loss.interpolation")
+    assert (sweep.settings, sweep.fixed) == (("loss.interpolation", "loss.margin"), "cub_rambo")
     assert len(sweep.runs) == 12
+
+
+def test_a_sweep_by_name_is_over_what_its_file_lists(tmp_path):
+    for name, epochs in (("short", 3), ("long", 9)):
+        for at in (0.2, 1, 4):
+            settings = {"loss.interpolation": at, "loss.margin": 0.02, "trainer.epochs": epochs, "loss.scale": at}
+            changed = [f"{key}={value}" for key, value in settings.items()]
+            made(tmp_path / f"{name}{at}", settings=settings, overrides=["+sweep=lambda_margin", *changed[:3]])
+    assert [(sweep.settings, sweep.fixed) for sweep in find_sweeps(find_runs([tmp_path]))] == [
+        (("loss.interpolation",), "cub_rambo trainer.epochs=9"),
+        (("loss.interpolation",), "cub_rambo trainer.epochs=3"),
+    ]
+
+
+def test_a_search_over_three_settings_is_no_figure(tmp_path):
+    for k in range(4):
+        settings = {"loss.interpolation": k, "loss.margin": k / 10, "optimizer.lr": 10.0**-k}
+        made(tmp_path / str(k), settings=settings, overrides=[f"{key}={value}" for key, value in settings.items()])
+    assert find_sweeps(find_runs([tmp_path])) == []
 
 
 def test_one_swept_setting_is_found_beside_another_method(tmp_path):
@@ -51,7 +70,3 @@ def test_losses_with_margins_of_their_own_are_no_sweep_of_the_margin(tmp_path):
 @pytest.mark.parametrize("values", [(0.1, 0.2), ("log", "loglog", "none"), (True, False)])
 def test_two_values_or_words_are_no_sweep(values, tmp_path):
     assert find_sweeps(swept(tmp_path, {(value, 0.02): 0.5 for value in values})) == []
-
-
-def test_scattered_pairs_are_no_grid(tmp_path):
-    assert find_sweeps(swept(tmp_path, {(1, 0.1): 0.5, (2, 0.2): 0.5, (3, 0.3): 0.5, (4, 0.4): 0.5})) == []
