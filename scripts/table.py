@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.device import cores
 from harness.record import allowed, places, runs
 from harness.record.composition import CONFIGS
-from harness.show import table_page
+from harness.show import sheet, table_page
 from harness.study import table_runs
 from harness.study.several import Pace
 from harness.study.table_cells import fill
@@ -83,7 +83,7 @@ def make(arguments: argparse.Namespace) -> int:
     for table, own in plans:
         filled = fill(table, table_runs.locate(own, found, here), arguments.seeds, arguments.scale, failed)
         print()
-        table_page.show(filled)
+        sheet.show(table_page.table_sheet(filled))
         if filled.faults and not any(line.folders for line in filled.lines):
             print("nothing written: no run of this table is there")  # a page that is there may have had them
         elif paths := table_page.write(filled, arguments.out, formats):

@@ -1,29 +1,29 @@
-"""A filled table for the terminal, and in files: Markdown, LaTeX, CSV and HTML."""
+"""A filled table of a paper: its Sheet, its record of every cell, and its files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rich import box
-from rich.console import Console, Group
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from harness.checkpoint import write_whole
-from harness.show.table_sheet import flat, sheet
-from harness.show.table_typeset import html, latex
-from harness.study.table_cells import Cell, Filled, Line, shown
-from harness.study.tables import READ
+from harness.record.measures import ARROWS
+from harness.record.runs import STAND_IN
+from harness.show import sheet
+from harness.show.sheet import Line, Sheet
+from harness.study import table_cells
+from harness.study.table_cells import FAILED, NOT_MEASURED, Cell, Filled, shown
+from harness.study.tables import READ, SELECTIONS, Table
 
-STYLES = {"reproduced": "green", "below": "yellow", "above": "yellow", "failed": "red"}  # of words, which say it too
+NONE = "–"  # where there is no number
 
 
 def write(filled: Filled, folder: Path, formats: Collection[str]) -> list[Path]:
     """Writes <name>.md, .tex, .csv and .html into `folder`, as asked; of another scale with that in the name.
 
     Raises:
-        ImportError: As `check_formats`, and so ValueError.
+        ValueError: If a format is unknown.
     """
     check_formats(formats)
     name = f"{filled.table.name}_{filled.scale}" if filled.scale else filled.table.name
@@ -40,87 +40,172 @@ def check_formats(formats: Collection[str]) -> None:
     """Refuses, before anything is trained, what could not be written after it.
 
     Raises:
-        ImportError: If a library is missing, with the way to get it.
         ValueError: If a format is unknown.
     """
     if unknown := [name for name in formats if name not in FILES]:
         raise ValueError(f"a format is one of {', '.join(FILES)}; got {unknown[0]}")
-    if not formats:
-        return
-    try:
-        import jinja2  # noqa: F401
-        import pandas  # noqa: F401
-        import tabulate  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'tables in files need {error.name}; run: pip install "blackbox-ranking[tables]", or show the table '
-            "without files: --formats none"
-        ) from error
 
 
-def show(filled: Filled) -> None:
-    """Prints the table; as wide as it is where the output is no terminal but a file."""
-    console, text = Console(highlight=False), terminal(filled)
-    if not console.is_terminal:
-        wide = console.measure(text, options=console.options.update(max_width=1000)).maximum
-        console = Console(highlight=False, width=max(100, wide))
-    console.print(text)
+def table_sheet(filled: Filled) -> Sheet:
+    """Everything a reader has to be told to judge the numbers; published numbers never stand beside stand-in data."""
+    table, lines = filled.table, _lines(filled)
+    used = [cell.published.source for line in lines for cell in line.cells.values() if cell.published]
+    sources = {name: f"[{number}]" for number, name in enumerate(dict.fromkeys(used), start=1)}
+    notes = [] if filled.scale else _notes(lines, table)  # they are about the real thing
+    blocks = [(line.row.group, _block(line, table, sources)) for line in lines]
+    printed = _with_groups(blocks)
+    return Sheet(
+        columns=["method", "", *(f"{name} {ARROWS[column.better]}" for name, column in table.columns.items())],
+        lines=printed,
+        words=2,
+        title=table.title,
+        banner=STAND_IN if filled.stand_in else "",
+        above=_about(filled, printed),
+        below=[
+            *_sources(table, sources),
+            *notes,
+            *([] if filled.stand_in else [f"Made of: {made}." for made in filled.made_of]),
+            *filled.faults,
+            *_missing(filled),
+        ],
+        command=command(filled),
+        name=table.name,
+    )
 
 
-def terminal(filled: Filled) -> Group:
-    """What a rich console prints."""
-    page = sheet(filled)
-    table = RichTable(box=box.SIMPLE, pad_edge=False)
-    for name in ("method", ""):
-        table.add_column(name)
-    for name in page.columns:
-        table.add_column(Text(name), justify="right")
-    for line in flat(page):
-        if line.apart:
-            table.add_section()
-        style = {"published": "dim", "difference": "dim", "group": "bold"}.get(line.kind, "")
-        texts = [Text(text, style=STYLES.get(text, style)) for text in line.texts]
-        table.add_row(
-            Text(line.method, style=style if line.kind == "group" else ""), Text(line.label, style=style), *texts
+def command(filled: Filled) -> str:
+    """What makes the table."""
+    scale = f" SCALE={filled.scale}" if filled.scale else ""
+    return f"make table-{filled.table.name.replace('_', '-')} SEEDS={filled.seeds}{scale}"
+
+
+def _lines(filled: Filled) -> list[table_cells.Line]:
+    """Those that are shown: of stand-in data what was run, as nothing published may stand beside it."""
+    return [line for line in filled.lines if not (filled.scale and line.row.experiment is None)]
+
+
+def _with_groups(blocks: Sequence[tuple[str | None, Sequence[Line]]]) -> list[Line]:
+    """The lines of all methods, each under its group, with room where a method has several."""
+    lines: list[Line] = []
+    group, before = None, 1
+    for of, block in blocks:
+        if of != group:
+            group, before = of, 1
+            lines.append(Line([group or "", *[""] * (len(block[0].cells) - 1)], "group", bool(lines)))
+        apart = max(before, len(block)) > 1 and bool(lines) and lines[-1].kind != "group"
+        first, *rest = block
+        lines += [replace(first, apart=apart), *rest]
+        before = len(block)
+    return lines
+
+
+def _about(filled: Filled, lines: Sequence[Line]) -> list[str]:
+    table = filled.table
+    unit = f", in {table.unit}" if table.unit else ""
+    about = [f"Data: {table.data}{unit}. Arrows tell which way is better."]
+    if any(row.experiment for row in table.rows.values()):
+        several = any("±" in cell for line in lines for cell in line.cells[2:])
+        half = "; mean ± half-width of the 95 % t-interval over seeds" if several else ""
+        about.append(f"Ours: {SELECTIONS[table.selection]}{half}.")
+    if any(line.kind == "difference" for line in lines):
+        about.append(
+            "Verdict: reproduced, if the interval holds the published number and is narrow enough to say so; "
+            "not enough seeds, if it is too wide; else below or above, where our mean lies."
         )
-    above = [Text(page.title, style="bold"), *(Text(text, style="bold reverse") for text in page.banner)]
-    above += [Text(text) for text in page.above]
-    return Group(*above, table, *(Text(text) for text in page.below))
+    return about
 
 
-def markdown(filled: Filled) -> str:
-    """Begins with the command that makes it; the table is of the kind that GitHub shows."""
-    import pandas
+def _block(line: table_cells.Line, table: Table, sources: Mapping[str, str]) -> list[Line]:
+    """What is said of one method, which is named on its first line only."""
+    cells = list(line.cells.values())
+    found: list[tuple[str, str, list[str]]] = []
+    if any(cell.published for cell in cells):
+        usual = Counter(cell.published.source for cell in cells if cell.published).most_common(1)[0][0]
+        seeds = f", {_seeds(line.row.seeds)}" if line.row.seeds else ""
+        texts = [_published(cell, usual, sources) for cell in cells]
+        found.append(("published", f"published {sources[usual]}{seeds}", texts))
+    if line.row.experiment is not None:
+        found.append(_ours_of(line, table))
+        if any(cell.difference is not None for cell in cells):
+            found.append(("difference", "difference", [_difference(cell) for cell in cells]))
+        if any(cell.values for cell in cells) and any(cell.verdict for cell in cells):
+            found.append(("verdict", "verdict", [cell.verdict or NONE for cell in cells]))
+    return [Line(["" if k else line.row.name, label, *texts], kind) for k, (kind, label, texts) in enumerate(found)]
 
-    page = sheet(filled)
-    rows = []
-    for line in flat(page):
-        method = f"**{line.method}**" if line.kind == "group" else line.method
-        rows.append([_safe(text) for text in (method, line.label, *line.texts)])
-    frame = pandas.DataFrame(rows, columns=["method", "", *map(_safe, page.columns)])
-    align = ["left", "left", *["right"] * len(page.columns)]
-    table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if rows else None)
-    banner = [f"**{text}**" for text in page.banner]
-    head = [f"# {page.title}", f"```bash\n{page.command}\n```", *banner, *page.about]
-    return "\n\n".join([*head, table, "\n".join(f"* {text}" for text in page.below)]) + "\n"
+
+def _ours_of(line: table_cells.Line, table: Table) -> tuple[str, str, list[str]]:
+    label = f"ours, {_seeds(len(line.folders))}" if line.folders else "ours"
+    if line.row.selection != table.selection:
+        label += f", {SELECTIONS[line.row.selection].partition(',')[0]}"
+    texts = [_ours(cell, len(line.folders)) for cell in line.cells.values()]
+    said = {text for text, cell in zip(texts, line.cells.values(), strict=True) if cell.column.metric}
+    if len(said) == 1 and not line.folders:
+        return "ours", f"{label}: {said.pop()}", [""] * len(texts)  # once is enough
+    return "ours", label, texts
 
 
-def _safe(text: str) -> str:
-    return text.replace("|", "\\|")
+def _published(cell: Cell, usual: str, sources: Mapping[str, str]) -> str:
+    if cell.published is None:
+        return NONE
+    mark = "" if cell.published.source == usual else f" {sources[cell.published.source]}"
+    return number(cell.published.value, cell.published.decimals(cell.column)) + mark
+
+
+def _ours(cell: Cell, runs: int) -> str:
+    if cell.mean is None:
+        if cell.column.metric is None:
+            return NONE
+        return cell.state if cell.state in (FAILED, NOT_MEASURED) else "not run"
+    decimals = cell.column.decimals
+    words = [number(cell.mean, decimals)]
+    if cell.interval is not None:
+        half = cell.interval.half
+        words.append(f"± {half:.{decimals + (0 < half < 0.5 * 10**-decimals)}f}")
+    if len(cell.values) != runs:
+        words.append(f"({_seeds(len(cell.values))})")
+    return " ".join(words)
+
+
+def _difference(cell: Cell) -> str:
+    return NONE if cell.difference is None else number(cell.difference, cell.column.decimals, plus=True)
+
+
+def number(value: float, decimals: int, plus: bool = False) -> str:
+    """Rounded, with a true minus sign, and none for a zero that rounding made."""
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:{'+' if plus and rounded else ''}.{decimals}f}".replace("-", "−")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _sources(table: Table, sources: Mapping[str, str]) -> list[str]:
+    return [f"{mark} {table.sources[name].text} ({READ[table.sources[name].read]})" for name, mark in sources.items()]
+
+
+def _notes(lines: Sequence[table_cells.Line], table: Table) -> list[str]:
+    """Those of the rows, each beginning with the methods that it is about, then those of the whole table."""
+    by_note: dict[str, list[str]] = {}
+    for line in lines:
+        if line.row.note:
+            by_note.setdefault(line.row.note, []).append(table.called(line.row))
+    return [*(f"{'; '.join(dict.fromkeys(names))}: {note}" for note, names in by_note.items()), *table.notes]
+
+
+def _missing(filled: Filled) -> list[str]:
+    if not filled.missing:
+        return []
+    are = "1 run is" if filled.missing == 1 else f"{filled.missing} runs are"
+    return [f"{are} missing; to run what is missing: {command(filled)}"]
 
 
 def csv(filled: Filled) -> str:
     """One line per cell, unrounded, with everything that it was computed from."""
-    import pandas
-
-    lines = [line for line in filled.lines if not (filled.scale and line.row.experiment is None)]
-    rows = [_record(filled, line, cell) for line in lines for cell in line.cells.values()]
-    frame = pandas.DataFrame(rows, columns=list(rows[0]) if rows else None, dtype=object)  # whole numbers stay so
-    text: str = frame.to_csv(index=False)
-    return text
+    return sheet.csv_text([_record(filled, line, cell) for line in _lines(filled) for cell in line.cells.values()])
 
 
-def _record(filled: Filled, line: Line, cell: Cell) -> dict[str, object]:
+def _record(filled: Filled, line: table_cells.Line, cell: Cell) -> dict[str, object]:
     row, column, published, interval = line.row, cell.column, cell.published, cell.interval
     source = filled.table.sources[published.source] if published else None
     return {
@@ -152,8 +237,8 @@ def _record(filled: Filled, line: Line, cell: Cell) -> dict[str, object]:
 
 
 FILES: dict[str, tuple[str, Callable[[Filled], str]]] = {
-    "markdown": (".md", markdown),
-    "latex": (".tex", latex),
+    "markdown": (".md", lambda filled: sheet.markdown(table_sheet(filled))),
+    "latex": (".tex", lambda filled: sheet.latex(table_sheet(filled))),
     "csv": (".csv", csv),
-    "html": (".html", html),
+    "html": (".html", lambda filled: sheet.html(table_sheet(filled))),
 }
