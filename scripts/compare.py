@@ -18,13 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.record import places, runs
+from harness.record.config import Effect, affecting, first_difference, shaping
 from harness.record.measures import ARROWS
 from harness.study.results import Run, find_runs, group_by_method, measure_of
 from harness.study.uncertainty import Better, Comparison, compare, interval, together
 
-ONLY_ADDS_OR_NAMES = tuple(
-    f"metrics.{key}" for key in ("recall_at", "map", "quantity", "unit")
-)  # settings of metrics that change no number
 Groups = Mapping[str, Sequence[Run]]
 
 
@@ -82,7 +80,9 @@ def check_comparable(groups: Groups, labels: Sequence[str]) -> None:
         both = f"'{labels[0]}' and '{label}' were"
         if _fingerprint(one) != _fingerprint(other):
             raise ValueError(f"{both} run on different data: {one.folder} and {other.folder}")
-        if differing := runs.difference(_measured(one), _measured(other)):
+        settings = ({"metrics": run.report["config"].get("metrics")} for run in (one, other))
+        apart = affecting(Effect.REPORTED)
+        if differing := first_difference(*(shaping(part, apart) for part in settings)):
             raise ValueError(
                 f"{both} measured with different settings ({' and '.join(differing)}): {one.folder} and {other.folder}"
             )
@@ -220,12 +220,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fingerprint(run: Run) -> Any:
     return run.report["data"].get("fingerprint")
-
-
-def _measured(run: Run) -> dict[str, Any]:
-    return {
-        key: value for key, value in runs.measured(run.report).items() if not runs.is_under(key, ONLY_ADDS_OR_NAMES)
-    }
 
 
 def _seeds(members: Sequence[Run]) -> str:

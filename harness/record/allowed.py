@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.named_class import look_up
-from harness.record.runs import is_under
+from harness.record.config import is_under
 
 # Where classes may come from. Left out is what reads pickles or runs what a file names, as torch.load and data sets do.
 CLASSES = (

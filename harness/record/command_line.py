@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness import words
 from harness.record import help, schema
 from harness.record.composition import compose
-from harness.record.runs import flat
+from harness.record.config import flat
 
 # What Hydra's plugins bring, by the choice that needs them: the module, and the package that has it.
 PLUGINS = {

@@ -19,10 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import words
 from harness.record import allowed, schema
-from harness.record.runs import flat
+from harness.record.config import STARTS_A_RUN, flat
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-STARTS_RUNS = ("defaults", "hydra", "reuse", "objective")  # of a sweep's file, what changes none of its runs
 
 
 def composed(overrides: Sequence[str], configs: Path = CONFIGS, allow: Sequence[str] = ()) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str
             path = configs / "sweep" / f"{name.strip()}.yaml"
             content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
             assert isinstance(content, dict)
-            own = flat({str(k): v for k, v in content.items() if k not in STARTS_RUNS})
+            own = flat({str(k): v for k, v in content.items() if k not in ("defaults", *STARTS_A_RUN)})
             found += [words.override(k, v) for k, v in own.items() if k not in keys]
     return found
 

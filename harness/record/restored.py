@@ -17,6 +17,7 @@ from harness import checkpoint, seeds, strict_json
 from harness.data import pretrained
 from harness.device import choose_device
 from harness.record import allowed, runs
+from harness.record.config import differences, shaping
 
 UNTRAINED = "untrained"
 BUILT = ("data", "model", "metrics", "loss")  # of a run's config, what is built of it
@@ -131,19 +132,13 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
 
 def names_of(configs: list[dict[str, Any]]) -> list[str]:
     """Short names for runs: the values in which their configs differ, such as `margin=0.02`; else their numbers."""
-    keys = _differences([runs.shaping(config) for config in configs])
+    keys = differences(*map(shaping, configs))
     if not 1 <= len(keys) <= 3:
         return [f"run {number}" for number in range(1, len(configs) + 1)]
     rows = zip(*keys.values(), strict=True)
     return [
         ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True)) for row in rows
     ]
-
-
-def _differences(flat: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The values of every key that are not all the same."""
-    by_key = {key: [values.get(key) for values in flat] for key in dict.fromkeys(key for one in flat for key in one)}
-    return {key: values for key, values in by_key.items() if any(value != values[0] for value in values)}
 
 
 def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint
 from harness.record import runs, stages
+from harness.record.config import FREE_ONCE_FINISHED, FREE_TO_CHANGE, changes, differences, flat, shaping
 
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
@@ -67,10 +68,10 @@ def check(folder: Path, config: DictConfig) -> None:
         )
     below = folder / stages.FOLDER
     if config.first_stage and (below / "DONE").exists():
-        check_config(below, resolved(stages.first_stage(config, below)), runs.FREE_ONCE_FINISHED)
+        check_config(below, resolved(stages.first_stage(config, below)), FREE_ONCE_FINISHED)
 
 
-def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = runs.FREE_TO_CHANGE) -> None:
+def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = FREE_TO_CHANGE) -> None:
     """Refuses another config than the run in `folder` has.
 
     Args:
@@ -82,15 +83,19 @@ def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = 
         ValueError: If a value that shapes the numbers differs; the first few are named.
     """
     own = runs.read_config(folder)
-    was, is_now = runs.shaping(own, free), runs.shaping(config, free)
-    changed = [key for key in sorted(was.keys() | is_now.keys()) if was.get(key) != is_now.get(key)]
-    if changed:
-        before, now = runs.flat(own), runs.flat(dict(config))
-        words = [f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:3]]
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ValueError(
-            f"resume={folder} was run with another config: {'; '.join(words)}{more}{_tied(changed, before, now)}"
-        )
+    was, now = shaping(own, free), shaping(config, free)
+    told = changes(was, now)
+    if not told:
+        return
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    epochs = tuple(flat(one).get("trainer.epochs") for one in (own, config))
+    follow = [
+        key for key, values in differences(was, now).items() if values == epochs
+    ]  # as the length of a cosine does
+    tied = f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
+    raise ValueError(
+        f"resume={folder} was run with another config: {'; '.join(told[:3])}{more}{tied if follow else ''}"
+    )
 
 
 def check_data(folder: Path, now: str | None) -> None:
@@ -119,12 +124,3 @@ def go_on(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """The config as plain values."""
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-
-
-def _tied(changed: list[str], before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Says so where a value changed only because it follows the number of epochs, as the length of a cosine does."""
-    epochs = before.get("trainer.epochs"), now.get("trainer.epochs")
-    tied = [key for key in changed if (before.get(key), now.get(key)) == epochs]
-    if not tied:
-        return ""
-    return f"; {', '.join(tied)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"

@@ -21,13 +21,12 @@ from typing import Any, TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from harness.record import resuming, runs
+from harness.record.config import Effect, affecting
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
 LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
 POLL_SECONDS = 2.0
-# Two runs of one fingerprint may differ in these; one that goes on keeps its own, and with them its last bits.
-KEPT = ("threads", "trainer.device")
 Prepare = Callable[[DictConfig], Any]
 Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
 
@@ -108,7 +107,7 @@ def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
     """The config with `resume`, and with what the interrupted run may not change but its fingerprint does not know."""
     config, begun = config.copy(), runs.read_config(folder)
     config.resume = str(folder)
-    for key in KEPT:
+    for key in affecting(Effect.BITS):
         value: Any = begun
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None

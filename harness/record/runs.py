@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,38 +15,20 @@ from yaml import YAMLError
 from harness import strict_json
 from harness.checkpoint import write_whole
 from harness.record import stages
+from harness.record.config import fingerprint as fingerprint
+from harness.record.config import flat as flat
+from harness.record.config import is_under as is_under
+from harness.record.config import shaping as shaping
 
 logger = logging.getLogger(__name__)
 
 STAND_IN = "Stand-in data: these numbers mean nothing."  # above whatever shows them
-# What a run is built from. Anything else in a config, such as a recipe or a note, acts through these or not at all.
-BUILT = (
-    "data", "model", "loss", "metrics", "optimizer", "scheduler", "trainer", "seed", "deterministic", "threads",
-    "first_stage",
-)  # fmt: skip
-# Config keys that change no number of a run.
-CHANGES_NO_NUMBER = (
-    "workers", "data.workers", "data.pin_memory", "data.cache", "paths", "tracking", "resume", "trainer.log_every",
-    "trainer.pictures", "reuse", "objective",
-)  # fmt: skip
-# A finished stage of a resumed run may also find its data, known by their fingerprint, in another place.
-FREE_ONCE_FINISHED = (*CHANGES_NO_NUMBER, "data.root")
-# What is not finished may go on for longer, too.
-FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")
-# What may differ between two runs of one method with one seed, as far as a table is concerned.
-NOT_THE_RUN = (*CHANGES_NO_NUMBER, "data.root", "threads", "trainer.device")
-
 BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
 STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 LARGEST_PATCH = 2**20
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
 SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
-
-
-def is_under(key: str, keys: Iterable[str]) -> bool:
-    """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
-    return any(key == other or key.startswith(other + ".") for other in keys)
 
 
 def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, changes: bytes = b"") -> None:
@@ -110,44 +90,6 @@ def why_stopped(folder: Path) -> str:
     if not isinstance(reason, str):
         raise ValueError(f"{folder / STOPPED} gives no reason; delete that run folder")
     return reason.replace(f"{Path.cwd()}/", "")
-
-
-def shaping(config: Mapping[str, Any], apart: Iterable[str] = NOT_THE_RUN) -> dict[str, Any]:
-    """The values of a resolved config that shape the numbers, flat: {"loss.margin": 0.1}.
-
-    They are those that the run is built from. Null counts as absent, so that a new option which is off by default
-    leaves finished runs what they were; 1.0 is 1; a file below `paths.data` is the same wherever that folder is. Of a
-    run in two stages everything counts, since what the first one changes may act through any key.
-
-    Args:
-        config: Resolved.
-        apart: Keys that are left out, with all below them.
-    """
-    built = dict(config) if config.get("first_stage") else {k: v for k, v in config.items() if k in BUILT}
-    data = str((config.get("paths") or {}).get("data") or "")
-    found = {k: _plain(v, data.rstrip("/") + "/") for k, v in flat(built).items() if not is_under(k, apart)}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _plain(value: Any, data: str) -> Any:
-    """The value in the one way to write it; `data` is the folder of the data, with a slash at its end."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item, data) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(item, data) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and len(data) > 1 and value.startswith(data):
-        return f"${{paths.data}}/{value.removeprefix(data)}"
-    return value
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """What a run is known by, beside its data: 16 hexadecimal digits over what of its resolved config is `shaping`.
-
-    The seed counts; paths, tracking, workers, threads and the device do not.
-    """
-    return hashlib.sha256(json.dumps(shaping(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -262,27 +204,6 @@ def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | N
     result = report["results"].get(selection)
     metrics = result.get("metrics") if isinstance(result, dict) else None
     return metrics if isinstance(metrics, dict) else None
-
-
-def measured(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run's metrics, {"metrics.recall_at": [1]}; null is as good as absent, as in `fingerprint`."""
-    return {k: v for k, v in flat(report["config"].get("metrics"), "metrics").items() if v is not None}
-
-
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The first key in which two flat settings differ, as "key=value" of each; None where there is none."""
-    key = next((key for key in sorted({*one, *other}) if one.get(key) != other.get(key)), None)
-    return None if key is None else (f"{key}={one.get(key)}", f"{key}={other.get(key)}")
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    parts: dict[str, Any] = {}
-    for key, item in value.items():
-        parts |= flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return parts
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from harness.record.runs import flat
+from harness.record.config import flat
 
 OF_HYDRA = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 # What no constructor takes: the keys of configs/train.yaml itself.

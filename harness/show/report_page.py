@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from harness.checkpoint import write_whole
 from harness.record.composition import without_sweep
-from harness.record.runs import NOT_THE_RUN, is_under
+from harness.record.config import NOT_THE_METHOD, NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
 from harness.show.report_figures import Drawn
-from harness.study.results import NOT_THE_METHOD, PLUS_MINUS, Run
+from harness.study.results import PLUS_MINUS, Run
 from harness.study.studies import SELECTED, Study, slug
 from harness.words import line
 

@@ -21,6 +21,7 @@ from scipy.stats import qmc
 from harness import words
 from harness.record import runs
 from harness.record.composition import CONFIGS, composed, composed_for_seeds
+from harness.record.config import fingerprint, first_difference, shaping
 from harness.seeds import derived_seed
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from harness.study.several import default_at_once, run_all
@@ -236,7 +237,7 @@ def _recipe(fair: Fair, method: Method, scale: str | None) -> tuple[str, ...]:
 
 
 def _job(fair: Fair, row: str, seed: int, arguments: tuple[str, ...], config: Mapping[str, Any]) -> Job:
-    return Job(f"fair-{fair.name}", row, seed, arguments, runs.fingerprint(config), config["data"])
+    return Job(f"fair-{fair.name}", row, seed, arguments, fingerprint(config), config["data"])
 
 
 @contextmanager
@@ -252,11 +253,8 @@ def _check_equal(
     fair: Fair, method: Method, first: Mapping[str, Any], config: Mapping[str, Any], searched: Collection[str]
 ) -> None:
     for part in EQUAL:
-        own, other = (
-            {k: v for k, v in runs.flat(c[part], part).items() if not runs.is_under(k, (*OF_A_METHOD, *searched))}
-            for c in (config, first)
-        )
-        if differing := runs.difference(own, other):
+        own, other = (shaping({part: c[part]}, (*OF_A_METHOD, *searched)) for c in (config, first))
+        if differing := first_difference(own, other):
             raise ValueError(
                 f"{fair.name}.yaml: methods.{method.key} changes {part} ({differing[0]} instead of {differing[1]}), "
                 "which has to be equal for all methods; change it for all, in the overrides of the file"

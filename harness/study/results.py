@@ -14,15 +14,13 @@ from typing import Any
 
 from harness.record import measures, runs, stages
 from harness.record.composition import without_sweep
+from harness.record.config import NOT_THE_METHOD, differences, is_under, shaping
 from harness.record.measures import Measure
 from harness.study.uncertainty import interval
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
-# What tells two runs of one method apart without making them two methods.
-NOT_THE_METHOD = (*runs.CHANGES_NO_NUMBER, "seed", "threads", "trainer.device", "data.root", "hydra")
-NO_SETTING = (*runs.NOT_THE_RUN, "seed")
 PLUS_MINUS = {
     "interval": "half of the 95 % t-interval of the mean over seeds",
     "deviation": "the standard deviation over seeds",
@@ -41,7 +39,7 @@ class Run:
     def label(self) -> str:
         """The experiment and what its command line changed, seeds aside; of a sweep what its file sets for all runs."""
         changed = [o.lstrip("+") for o in without_sweep(self.report["overrides"])]
-        kept = [o for o in changed if not runs.is_under(o.partition("=")[0], NOT_THE_METHOD)]
+        kept = [o for o in changed if not is_under(o.partition("=")[0], NOT_THE_METHOD)]
         return " ".join([self.report["experiment"], *sorted(kept)])
 
     @property
@@ -177,11 +175,9 @@ def _unlike(newest: Run, run: Run) -> str | None:
     if newest.report["data"].get("fingerprint") != run.report["data"].get("fingerprint"):
         return "on other data"
     seeds = newest.report["seed"], run.report["seed"]  # what follows them is no setting
-    one, other = (runs.flat(of.report["config"]) for of in (newest, run))
-    for key in one.keys() & other.keys():
-        known = one[key] is not None and other[key] is not None and not runs.is_under(key, NO_SETTING)
-        if known and one[key] != other[key] and (one[key], other[key]) != seeds:
-            return f"with {key}={one[key]} instead of {other[key]}"
+    for key, values in differences(*(shaping(of.report["config"], NOT_THE_METHOD) for of in (newest, run))).items():
+        if None not in values and values != seeds:
+            return f"with {key}={values[0]} instead of {values[1]}"
     return None
 
 

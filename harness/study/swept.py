@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness.record import runs as run_folders
 from harness.record.composition import CONFIGS
-from harness.study.results import NO_SETTING, Run
+from harness.record.config import NOT_THE_METHOD, flat, is_under
+from harness.study.results import Run
 
 ABSENT = "-"  # shown where a run has no such setting, as one loss has no other's margin
 CURVE_POINTS = 3  # values that a setting needs for a curve
@@ -29,8 +29,8 @@ class Sweep:
 
 def settings_of(run: Run) -> dict[str, Value]:
     """What a run was made with, by dotted name, seed, paths and the like left out; null as "null", lists as text."""
-    known = run_folders.flat(run.report["config"]).items()
-    return {key: _plain(value) for key, value in known if not run_folders.is_under(key, NO_SETTING)}
+    known = flat(run.report["config"]).items()
+    return {key: _plain(value) for key, value in known if not is_under(key, NOT_THE_METHOD)}
 
 
 def varied(runs: Sequence[Run]) -> dict[str, list[Value]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record import runs
+from harness.record.config import Effect, affecting, first_difference, shaping
 from harness.study import uncertainty
 from harness.study.table_runs import Job
 from harness.study.tables import Column, Published, Row, Table
@@ -163,7 +164,7 @@ def _check_alike(reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int,
         was, now = first["data"].get("fingerprint"), other["data"].get("fingerprint")
         if was != now:
             raise ValueError(f"{both} were run on different data (fingerprints {was} and {now}); delete the older")
-        if differing := runs.difference(runs.measured(first), runs.measured(other)):
+        if differing := first_difference(*(shaping({"metrics": r["config"].get("metrics")}) for r in (first, other))):
             raise ValueError(f"{both} define their metrics differently ({' and '.join(differing)}); delete the older")
 
 
@@ -175,12 +176,9 @@ def _check_same_data(report: Mapping[str, Any], folder: Path, known: dict[str, t
         folder: Of that run.
         known: Fingerprint and folder by settings; what is new is added.
     """
-    settings = runs.flat({"data": report["config"].get("data")})
-    kept = {
-        k: v for k, v in settings.items() if v is not None and not runs.is_under(k, (*runs.NOT_THE_RUN, "data.seed"))
-    }
+    settings = shaping({"data": report["config"].get("data")}, affecting(Effect.SPEED, Effect.PLACE, Effect.ORDER))
     now = report["data"].get("fingerprint")
-    was, first = known.setdefault(json.dumps(kept, sort_keys=True, default=str), (now, folder))
+    was, first = known.setdefault(json.dumps(settings, sort_keys=True, default=str), (now, folder))
     if was != now:
         raise ValueError(
             f"{shown(first)} and {shown(folder)} may not share a table: they were run on different data (fingerprints "

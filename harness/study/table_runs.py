@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from harness import words
 from harness.record import faults, runs
 from harness.record.composition import CONFIGS, composed_for_seeds
+from harness.record.config import Effect, affecting, fingerprint, shaping
 from harness.study.several import Pace, run_all
 from harness.study.tables import Row, Table, check_metrics
 
@@ -88,7 +89,7 @@ def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None, 
         raise ValueError(f"{table.name}.yaml: rows.{row.key}: {error}") from error
     check_metrics(table, row, by_seed[0])
     return [
-        Job(table.name, row.key, seed, (*arguments, f"seed={seed}"), runs.fingerprint(config), config["data"])
+        Job(table.name, row.key, seed, (*arguments, f"seed={seed}"), fingerprint(config), config["data"])
         for seed, config in by_seed.items()
     ]
 
@@ -130,9 +131,8 @@ class AtHand:
 
 def _settings(data: Mapping[str, Any]) -> str:
     """Of data, without those that make no others of them: `seed` decides order and augmentation."""
-    apart = (*runs.CHANGES_NO_NUMBER, "data.seed")
-    flat = {k: v for k, v in runs.flat({"data": dict(data)}).items() if not runs.is_under(k, apart)}
-    return json.dumps(flat, sort_keys=True, default=str)
+    apart = affecting(Effect.SPEED, Effect.ORDER)
+    return json.dumps(shaping({"data": data}, apart), sort_keys=True, default=str)
 
 
 def locate(jobs: Sequence[Job], found: Mapping[str, runs.Found], here: AtHand | None = None) -> list[Job]:
