@@ -4,13 +4,12 @@ No published number is repeated here. What is asked of them is what holds of any
 error over all samples lies between those of their parts, a geometric mean does not exceed the arithmetic one.
 """
 
-from dataclasses import replace
-
 import pytest
 
 from harness.record.composition import CONFIGS, composed
 from harness.record.runs import fingerprint
 from harness.study import tables
+from harness.study.specification import check_columns
 
 FOLDER = CONFIGS / "table"
 TABLES = {path.stem: tables.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
@@ -126,7 +125,7 @@ def test_a_row_names_an_experiment_and_choices_that_exist(name):
 @pytest.mark.parametrize("name", ["agedb", "stsb-dir", "cub-margin"])
 def test_the_row_with_most_changes_composes(name):
     longest = max(RUNNABLE[name].values(), key=lambda row: len(row.overrides))
-    tables.check_metrics(TABLES[name], longest, composed(arguments(longest)))
+    check_columns(name, TABLES[name].columns.values(), longest.key, composed(arguments(longest)))
 
 
 def test_a_row_that_stands_in_two_tables_is_trained_once():
@@ -158,7 +157,7 @@ def test_every_row_composes_measures_its_columns_and_does_what_its_name_says(nam
     table, prints = TABLES[name], {}
     for row in RUNNABLE[name].values():
         config = composed(arguments(row))
-        tables.check_metrics(table, row, config)
+        check_columns(name, table.columns.values(), row.key, config)
         number = fingerprint(config), row.selection
         assert prints.setdefault(number, row.key) == row.key, "two rows are one number"
         if "weighting" in config:
@@ -173,7 +172,6 @@ def test_every_row_composes_measures_its_columns_and_does_what_its_name_says(nam
 @pytest.mark.parametrize("name", ["cub", "agedb", "voc"])
 def test_a_column_that_no_run_measures_is_noticed(name):
     row = next(iter(RUNNABLE[name].values()))
-    column = tables.Column("other", "test/no_such_number", 1.0, 1, "higher", 1.0)
-    table = replace(TABLES[name], columns={"other": column})
+    column = next(iter(TABLES[name].columns.values())).model_copy(update={"metric": "test/no_such_number"})
     with pytest.raises(ValueError, match="no_such_number"):
-        tables.check_metrics(table, row, composed(arguments(row)))
+        check_columns(name, [column], row.key, composed(arguments(row)))

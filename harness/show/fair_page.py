@@ -19,8 +19,8 @@ from harness.checkpoint import write_whole
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show.fair_figure import dot_plot
-from harness.study.fair_file import Column
 from harness.study.fair_outcome import Outcome, Searched, Tested, Values, spread
+from harness.study.specification import Column
 from harness.study.uncertainty import Comparison
 
 
@@ -175,7 +175,7 @@ def _as_json(method: Tested) -> dict[str, Any]:
     return {
         "name": method.name,
         "overrides": search.method.overrides,
-        "searched": [str(setting) for setting in search.method.settings],
+        "searched": [str(setting) for setting in search.method.settings.values()],
         "trials": [
             {
                 "settings": trial.values,

@@ -25,8 +25,8 @@ from harness.record.config import fingerprint, first_difference, shaping
 from harness.seeds import derived_seed
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from harness.study.several import default_at_once, run_all
+from harness.study.specification import check_columns
 from harness.study.table_runs import AtHand, Job, locate, sentence, to_do
-from harness.study.tables import check_columns
 
 SPLIT = "validation"
 SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
@@ -51,7 +51,7 @@ class Trial:
     @property
     def at_edge(self) -> tuple[str, ...]:
         """The settings that lie near an end of their range."""
-        return tuple(s.key for s in self.method.settings if s.near_edge(self.places[s.key]))
+        return tuple(key for key, setting in self.method.settings.items() if setting.near_edge(self.places[key]))
 
 
 def draw(fair: Fair, method: Method) -> list[Trial]:
@@ -70,8 +70,10 @@ def draw(fair: Fair, method: Method) -> list[Trial]:
     trials = []
     for number, point in enumerate(points[: fair.trials].tolist()):
         shifted = [(x + s) % 1.0 for x, s in zip(point, shift, strict=True)]
-        places = {setting.key: place for setting, place in zip(method.settings, shifted, strict=False)}
-        trials.append(Trial(method, number, {s.key: s.at(places[s.key]) for s in method.settings}, places))
+        places = dict(zip(method.settings, shifted, strict=False))
+        trials.append(
+            Trial(method, number, {key: setting.at(places[key]) for key, setting in method.settings.items()}, places)
+        )
     return trials
 
 
@@ -109,12 +111,12 @@ def plan_search(
             with _told_of(fair, method):
                 config = composed(arguments, configs, allow)
             first = first or config
-            _check_equal(fair, method, first, config, {s.key for m in fair.methods.values() for s in m.settings})
+            _check_equal(fair, method, first, config, {key for m in fair.methods.values() for key in m.settings})
             row = f"{key}, trial {trial.number + 1} of {fair.trials}"
             jobs.append(_job(fair, row, fair.search_seed, arguments, config))
         monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
         searches[key] = Search(method, tuple(trials), tuple(jobs), monitor, higher)
-    check_columns(f"{fair.name}.yaml", fair.columns.values(), fair.experiment, first)
+    check_columns(fair.name, fair.columns.values(), fair.experiment, first)
     return searches
 
 

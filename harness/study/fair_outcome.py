@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.record import runs, stages
 from harness.study.fair import Search, Trial, choose, results
-from harness.study.fair_file import Column, Fair, Method
+from harness.study.fair_file import Fair, Method
+from harness.study.specification import Column
 from harness.study.table_runs import Job
 from harness.study.uncertainty import Comparison, Interval, compare, interval, together
 
@@ -123,7 +124,7 @@ class Outcome:
         return compare(
             self.values(key),
             self.values(reference),
-            better="higher" if main.better == "higher" else "lower",
+            better=main.better,
             names=(self.methods[key].name, self.methods[reference].name),
             decimals=main.decimals,
         )
@@ -158,21 +159,24 @@ def read_search(fair: Fair, search: Search) -> Searched:
 
 def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
     """Reads the final runs of a method; arguments and errors as `read_search`."""
-    validation, faults, seconds = Values(), dict[int, str](), 0.0
-    test: dict[str, Values] = {name: {} for name in fair.columns}
-    untrained: dict[str, Values] = {name: {} for name in fair.columns}
+    measured, before = dict[int, Mapping[str, float | None]](), dict[int, Mapping[str, float | None]]()
+    faults, seconds = dict[int, str](), 0.0
     for job in jobs:
         if job.stopped is not None:
             faults[job.seed] = runs.why_stopped(job.stopped)
             continue
         seconds += _seconds(job)
-        metrics, before = results(job, fair.selection), runs.metrics_of(_report(job), "untrained") or {}
-        if (value := _finite(metrics.get(found.monitor))) is not None:
-            validation[job.seed] = value
-        for name, column in fair.columns.items():
-            _put(test[name], job.seed, column, metrics)
-            _put(untrained[name], job.seed, column, before)
-    return Tested(found, validation, test, untrained, faults, seconds)
+        measured[job.seed] = results(job, fair.selection)
+        before[job.seed] = runs.metrics_of(_report(job), "untrained") or {}
+    found_again = {seed: _finite(metrics.get(found.monitor)) for seed, metrics in measured.items()}
+    return Tested(
+        found,
+        validation={seed: value for seed, value in found_again.items() if value is not None},
+        test={name: _by_seed(column, measured) for name, column in fair.columns.items()},
+        untrained={name: _by_seed(column, before) for name, column in fair.columns.items()},
+        faults=faults,
+        seconds=seconds,
+    )
 
 
 def check_alike(jobs: Sequence[Job]) -> None:
@@ -226,9 +230,8 @@ def spread(values: Values) -> Interval | None:
     return interval(list(values.values())) if len(values) > 1 else None
 
 
-def _put(values: Values, seed: int, column: Column, metrics: Mapping[str, float | None]) -> None:
-    if (value := _finite(metrics.get(column.metric))) is not None:
-        values[seed] = column.scale * value
+def _by_seed(column: Column, measured: Mapping[int, Mapping[str, float | None]]) -> Values:
+    return {seed: value for seed, metrics in measured.items() if (value := column.value(metrics)) is not None}
 
 
 def _finite(value: float | None) -> float | None:

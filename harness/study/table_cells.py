@@ -14,7 +14,7 @@ from harness.record import runs
 from harness.record.config import Effect, affecting, first_difference, shaping
 from harness.study import uncertainty
 from harness.study.table_runs import Job
-from harness.study.tables import Column, Published, Row, Table
+from harness.study.tables import PaperColumn, Published, Row, Table
 
 STAND_IN, FAILED, NOT_MEASURED = "stand-in data", "failed", "not measured"
 
@@ -27,7 +27,7 @@ class Cell:
     did not measure this.
     """
 
-    column: Column
+    column: PaperColumn
     published: Published | None = None
     values: Mapping[int, float] = field(default_factory=dict)
     state: str = ""
@@ -186,7 +186,7 @@ def _check_same_data(report: Mapping[str, Any], folder: Path, known: dict[str, t
         )
 
 
-def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> Cell:
+def _cell(column: PaperColumn, row: Row, reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> Cell:
     published = row.published.get(column.name)
     if column.metric is None or row.experiment is None:
         return Cell(column, published)
@@ -206,7 +206,7 @@ def _cell(column: Column, row: Row, reports: Mapping[int, Mapping[str, Any]], fo
     return Cell(column, published, values, NOT_MEASURED if reports and not values else "")
 
 
-def _empty(column: Column, row: Row, state: str) -> Cell:
+def _empty(column: PaperColumn, row: Row, state: str) -> Cell:
     return Cell(column, row.published.get(column.name), state=state if row.experiment and column.metric else "")
 
 

@@ -16,7 +16,8 @@ from harness.record import faults, runs
 from harness.record.composition import CONFIGS, composed_for_seeds
 from harness.record.config import Effect, affecting, fingerprint, shaping
 from harness.study.several import Pace, run_all
-from harness.study.tables import Row, Table, check_metrics
+from harness.study.specification import check_columns
+from harness.study.tables import Row, Table
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _jobs(table: Table, row: Row, seeds: int, configs: Path, scale: str | None, 
         by_seed = composed_for_seeds(arguments, range(seeds), configs, allow)
     except ValueError as error:
         raise ValueError(f"{table.name}.yaml: rows.{row.key}: {error}") from error
-    check_metrics(table, row, by_seed[0])
+    check_columns(table.name, table.columns.values(), f"rows.{row.key} ({row.experiment})", by_seed[0])
     return [
         Job(table.name, row.key, seed, (*arguments, f"seed={seed}"), fingerprint(config), config["data"])
         for seed, config in by_seed.items()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from pydantic import Field, PositiveFloat, PositiveInt, Strict, WrapValidator, model_validator
 
-from harness.record import measures
-from harness.study.table_file import Node, file_called
+from harness.study.specification import (
+    Column,
+    FileName,
+    Number,
+    Part,
+    Specification,
+    fault,
+    file_called,
+    knowing,
+    one_of,
+    outside,
+    read,
+)
 
 # Which moment of a run stands beside the paper's number, and how the header says so.
 SELECTIONS = {
@@ -31,37 +36,45 @@ READ = {
     "poster": "read on the poster",
 }
 SPLITS = ("test", "validation")
+Selection = Annotated[str, one_of(SELECTIONS)]
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: `metric` of a run times `scale` is in the unit of the published numbers.
+def _as_written(value: Any, check: Callable[[Any], float]) -> Any:
+    """The number itself: 33 stays apart from 33.0, as it is shown with the digits that it has."""
+    check(value)
+    return value
 
-    Without a metric, a column holds published numbers only. `decimals` are those the paper prints; `resolution` is the
-    widest half-interval that may confirm a published number.
+
+class PaperColumn(Column):
+    """A column of a table. Without a metric, it holds published numbers only.
+
+    `resolution` is the widest half-interval that may confirm a published number.
     """
 
-    name: str
-    metric: str | None
-    scale: float
-    decimals: int
-    better: str
-    resolution: float
+    resolution: Annotated[PositiveFloat, Strict()] = 1.0
+
+    @model_validator(mode="after")
+    def _sound(self) -> PaperColumn:
+        if self.metric and self.metric.partition("/")[0] not in SPLITS:
+            raise fault("metric", f"wants a split before its name, as in test/{self.metric}; got {self.metric}")
+        if self.metric and "resolution" not in self.model_fields_set:
+            raise fault("resolution", "is missing")
+        if self.scale == 0:
+            raise fault("scale", "must not be 0")
+        return self
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Part):
     """Where a number was found, and how it was `read` (a key of `READ`)."""
 
     text: str
-    read: str
+    read: Annotated[str, one_of(READ)]
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(Part):
     """A published number in the unit of its column, and the short name of its source."""
 
-    value: float
+    value: Annotated[Number, WrapValidator(_as_written)]
     source: str
 
     def decimals(self, column: Column) -> int:
@@ -69,34 +82,72 @@ class Published:
         return 0 if isinstance(self.value, int) else max(column.decimals, len(repr(self.value).partition(".")[2]))
 
 
-@dataclass(frozen=True)
-class Row:
-    """A method: `experiment` with `overrides` is what we run; without an experiment it is published only."""
+class Row(Part):
+    """A method: `experiment` with `overrides` is what we run; without an experiment it is published only.
 
-    key: str
+    `source` is that of the published numbers which name none themselves; `selection` is the table's if none is given.
+    """
+
+    key: str = outside("key")
     name: str
-    experiment: str | None
-    overrides: tuple[str, ...]
-    published: Mapping[str, Published]
-    seeds: int | None
-    note: str | None
-    selection: str
-    group: str | None
+    experiment: str | None = None
+    overrides: tuple[str, ...] = ()
+    published: Mapping[str, Published] = {}
+    source: str = ""
+    seeds: Annotated[PositiveInt, Strict()] | None = None
+    note: str | None = None
+    selection: Selection
+    group: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_sources(cls, given: Any) -> Any:
+        """A published number may be plain, as 6.91, or {value: 6.91, source: readme}."""
+        if not isinstance(given, dict) or not isinstance(given.get("published"), dict):
+            return given
+        own = given.get("source", "")
+        published = {
+            name: number if isinstance(number, dict) else {"value": number, "source": own}
+            for name, number in given["published"].items()
+        }
+        return given | {"published": published}
+
+    @model_validator(mode="after")
+    def _sound(self) -> Row:
+        if self.experiment is None and not self.published:
+            raise fault("", "has neither an experiment nor a published number; give it one, or take it out")
+        if self.experiment is None and self.overrides:
+            raise fault("overrides", "change nothing, as the row has no experiment")
+        return self
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Specification):
     """A table of a paper. `name` is that of its file."""
 
-    name: str
-    title: str
-    data: str
-    unit: str
-    selection: str
-    columns: Mapping[str, Column]
-    sources: Mapping[str, Source]
-    rows: Mapping[str, Row]
-    notes: tuple[str, ...]
+    selection: Selection
+    columns: Annotated[Mapping[str, PaperColumn], Field(min_length=1), knowing("name")]
+    sources: Mapping[str, Source] = {}
+    rows: Annotated[Mapping[FileName, Row], Field(min_length=1), knowing("key")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_selections(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("rows"), dict):
+            return given
+        own = {"selection": given.get("selection")}
+        return given | {"rows": {k: own | row if isinstance(row, dict) else row for k, row in given["rows"].items()}}
+
+    @model_validator(mode="after")
+    def _numbers_have_columns_and_sources(self) -> Table:
+        for key, row in self.rows.items():
+            for name, number in row.published.items():
+                place, source = f"rows.{key}.published.{name}", number.source
+                if name not in self.columns:
+                    raise fault(place, f"is no column; there are {', '.join(self.columns)}")
+                if source not in self.sources:
+                    has, there = f"has the source {source}" if source else "has no source", ", ".join(self.sources)
+                    raise fault(place, f"{has}, and a number needs one of {there or 'them'}")
+        return self
 
     def called(self, row: Row) -> str:
         """The name of a row outside of the table: with its group, where other rows have that name."""
@@ -114,152 +165,8 @@ def named(name: str, folder: Path) -> Table:
 
 
 def load(path: Path) -> Table:
-    """Reads and checks a table file by itself; `check_metrics` asks whether a row's experiment can fill the columns.
-
-    Raises:
-        ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
-    """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
-        raise ValueError(f"{path.name}: not a readable table ({' '.join(str(error).split())})") from error
-    node = Node(path.name, "", content)
-    columns = {name: _column(name, child) for name, child in node.children("columns").items()}
-    sources = {name: _source(child) for name, child in node.children("sources", required=False).items()}
-    selection = node.choice("selection", SELECTIONS)
-    rows = {key: _row(key, child, columns, sources, selection) for key, child in node.children("rows").items()}
-    table = Table(
-        name=path.stem,
-        title=node.text("title"),
-        data=node.text("data"),
-        unit=node.text("unit", ""),
-        selection=selection,
-        columns=columns,
-        sources=sources,
-        rows=rows,
-        notes=node.texts("notes"),
-    )
-    node.finish()
-    return table
-
-
-def _column(name: str, node: Node) -> Column:
-    metric = node.text("metric", "") or None
-    column = Column(
-        name=name,
-        metric=metric,
-        scale=node.number("scale", 1.0),
-        decimals=node.whole("decimals", 1),
-        better=node.choice("better", ("higher", "lower"), "higher"),
-        resolution=node.number("resolution", None if metric else 1.0),
-    )
-    node.finish()
-    if metric and metric.partition("/")[0] not in SPLITS:
-        raise node.fault("metric", f"wants a split before its name, as in test/{metric}; got {metric}")
-    if not column.resolution > 0:
-        raise node.fault("resolution", f"must be positive, got {column.resolution}")
-    if column.scale == 0:
-        raise node.fault("scale", "must not be 0")
-    return column
-
-
-def _source(node: Node) -> Source:
-    source = Source(node.text("text"), node.choice("read", READ))
-    node.finish()
-    return source
-
-
-def _row(key: str, node: Node, columns: Mapping[str, Column], sources: Mapping[str, Source], selection: str) -> Row:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", key):
-        raise node.fault("", f"is no name for a file; use letters, digits and _ . - in {key!r}")
-    row = Row(
-        key=key,
-        name=node.text("name"),
-        experiment=node.text("experiment", "") or None,
-        overrides=node.texts("overrides"),
-        published=_published(node, columns, sources),
-        seeds=node.whole("seeds", 0) or None,
-        note=node.text("note", "") or None,
-        selection=node.choice("selection", SELECTIONS, selection),
-        group=node.text("group", "") or None,
-    )
-    node.finish()
-    if row.experiment is None and not row.published:
-        raise node.fault("", "has neither an experiment nor a published number; give it one, or take it out")
-    if row.experiment is None and row.overrides:
-        raise node.fault("overrides", "change nothing, as the row has no experiment")
-    return row
-
-
-def _published(node: Node, columns: Mapping[str, Column], sources: Mapping[str, Source]) -> dict[str, Published]:
-    own, found = node.text("source", ""), {}
-    if own and own not in sources:
-        raise node.fault("source", f"is {own}, which is not among the sources; there are {', '.join(sources)}")
-    for name, (value, source) in node.numbers_with_sources("published").items():
-        source = source or own
-        if name not in columns:
-            raise node.fault(f"published.{name}", f"is no column; there are {', '.join(columns)}")
-        if source not in sources:
-            has = f"has the source {source}" if source else "has no source"
-            raise node.fault(f"published.{name}", f"{has}, and a number needs one of {', '.join(sources) or 'them'}")
-        found[name] = Published(value, source)
-    return found
-
-
-def check_metrics(table: Table, row: Row, config: Mapping[str, Any]) -> None:
-    """Refuses a table before anything is trained for it, if a run of `row` could not give the metric of a column.
-
-    Args:
-        table: The table.
-        row: One of its rows.
-        config: That row's config, composed and resolved. Its metrics may say by a method `names()` what they give,
-            with * for a part that the data decide; metrics without one are not checked.
-
-    Raises:
-        ValueError: With file, column and what there is.
-    """
-    check_columns(f"{table.name}.yaml", table.columns.values(), f"rows.{row.key} ({row.experiment})", config)
-
-
-class _Measured(Protocol):
-    """A column of a table or of a fair comparison."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def metric(self) -> str | None: ...
-    @property
-    def better(self) -> str: ...
-
-
-def check_columns(file: str, columns: Iterable[_Measured], who: str, config: Mapping[str, Any]) -> None:
-    """Refuses columns that a run of `config` would not give, or whose arrow is not what its metrics declare.
-
-    Args:
-        file: That of the columns, for the error.
-        columns: Those of a table or of a fair comparison.
-        who: Whose config it is, for the error.
-        config: As for `check_metrics`.
-
-    Raises:
-        ValueError: With file, column and what there is.
-    """
-    metrics = instantiate(config["metrics"], _convert_="all")
-    given = list(metrics.names()) if hasattr(metrics, "names") else ["*"]
-    for column in columns:
-        name = (column.metric or "").partition("/")[2]
-        if not name:
-            continue
-        if not any(fnmatch(name, pattern) for pattern in given):
-            raise ValueError(
-                f"{file}: columns.{column.name}.metric is {column.metric}, which {who} does not measure; it measures "
-                f"{', '.join(given)}"
-            )
-        way = (measures.declared(metrics, name) or measures.Measure()).better
-        if way not in (None, column.better):
-            raise ValueError(
-                f"{file}: columns.{column.name}.better is {column.better}, but {column.metric} is better when {way}"
-            )
+    """The table of a file; errors as `read`."""
+    return read(path, Table)
 
 
 def published_by_label(folder: Path) -> dict[str, dict[str, Any]]:

@@ -49,22 +49,26 @@ def written(folder, text):
     return load(path)
 
 
+def setting(**values):
+    return Setting.model_validate({"(key)": "x", **values})
+
+
 def test_a_setting_is_drawn_on_its_scale_to_three_digits():
-    assert Setting("lr", "log", 1e-4, 1e-2).at(0.5) == 1e-3
-    assert Setting("lr", "log", 1e-4, 1e-2).at(0.25) == 0.000316
-    assert Setting("margin", "uniform", 0.1, 0.3).at(0.25) == 0.15
-    assert [Setting("w", "choice", choices=("a", "b")).at(place) for place in (0, 0.49, 0.5, 0.99)] == [*"aabb"]
+    assert setting(log=(1e-4, 1e-2)).at(0.5) == 1e-3
+    assert setting(log=(1e-4, 1e-2)).at(0.25) == 0.000316
+    assert setting(uniform=(0.1, 0.3)).at(0.25) == 0.15
+    assert [setting(choice=("a", "b")).at(place) for place in (0, 0.49, 0.5, 0.99)] == [*"aabb"]
 
 
 def test_rounding_does_not_leave_the_range():
-    assert Setting("x", "uniform", 0.12345, 0.12349).at(0.0) == 0.12345
-    assert Setting("x", "uniform", 0.12345, 0.12349).at(0.99) == 0.12345
+    assert setting(uniform=(0.12345, 0.12349)).at(0.0) == 0.12345
+    assert setting(uniform=(0.12345, 0.12349)).at(0.99) == 0.12345
 
 
 def test_the_edges_of_a_range_are_its_outer_twentieths():
-    setting = Setting("x", "uniform", 0, 1)
-    assert [setting.near_edge(place) for place in (0.0, 0.049, 0.05, 0.5, 0.95, 0.951)] == [1, 1, 0, 0, 0, 1]
-    assert not Setting("x", "choice", choices=(1, 2)).near_edge(0.0)
+    unit = setting(uniform=(0.0, 1.0))
+    assert [unit.near_edge(place) for place in (0.0, 0.049, 0.05, 0.5, 0.95, 0.951)] == [1, 1, 0, 0, 0, 1]
+    assert not setting(choice=(1, 2)).near_edge(0.0)
 
 
 def test_the_draws_are_these_on_every_machine(tiny):
@@ -199,11 +203,15 @@ BAD = [
     ("{uniform: [0.1, 0.3]}", "{uniform: [0.3, 0.1]}", "loss.margin.uniform must be a lower and an upper number"),
     ("{log: [1.0e-4, 1.0e-1]}", "{log: [0, 1]}", "optimizer.lr.log must begin above 0"),
     ("{choice: [log, loglog]}", "{choice: [log]}", "loss.weight.choice must list two values or more"),
-    ("{uniform: [0.1, 0.3]}", "{normal: [0, 1]}", "wants one of log, uniform, choice"),
+    (
+        "{uniform: [0.1, 0.3]}",
+        "{normal: [0, 1]}",
+        "loss.margin.normal is not known here",
+    ),
     ("loss.margin:", "optimizer.lr:", "methods.recall.settings and the shared ones both have optimizer.lr"),
-    ("title: Letters", "headline: Letters", "title is missing"),
+    ("title: Letters", "headline: Letters", "headline is not known here; did you mean"),
     ("data: rendered letters", "data: letters\ncolor: red", "color is not known here"),
-    ("methods:", "methods: [", "not a readable comparison"),
+    ("methods:", "methods: [", "not a readable file"),
 ]
 
 
@@ -248,12 +256,12 @@ def test_every_file_can_be_run_and_its_ranges_hold_the_usual_values(path):
     assert {len(search.jobs) for search in searches.values()} == {1}
     for key, method in comparison.methods.items():
         usual = composed([f"experiment={comparison.experiment}", *comparison.overrides, *method.overrides])
-        for setting in method.settings:
+        for setting in method.settings.values():
             value = lookup(usual, setting.key)
-            if setting.scale != "choice":
-                assert setting.low <= value <= setting.high, f"{key}: {setting} leaves out the usual {value}"
+            if setting.choice is None:
+                assert setting.range[0] <= value <= setting.range[1], f"{key}: {setting} leaves out the usual {value}"
             elif not isinstance(value, dict):  # a number rather than a file of a group
-                assert value in setting.choices
+                assert value in setting.choice
 
 
 def lookup(config, key):

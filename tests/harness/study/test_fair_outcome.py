@@ -145,7 +145,7 @@ def test_methods_stand_from_best_to_worst_and_are_compared_over_seeds(made):
 
 
 def test_an_error_is_best_where_it_is_lowest(fair, made):
-    by_error = replace(fair, columns={"error": replace(fair.columns["error"])})
+    by_error = fair.model_copy(update={"columns": {"error": fair.columns["error"]}})
     low = replace(made.methods["old"], test={"error": {0: 1.0, 1: 1.1}}, untrained={})
     high = replace(made.methods["new"], test={"error": {0: 2.0, 1: 2.1}}, untrained={})
     assert list(outcome(by_error, {"new": high, "old": low}, [], stand_in=False).methods) == ["old", "new"]
@@ -206,7 +206,7 @@ def test_all_comparisons_of_a_page_allow_for_each_other(fair, made):
     base = made.methods["old"]
     values = {"a": (60.0, 61.0, 62.5), "b": (55.0, 57.0, 56.5), "c": (50.0, 51.0, 54.0)}
     methods = {key: replace(base, test={"R@1": dict(enumerate(own))}) for key, own in values.items()}
-    three = replace(made, fair=replace(fair, baseline="c"), methods=methods)
+    three = replace(made, fair=fair.model_copy(update={"baseline": "c"}), methods=methods)
     against = three.against
     assert {reference: list(found) for reference, found in against.items()} == {"a": ["b", "c"], "c": ["a", "b"]}
     pairs = [against["a"]["b"], against["a"]["c"], against["c"]["b"]]

@@ -1,0 +1,190 @@
+"""What the files of configs/table and configs/fair share: how they are read, their faults in a sentence, columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from yaml import YAMLError
+
+from harness.record import measures
+from harness.record.schema import nearest
+
+Number = Annotated[FiniteFloat, Strict()]
+Whole = Annotated[StrictInt, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def fault(key: str, says: str) -> PydanticCustomError:
+    """The error of a validator that says something of `key`, which stands below the place of the validator."""
+    return PydanticCustomError("fault", "{says}", {"key": key, "says": says})
+
+
+def one_of(choices: Collection[str]) -> AfterValidator:
+    """Refuses a string that is none of these."""
+
+    def check(given: str) -> str:
+        if given not in choices:
+            raise fault("", f"must be one of {', '.join(choices)}, got {given!r}")
+        return given
+
+    return AfterValidator(check)
+
+
+def outside(field: str, default: Any = ...) -> Any:
+    """A field that stands in no file under its name: it says where its entry stands, or is set later."""
+    return Field(default, alias=f"({field})")
+
+
+def knowing(field: str) -> BeforeValidator:
+    """Gives every entry of a mapping its key as the `field`, which is made by `outside`."""
+
+    def give(entries: Any) -> Any:
+        if not isinstance(entries, dict):
+            return entries
+        return {key: _placed(entry, field, key) for key, entry in entries.items()}
+
+    return BeforeValidator(give)
+
+
+def _placed(entry: Any, field: str, key: str) -> Any:
+    return entry | {f"({field})": key} if isinstance(entry, dict) else entry
+
+
+class Part(BaseModel):
+    """A mapping in a file. A key that is not known is refused with those that are almost called so."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            written = [name for name, field in cls.model_fields.items() if field.alias is None]
+            placed = [field.alias for field in cls.model_fields.values()]
+            for key in given:
+                if key not in written and key not in placed:
+                    raise fault(key, f"is not known here; {nearest(key, written)}")
+        return given
+
+
+class Column(Part):
+    """A column: `metric` of a run times `scale` is in the unit of the file; `decimals` are shown of it."""
+
+    name: str = outside("name")
+    metric: str | None = None
+    scale: Number = 1.0
+    decimals: Whole = 1
+    better: Literal["higher", "lower"] = "higher"
+
+    def value(self, metrics: Mapping[str, float | None]) -> float | None:
+        """What a run with these metrics has in this column; None where it has no finite number."""
+        number = metrics.get(self.metric) if self.metric else None
+        return None if number is None or not math.isfinite(number) else self.scale * number
+
+
+class Specification(Part):
+    """A file, by whose name it is known."""
+
+    name: str = outside("name")
+    title: str
+    data: str
+    unit: str = ""
+    notes: tuple[str, ...] = ()
+
+
+Read = TypeVar("Read", bound=Specification)
+
+
+def read(path: Path, model: type[Read]) -> Read:
+    """Reads and checks a file by itself; `check_columns` asks whether a run can fill its columns.
+
+    Raises:
+        ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${...} is for train.py
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise ValueError(f"{path.name}: not a readable file ({' '.join(str(error).split())})") from error
+    try:
+        return model.model_validate(_placed(content, "name", path.stem))
+    except ValidationError as error:
+        raise ValueError(f"{path.name}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first fault: its dotted key, and what is wrong with it."""
+    first = error.errors()[0]
+    below = first.get("ctx", {}).get("key", "")
+    place = ".".join(str(part) for part in (*first["loc"], below) if part not in ("", "[key]"))
+    if first["type"] == "fault":
+        says = first["msg"]
+    elif first["type"] == "missing":
+        says = "is missing"
+    else:
+        says = f"should{first['msg'].partition('should')[2]}, got {first['input']!r}"
+    return f"{place} {says}".lstrip()
+
+
+def file_called(name: str, folder: Path, kind: str) -> Path:
+    """The file of that name in `folder`; - and _ are the same.
+
+    Raises:
+        ValueError: If there is none, with those there are.
+    """
+    there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    for stem, path in there.items():
+        if stem.replace("-", "_") == name.replace("-", "_"):
+            return path
+    raise ValueError(f"no {kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
+
+
+def check_columns(name: str, columns: Collection[Column], who: str, config: Mapping[str, Any]) -> None:
+    """Refuses columns that a run of `config` would not give, or whose arrow is not what its metrics declare.
+
+    Args:
+        name: That of the table or the comparison, for the error.
+        columns: Its columns.
+        who: Whose config it is, for the error.
+        config: Composed and resolved. Its metrics may say by a method `names()` what they give, with * for a part that
+            the data decide; metrics without one are not checked.
+
+    Raises:
+        ValueError: With file, column and what there is.
+    """
+    metrics = instantiate(config["metrics"], _convert_="all")
+    given = list(metrics.names()) if hasattr(metrics, "names") else ["*"]
+    for column in columns:
+        metric = (column.metric or "").partition("/")[2]
+        if not metric:
+            continue
+        if not any(fnmatch(metric, pattern) for pattern in given):
+            raise ValueError(
+                f"{name}.yaml: columns.{column.name}.metric is {column.metric}, which {who} does not measure; it "
+                f"measures {', '.join(given)}"
+            )
+        way = (measures.declared(metrics, metric) or measures.Measure()).better
+        if way not in (None, column.better):
+            raise ValueError(
+                f"{name}.yaml: columns.{column.name}.better is {column.better}, but {column.metric} is better when "
+                f"{way}"
+            )
