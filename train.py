@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import seeds
 from harness.data import pretrained
+from harness.files import read_json
 from harness.interrupts import is_interrupt
 from harness.record import measures, reproducibility, resuming, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
@@ -141,7 +142,7 @@ def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: li
         if not first.resume:  # stopped before its first checkpoint, it has nothing to go on from
             shutil.rmtree(below, ignore_errors=True)
         train(first, below, f"{name}_first_stage", overrides)
-    results: dict[str, Any] = runs.read_json(below / "report.json")["results"]
+    results: dict[str, Any] = read_json(below / "report.json")["results"]
     untrained = {"untrained": results["untrained"]} if "untrained" in results else {}
     return {"first_stage": results[config.first_stage.checkpoint], **untrained}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,43 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.interrupts import deferred, is_interrupt
+from harness.files import write_whole
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, read or used, with its file's name."""
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Calls `write(file)` on a file beside `path` and renames it, so that `path` is never half written.
-
-    Ctrl-C is heard when the file is there.
-
-    Args:
-        path: The file to replace.
-        write: Called with the binary file object.
-
-    Raises:
-        CheckpointError: If writing fails, for instance on a full disk; whatever `path` held before is still there.
-        KeyboardInterrupt: If `write` was interrupted all the same; as above.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".writing")
-    try:
-        with deferred():
-            with beside.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if is_interrupt(error):
-            raise KeyboardInterrupt from error
-        if not isinstance(error, OSError | RuntimeError):  # torch reports a failed write as RuntimeError
-            raise
-        kept = "; the file of that name from before is unharmed" if path.exists() else ""
-        raise CheckpointError(f"could not write {path} ({error}){kept}; free some space and resume") from error
+    """A checkpoint that cannot be read or used, with its file's name."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

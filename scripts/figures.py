@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.checkpoint import CheckpointError
 from harness.device import to_device
+from harness.files import read_json
 from harness.record import allowed, places
 from harness.record.faults import sentence
 from harness.record.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
-from harness.record.runs import read_json
 from rambo.detection import figures as detection_figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
 from rambo.detection.metrics import DetectionMetrics, collect, judged

@@ -2,7 +2,7 @@
 
 A run folder, a table or a comparison may come from a stranger, and what its config names is imported and called. So
 every name is looked up first, without calling anything, and judged by what it turns out to be:
-`harness.record.reuse.os.system` is a function of `posix`. What a command line and configs/ say is the user's own.
+`harness.files.os.system` is a function of `posix`. What a command line and configs/ say is the user's own.
 """
 
 from __future__ import annotations

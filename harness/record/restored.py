@@ -13,9 +13,10 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from harness import checkpoint, seeds, strict_json
+from harness import checkpoint, seeds
 from harness.data import pretrained
 from harness.device import choose_device
+from harness.files import from_json, read_json
 from harness.record import allowed, runs
 from harness.record.config import differences, shaping
 
@@ -124,7 +125,7 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
         raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
     whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
-        lines = [strict_json.loads(line) for line in whole]
+        lines = [from_json(line) for line in whole]
     except ValueError as error:
         raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
     return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
@@ -146,7 +147,7 @@ def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:
     report = folder / "report.json"
     before = state.get("fingerprint")
     if before is None and report.is_file():
-        before = runs.read_json(report)["data"].get("fingerprint")
+        before = read_json(report)["data"].get("fingerprint")
     now = data.describe().get("fingerprint")
     if None not in (before, now) and before != now:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint
+from harness.files import read_json, write_json
 from harness.record import runs, stages
 from harness.record.config import FREE_ONCE_FINISHED, FREE_TO_CHANGE, changes, differences, flat, shaping
 
@@ -117,7 +118,7 @@ def go_on(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     """
     runs.write_config(folder, config)
     if (folder / runs.BEGAN).is_file():
-        runs.write_json(folder / runs.BEGAN, runs.read_json(folder / runs.BEGAN) | {"overrides": overrides})
+        write_json(folder / runs.BEGAN, read_json(folder / runs.BEGAN) | {"overrides": overrides})
     (folder / "report.json").unlink(missing_ok=True)  # without DONE it was cut off, or is of fewer epochs
 
 

@@ -1,13 +1,12 @@
 """Runs that need not be made again: a finished one is found, an interrupted one goes on, and no folder has two writers.
 
-The locks are the kernel's (`lockf`), held on small files that name their holder. The kernel lets go of a lock when its
-process ends, however that ends, so there is no stale one: a file that a killed process left behind is free to take.
+The locks are the kernel's, held on small files that name their holder. The kernel lets go of a lock when its process
+ends, however that ends, so there is no stale one: a file that a killed process left behind is free to take.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -16,8 +15,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from harness.record import resuming, runs
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
 LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
 POLL_SECONDS = 2.0
+SOON_SECONDS = 0.2  # in which a lock that is just being let go of is free
 Prepare = Callable[[DictConfig], Any]
 Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
 
@@ -128,35 +129,20 @@ def held(path: Path) -> Iterator[None]:
         InUseError: If another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(path)
+    lock = FileLock(path, timeout=SOON_SECONDS, fallback_to_soft=False)
+    try:
+        lock.acquire()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except Timeout:
+        holder = path.read_text().strip() if path.is_file() else ""
+        raise InUseError(f"{holder or 'another process'} is making this run ({path})") from None
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): do not start the same run twice at once", path, error)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)  # still locked: who has it open by now will see that it is gone, and open it anew
-        file.close()
-
-
-def _locked(path: Path) -> TextIO:
-    """The open, locked file; closing it lets go. Not passed on to the processes that load data, as `flock` would be."""
-    while True:
-        file = path.open("a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
-            raise InUseError(f"{holder} is making this run ({path})") from None
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): do not start the same run twice at once", path, error)
-            return file
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-                return file
-        file.close()  # its holder removed it between our opening and our locking it
+        lock.release()
 
 
 def _discard(folder: Path, log_to: Path | None = None) -> None:

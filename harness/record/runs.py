@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness import strict_json
-from harness.checkpoint import write_whole
+from harness.files import read_json as read_json
+from harness.files import write_json as write_json
+from harness.files import write_text, write_whole
 from harness.record import stages
 from harness.record.config import fingerprint as fingerprint
 from harness.record.config import flat as flat
@@ -49,8 +50,7 @@ def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Writes config.yaml, which always says what the run in `folder` is, whatever it was when it began."""
-    text = OmegaConf.to_yaml(OmegaConf.create(config))
-    write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
 def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,23 +204,3 @@ def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | N
     result = report["results"].get(selection)
     metrics = result.get("metrics") if isinstance(result, dict) else None
     return metrics if isinstance(metrics, dict) else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` whole or not at all; what is not finite becomes null."""
-    text = strict_json.dumps(value, indent=1) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        ValueError: If it is truncated or not JSON, with its name.
-    """
-    try:
-        return strict_json.loads(path.read_text())
-    except (ValueError, OSError) as error:  # ValueError: no JSON, or no text
-        raise ValueError(
-            f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
-        ) from error

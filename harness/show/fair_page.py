@@ -14,8 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness import strict_json
-from harness.checkpoint import write_whole
+from harness.files import to_json, write_text
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show.fair_figure import dot_plot
@@ -96,10 +95,10 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
     for suffix, content in (
         (".md", markdown(outcome, picture)),
         (".csv", as_csv(outcome)),
-        (".json", strict_json.dumps(as_json(outcome), indent=1) + "\n"),
+        (".json", to_json(as_json(outcome), indent=1) + "\n"),
     ):
         paths.append(folder / f"{name}{suffix}")
-        write_whole(paths[-1], lambda file, content=content: file.write(content.encode()))
+        write_text(paths[-1], content)
     return paths
 
 

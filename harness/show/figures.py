@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from harness import strict_json
+from harness.files import from_json
 from harness.study.uncertainty import interval
 
 INK, GRID, PAPER = "#1f2328", "#d0d4da", "#ffffff"
@@ -167,7 +167,7 @@ def recorded_curve(file: Path, metric: str) -> dict[int, float]:
         ValueError: If it is truncated, or not what a run writes.
     """
     try:
-        lines = [strict_json.loads(line) for line in file.read_text().splitlines()]
+        lines = [from_json(line) for line in file.read_text().splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is truncated or not JSON ({error}); repeat the run") from error
     if not all(isinstance(line, dict) for line in lines):

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness.checkpoint import write_whole
+from harness.files import write_text
 from harness.record.composition import without_sweep
 from harness.record.config import NOT_THE_METHOD, NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
@@ -83,7 +83,7 @@ def write(
             sections.append(_section(study, anchor, figures, pictures, selections, metrics, published, spread))
         text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
     return path
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.checkpoint import write_whole
+from harness.files import write_text
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show import sheet
@@ -30,8 +30,8 @@ def write(filled: Filled, folder: Path, formats: Collection[str]) -> list[Path]:
     paths = []
     for kind in formats:
         ending, make = FILES[kind]
-        content, path = make(filled).encode(), folder / f"{name}{ending}"
-        write_whole(path, lambda file, content=content: file.write(content))
+        path = folder / f"{name}{ending}"
+        write_text(path, make(filled))
         paths.append(path)
     return paths
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness import strict_json
-from harness.checkpoint import write_whole
 from harness.distributed import is_main
+from harness.files import from_json, to_json, write_text
 from harness.interrupts import deferred, is_interrupt
 
 log = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Tracker:
         if not is_main():
             return
         with deferred(), self.file.open("a") as file:  # a line is written whole
-            file.write(strict_json.dumps({"step": step, **numbers}) + "\n")
+            file.write(to_json({"step": step, **numbers}) + "\n")
         self._each(lambda mirror: mirror.log(numbers, step))
 
     def image(self, name: str, path: Path, step: int) -> None:
@@ -92,8 +91,8 @@ class Tracker:
         """Drops the lines after `step`, so that a resumed run does not count them twice."""
         if is_main() and self.file.exists():
             lines = [line for line in self.file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if strict_json.loads(line)["step"] <= step]
-            write_whole(self.file, lambda file: file.write("".join(kept).encode()))
+            kept = [line for line in lines if from_json(line)["step"] <= step]
+            write_text(self.file, "".join(kept))
 
     def close(self, exit_code: int = 0) -> None:
         """Finishes the mirrors; with an `exit_code` other than 0 they show the run as failed, where they can."""
@@ -136,7 +135,7 @@ class _WandB(_Mirror):
 
         identity = folder / "wandb_id.txt"  # a resumed run goes on in the same W&B run
         if not identity.exists():
-            write_whole(identity, lambda file: file.write(uuid.uuid4().hex[:12].encode()))
+            write_text(identity, uuid.uuid4().hex[:12])
         settings = wandb.Settings(silent=True, console="off", init_timeout=30)
         if hasattr(settings, "finish_timeout"):  # newer versions only; without it a lost connection holds up the report
             settings.finish_timeout = 120

@@ -1,6 +1,6 @@
 """Run folders made by hand, for the tests of what reads them."""
 
-from harness import strict_json
+from harness.files import to_json
 from harness.record import runs
 from harness.study.results import find_runs
 
@@ -36,7 +36,7 @@ def made(folder, seed=0, recall=0.5, settings=None, overrides=(), curve=None, me
     runs.begin(folder, config)
     name = next(iter(numbers))
     lines = [{"step": e, "epoch": e, name: value} for e, value in enumerate(curve or [0.1, 0.3, recall])]
-    (folder / "metrics.jsonl").write_text("".join(strict_json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(to_json(line) + "\n" for line in lines))
     runs.finish(folder, record)
     return folder
 

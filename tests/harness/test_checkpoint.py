@@ -10,6 +10,7 @@ from toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, l
 from harness import checkpoint
 from harness.checkpoint import CheckpointError
 from harness.data.loading import EpochLoader
+from harness.files import WriteError
 from harness.train.trainer import TrainingStoppedError
 
 
@@ -30,7 +31,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_unharmed(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*last.pt|last.pt.*No space left on device"):
+    with pytest.raises(WriteError, match=r"No space left on device.*last.pt|last.pt.*No space left on device"):
         checkpoint.save(path, {"epoch": 2})
     monkeypatch.undo()
     assert checkpoint.load(path) == {"epoch": 1}
@@ -47,7 +48,7 @@ def test_a_disk_that_is_really_full_is_reported(tmp_path):
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead of the process
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(CheckpointError, match="could not write"):
+        with pytest.raises(WriteError, match="could not write"):
             checkpoint.save(path, {"weight": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

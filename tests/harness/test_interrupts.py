@@ -8,8 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from harness import checkpoint, interrupts
-from harness.record import runs
+from harness import checkpoint, files, interrupts
 from harness.train.tracking import Tracker
 
 
@@ -61,7 +60,7 @@ def test_the_interrupt_that_torch_makes_a_runtime_error_is_one(tmp_path):
             pass
 
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.write_whole(path, lambda file: torch.save({"weight": torch.ones(1000)}, Slow(file)))
+        files.write_whole(path, lambda file: torch.save({"weight": torch.ones(1000)}, Slow(file)))
     assert checkpoint.load(path) == {"epoch": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
@@ -70,16 +69,16 @@ def test_a_full_disk_is_still_one(tmp_path):
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(checkpoint.CheckpointError, match="free some space"):
-        checkpoint.write_whole(tmp_path / "last.pt", full)
+    with pytest.raises(files.WriteError, match="free some space"):
+        files.write_whole(tmp_path / "last.pt", full)
 
 
 def test_reports_are_written_whole(tmp_path, monkeypatch):
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (pressed(), fsync(file)))
     with pytest.raises(KeyboardInterrupt):
-        runs.write_json(tmp_path / "report.json", {"a": 1})
-    assert runs.read_json(tmp_path / "report.json") == {"a": 1}
+        files.write_json(tmp_path / "report.json", {"a": 1})
+    assert files.read_json(tmp_path / "report.json") == {"a": 1}
 
 
 def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left_alone():

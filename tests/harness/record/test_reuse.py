@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import logging
 import multiprocessing
@@ -283,27 +285,11 @@ def test_no_two_processes_hold_a_lock_at_once(tmp_path):
     assert (tmp_path / "count").read_text() == str(4 * 50)
 
 
-def test_a_lock_that_its_holder_removes_while_it_is_being_taken_is_taken_anew(tmp_path, monkeypatch):
-    """Else two processes would hold it: one the removed file, one the new one of that name."""
-    path, lockf, removed = tmp_path / "lock", reuse.fcntl.lockf, []
-
-    def remove_first(file, operation):
-        if not removed:
-            path.unlink()
-            removed.append(True)
-        lockf(file, operation)
-
-    monkeypatch.setattr(reuse.fcntl, "lockf", remove_first)
-    with reuse.held(path):
-        assert path.read_text().startswith("process ")
-    assert removed
-
-
 def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkeypatch, caplog):
     def unsupported(file, operation):
-        raise OSError(95, "Operation not supported")
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(reuse.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     once(config(tmp_path), new_folder(tmp_path), trained)
     assert "cannot be locked" in caplog.text
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == REPORT | {"made": "new"}
