@@ -33,6 +33,11 @@ def override(key: str, given: Any) -> str:
     return f"{key}={value(given)}"
 
 
+def numbered(count: int, noun: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def line(words: Iterable[str]) -> str:
     """The words as a POSIX shell reads them, in double quotes where that is easier to read."""
     return " ".join(map(_shell_word, words))

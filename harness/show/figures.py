@@ -15,11 +15,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from harness.files import from_json
 from harness.study.uncertainty import interval
+from harness.words import numbered
 
 INK, GRID, PAPER = "#1f2328", "#d0d4da", "#ffffff"
 # Okabe and Ito's colours, told apart by the colour-blind; without the pale yellow, unreadable on paper, and with a
 # darker purple, as theirs and the green are one grey to some. Markers and dashes tell lines apart in grey print.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8b3f7f", "#e69f00", "#56b4e9", INK)
+RIGHT, WRONG = COLOURS[:2]  # of what is marked by a sign, hatching or dashes as well
 MARKERS = "os^Dv<>p*hPX"
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 SPREADS = {"range": "range of the seeds", "interval": "95 % interval over seeds"}
@@ -67,7 +69,7 @@ def learning_curves(
     epochs = {}
     for name, folders in runs.items():
         epochs[name], drawn[name] = _curves(name, list(folders), metric, shared_epochs)
-    texts = {name: f"{name} ({len(values)} seed{'s' * (len(values) > 1)})" for name, values in drawn.items()}
+    texts = {name: f"{name} ({numbered(len(values), 'seed')})" for name, values in drawn.items()}
     with drawing(path, (6, 3.4 + legend_height(texts.values()))) as figure:
         axes = figure.subplots()
         for place, (name, values) in enumerate(drawn.items()):

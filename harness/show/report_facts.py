@@ -9,6 +9,7 @@ from typing import Any
 from harness.record import stages
 from harness.study.results import Run
 from harness.study.studies import Study
+from harness.words import numbered
 
 NAMED = 3  # interrupted runs
 
@@ -31,7 +32,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
         "machine": _several(_machine(r.get("hardware", {})) for r in reports),
         "versions": _several(_versions(r) for r in reports),
         "started": " to ".join(dict.fromkeys((_minute(started[0]), _minute(started[-1])))) if started else "",
-        "training and evaluation": f"{_duration(seconds)} for {len(reports)} run{'s' * (len(reports) > 1)}",
+        "training and evaluation": f"{_duration(seconds)} for {numbered(len(reports), 'run')}",
         "peak memory": ", ".join(memory),
     }
     return [(key, value) for key, value in lines.items() if value]
@@ -43,9 +44,8 @@ def warnings(all_studies: Sequence[Study], unfinished: Sequence[Path]) -> list[s
     if unfinished:
         more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
         names = ", ".join(map(str, unfinished[:NAMED])) + more
-        word = "run" if len(unfinished) == 1 else "runs"
         said.append(
-            f"{len(unfinished)} {word} left out, interrupted or still running: {names}. "
+            f"{numbered(len(unfinished), 'run')} left out, interrupted or still running: {names}. "
             "The same command with resume=FOLDER goes on with an interrupted one."
         )
     said += [f"{study.data}: {sentence}." for study in all_studies for sentence in _warnings(study)]
@@ -98,18 +98,16 @@ def _several(values: Iterable[str]) -> str:
 
 def _revision(report: dict[str, Any]) -> str:
     code = report.get("code", {})
-    return (
-        f"{code['revision'][:12]}{' with uncommitted changes' * bool(code.get('dirty'))}"
-        if code.get("revision")
-        else "not recorded"
-    )
+    if not code.get("revision"):
+        return "not recorded"
+    return str(code["revision"])[:12] + (" with uncommitted changes" if code.get("dirty") else "")
 
 
 def _machine(hardware: dict[str, Any]) -> str:
-    gpus = hardware.get("gpus") or []
-    named = ", ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) if gpus else "no GPU"
     if not hardware:
         return "not recorded"
+    gpus = hardware.get("gpus") or []
+    named = ", ".join(f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)) if gpus else "no GPU"
     cores = f"{hardware.get('cores')} cores, {hardware.get('threads')} used"
     return f"{hardware.get('processor') or 'unknown processor'}, {cores}, {named}"
 

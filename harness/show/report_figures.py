@@ -16,6 +16,7 @@ from harness.show.sweep_figures import heat_map, sensitivity
 from harness.study.results import Run, Say, cell, log
 from harness.study.studies import SELECTED, Study, slug
 from harness.study.swept import CURVE_POINTS, Sweep, find_sweeps, settings_of, shown
+from harness.words import numbered
 
 MOST_METHODS = len(COLOURS)  # in one figure
 MOST_PICTURES = 6  # of one kind
@@ -160,7 +161,7 @@ def _map(study: Study, path: Path, sweep: Sweep, fixed: str) -> Drawn:
     row, column = divmod(int(np.nanargmax(good)), len(grid.x))
     best = f"{x} {shown(grid.x[column])} and {y} {shown(grid.y[row])}"
     few, many = int(grid.seeds[grid.seeds > 0].min()), int(grid.seeds.max())
-    seeds = f"{few} to {many} seeds" if few < many else "1 seed" if few == 1 else f"{few} seeds"
+    seeds = f"{few} to {many} seeds" if few < many else numbered(few, "seed")
     return Drawn(
         path, f"{x} and {y}",
         f"Mean {label} ({SELECTED[study.selection]}) over {seeds}{_of(fixed)}; light is better.",

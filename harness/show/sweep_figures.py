@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,10 @@ def heat_map(
     if x == y:
         raise ValueError(f"a heat map takes two settings, got {x} twice")
     cells = _by_values(runs, (x, y), metric, selection)
-    places = [_sorted({cell[k] for cell in cells}) for k in (0, 1)]
-    for name, values in zip((x, y), places, strict=True):
+    wide, high = (sorted({cell[k] for cell in cells}, key=_order) for k in (0, 1))
+    for name, values in ((x, wide), (y, high)):
         if len(values) < 2:
             raise ValueError(f"{name} is {shown(values[0])} in all of these runs, so there is no map over it")
-    wide, high = places
     mean, seeds = np.full((len(high), len(wide)), np.nan), np.zeros((len(high), len(wide)), dtype=int)
     for (at_x, at_y), by_seed in cells.items():
         place = high.index(at_y), wide.index(at_x)
@@ -108,17 +107,17 @@ def sensitivity(
         ValueError: As `heat_map`, or if the values are no numbers or would make more than seven lines.
     """
     check_spread(spread)
-    others = [key for key, values in varied(runs).items() if not _equal(values, [_value(run, setting) for run in runs])]
-    cells = _by_values(runs, (setting, *others), metric, selection)
+    swept = [_value(run, setting) for run in runs]
+    others = [key for key, values in varied(runs).items() if values != swept]
+    cells = _by_values(runs, (*others, setting), metric, selection)
     measure = measure_of(runs, metric)
     named = label or measure.axis(metric)
     lines: dict[str, dict[float, list[float]]] = {}
-    for (at, *rest), by_seed in cells.items():
+    for (*rest, at), by_seed in sorted(cells.items(), key=lambda cell: [_order(value) for value in cell[0]]):
         if not is_number(at):
             raise ValueError(f"{setting} has the value {at}, which has no place on an axis")
         name = ", ".join(f"{key}={shown(value)}" for key, value in zip(others, rest, strict=True)) or named
         lines.setdefault(name, {})[float(at)] = list(by_seed.values())
-    lines = {name: dict(sorted(points.items())) for name, points in _in_order(lines)}
     if len({at for points in lines.values() for at in points}) < 2:
         raise ValueError(f"{setting} has one value in all of these runs, so there is no curve over it")
     if len(lines) > MOST_LINES:
@@ -162,7 +161,7 @@ def _by_values(
         for key, values in varied(alike).items():
             raise ValueError(
                 f"the runs with {settings[0]}={shown(at[0])} also differ in {key} "
-                f"({', '.join(map(shown, _sorted(set(values))))}); pass runs with one of them"
+                f"({', '.join(map(shown, sorted(set(values), key=_order)))}); pass runs with one of them"
             )
     return cells
 
@@ -176,30 +175,9 @@ def _value(run: Run, setting: str) -> Value:
     return there[setting]
 
 
-def _equal(first: Sequence[Value], second: Sequence[Value]) -> bool:
-    return all(a == b for a, b in zip(first, second, strict=True))
-
-
-def _sorted(values: Iterable[Value]) -> list[Value]:
+def _order(value: Value) -> tuple[int, float, str]:
     """Numbers by size, then words by letter."""
-    return sorted(values, key=lambda v: (0, float(v), "") if is_number(v) else (1, 0.0, str(v)))
-
-
-def _in_order(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """By the numbers in the names, so that 16 comes after 4."""
-
-    def key(name: str) -> list[tuple[int, float, str]]:
-        parts = [part.partition("=")[2] for part in name.split(", ")]
-        return [(0, float(part), "") if _reads_as_number(part) else (1, 0.0, part) for part in parts]
-
-    return sorted(lines.items(), key=lambda item: key(item[0]))
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return (0, float(value), "") if is_number(value) else (1, 0.0, str(value))
 
 
 def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, measure: Measure, label: str) -> None:

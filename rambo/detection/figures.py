@@ -13,18 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from rambo.figures.retrievals import RIGHT, WRONG
+from harness.show.figures import COLOURS, RIGHT, WRONG, line_style
 
 MISSED = "#f0e442"  # yellow; with blue and vermilion told apart by the colour-blind, and by their lines as well
 BOX_STYLES: dict[str, tuple[str, Any]] = {"right": (RIGHT, "-"), "wrong": (WRONG, "--"), "missed": (MISSED, ":")}
-CURVE_STYLES: list[tuple[str, Any]] = [
-    (RIGHT, "-"),
-    (WRONG, "--"),
-    ("#009e73", "-."),
-    ("#cc79a7", ":"),
-    ("#000000", "-"),
-    ("#56b4e9", "--"),
-]
 _PANEL_COLUMNS, _IMAGE_COLUMNS = 5, 4
 
 
@@ -46,9 +38,9 @@ def precision_recall(path: Path, curves: Mapping[str, Mapping[str, Tensor]]) -> 
     if not curves:
         raise ValueError("there is no class to draw precision and recall of")
     methods = list(dict.fromkeys(method for lines in curves.values() for method in lines))
-    if len(methods) > len(CURVE_STYLES):
-        raise ValueError(f"{len(methods)} methods cannot be told apart in one panel, at most {len(CURVE_STYLES)} can")
-    styles = dict(zip(methods, CURVE_STYLES, strict=False))
+    if len(methods) > len(COLOURS):
+        raise ValueError(f"{len(methods)} methods cannot be told apart in one panel, at most {len(COLOURS)} can")
+    styles = {name: line_style(place) | {"marker": ""} for place, name in enumerate(methods)}
     columns = min(len(curves), _PANEL_COLUMNS)
     rows = math.ceil(len(curves) / columns)
     figure = Figure(figsize=(max(3.6, 2.4 * columns), 2.3 * rows + 0.8), layout="constrained")
@@ -61,8 +53,7 @@ def precision_recall(path: Path, curves: Mapping[str, Mapping[str, Tensor]]) -> 
                 continue
             recall, precision = curve.numpy()
             points = np.stack([np.append(0.0, recall), np.append(precision[0], precision)])
-            colour, line = styles[method]
-            axes.plot(*points, color=colour, linestyle=line, linewidth=1.4)
+            axes.plot(*points, linewidth=1.4, **styles[method])
             drawn[name][method] = points
         axes.set_title(name, fontsize=9)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
@@ -71,7 +62,7 @@ def precision_recall(path: Path, curves: Mapping[str, Mapping[str, Tensor]]) -> 
         axes.set_axis_off()
     figure.supxlabel("recall", fontsize=10)
     figure.supylabel("precision", fontsize=10)
-    handles = [Line2D([], [], color=styles[name][0], linestyle=styles[name][1], label=name) for name in methods]
+    handles = [Line2D([], [], label=name, **styles[name]) for name in methods]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
     return drawn
@@ -135,13 +126,5 @@ def _draw_box(axes: Any, box: Sequence[float], name: str, kind: str) -> None:
     missed, height = kind == "missed", axes.get_ylim()[0]
     # outside of the box if there is room; and of missed ones below, so as not to lie on a detection of the same object
     outside = bottom < 0.95 * height if missed else top > 0.05 * height
-    axes.text(
-        left,
-        bottom if missed else top,
-        name,
-        fontsize=6,
-        color="black" if missed else "white",
-        va="top" if missed == outside else "bottom",
-        bbox=shade,
-        clip_on=True,
-    )
+    words = {"color": "black" if missed else "white", "va": "top" if missed == outside else "bottom"}
+    axes.text(left, bottom if missed else top, name, fontsize=6, bbox=shade, clip_on=True, **words)

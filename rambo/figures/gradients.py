@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from harness.show.figures import COLOURS, drawing
-from rambo.figures.retrievals import DASHES, MARKERS
+from harness.show.figures import drawing, line_style
 from rambo.losses.ranking import RetrievalLoss
 from rambo.ranking import unit_vectors
 from rambo.ranking.gradient_rules import Blackbox
@@ -94,7 +93,7 @@ def gradient_sparsity(
         if measured:
             axes = panels[0]
             for place, (name, line) in enumerate(shares.items()):
-                axes.plot(list(interpolations), line.tolist(), label=name, markevery=2, **_style(place))
+                axes.plot(list(interpolations), line.tolist(), label=name, markevery=2, **line_style(place))
             axes.set_ylim(top=1.1 * max(float(line.max()) for line in shares.values()) or 1.0)
             _mark_lambdas(axes, [loss for loss, _ in measured.values()])
             axes.set(title="the same scores at other λ\n", xscale="log")
@@ -153,7 +152,7 @@ def tie_rates(
         if found and sizes:
             axes = panels[0]
             for place, (name, line) in enumerate(found.items()):
-                axes.plot(list(sizes), line, label=name, **_style(place))
+                axes.plot(list(sizes), line, label=name, **line_style(place))
             axes.set_xscale("log", base=2)
             axes.set_xticks(list(sizes)[::2], [f"{size:,}" for size in list(sizes)[::2]])
             axes.set(xlabel="items in a ranked row", ylabel="scores equal to another of the row")
@@ -213,8 +212,8 @@ def _over_steps(axes: Any, recorded: Recorded) -> None:
     if not recorded:
         return
     for place, (name, values) in enumerate(recorded.items()):
-        style = _style(place) | {"markevery": max(1, len(values) // 8), "linewidth": 1.2}
-        axes.plot(list(values), list(values.values()), label=name, **style)
+        apart = max(1, len(values) // 8)
+        axes.plot(list(values), list(values.values()), label=name, markevery=apart, **line_style(place))
     highest = max(max(values.values()) for values in recorded.values())
     axes.set(xlabel="training step", title="recorded while training\n", ylim=(0, max(0.01, 1.05 * highest)))
     if len(recorded) > 1:
@@ -228,11 +227,3 @@ def _legend(axes: Any) -> None:
         loc="lower center", bbox_to_anchor=(0.5, 0.985), ncols=len(names), fontsize=8.5,
         handlelength=2.2, columnspacing=1.2,
     )  # fmt: skip
-
-
-def _style(place: int) -> dict[str, Any]:
-    place %= len(COLOURS)
-    return {
-        "color": COLOURS[place], "marker": MARKERS[place], "linestyle": DASHES[place], "markersize": 4.5,
-        "linewidth": 1.5,
-    }  # fmt: skip

@@ -12,13 +12,11 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from harness.show.figures import COLOURS, drawing
-from rambo.figures.retrievals import MARKERS
+from harness.show.figures import COLOURS, MARKERS, drawing
 from rambo.ranking.exact import one_of
 
 TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 METHODS = tuple(TITLES)
-_SIZES = {"*": 64, "P": 40, "X": 40, "s": 24}  # square points, for markers that look smaller or larger than others
 
 
 class Projection(NamedTuple):
@@ -87,7 +85,7 @@ def embedding_projection(
             x, y = points[shown == label].T.tolist()
             marker, name = MARKERS[place], _short((names or {}).get(label, label))
             style: dict[str, Any] = {"color": COLOURS[place], "edgecolors": "white", "linewidths": 0.4, "alpha": 0.9}
-            axes.scatter(x, y, s=_SIZES.get(marker, 28), marker=marker, label=name, **style)
+            axes.scatter(x, y, s=28, marker=marker, label=name, **style)
         axes.set(xlabel=f"{TITLES[method]}, first axis (no unit)", ylabel="second axis", xticks=[], yticks=[])
         if method == "pca":
             axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -15,13 +15,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from harness.show.figures import RIGHT, WRONG
 from rambo.metrics import Embedded, embed, nearest
 from rambo.ranking import ranks
-
-RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion, told apart by the colour-blind; marked by sign as well
-# With the colours of harness.show.figures: so that lines are told apart in print without colours as well.
-MARKERS = ("o", "s", "^", "D", "v", "*", "P")
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 
 
 def loss_landscape(

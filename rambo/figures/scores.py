@@ -15,8 +15,7 @@ import torch
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
-from harness.show.figures import COLOURS, drawing
-from rambo.figures.retrievals import DASHES, MARKERS, RIGHT, WRONG
+from harness.show.figures import RIGHT, WRONG, drawing, line_style
 from rambo.metrics import retrieval_metrics
 from rambo.ranking import unit_vectors
 
@@ -122,10 +121,7 @@ def batch_map(
         for place, (name, line) in enumerate(lines.items()):
             x = [estimate.size * 2 ** (0.06 * place) for estimate in line]  # beside each other, so that both show
             y, spread = [estimate.mean for estimate in line], [estimate.deviation for estimate in line]
-            axes.errorbar(
-                x, y, yerr=spread, label=name, color=COLOURS[place], marker=MARKERS[place], linestyle=DASHES[place],
-                linewidth=1.5, capsize=3, elinewidth=1,
-            )  # fmt: skip
+            axes.errorbar(x, y, yerr=spread, label=name, capsize=3, elinewidth=1, **line_style(place))
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(sizes), [f"{size:,}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -294,15 +290,7 @@ def _densities(axes: Any, scores: Scores) -> None:
     edges = scores.edges.numpy()
     styles = (("positives: pairs of one class", RIGHT, "-"), ("negatives: pairs of two classes", WRONG, "--"))
     for (label, colour, line), density, mean in zip(styles, scores.densities(), scores.means, strict=True):
-        hatch = "////" if line == "-" else ""
-        axes.stairs(
-            density.numpy(),
-            edges,
-            fill=True,
-            facecolor=(colour, 0.28),
-            hatch=hatch,
-            edgecolor=(colour, 0.5),
-            linewidth=0,
-        )
+        fill = {"facecolor": (colour, 0.28), "edgecolor": (colour, 0.5), "hatch": "////" if line == "-" else ""}
+        axes.stairs(density.numpy(), edges, fill=True, linewidth=0, **fill)
         axes.stairs(density.numpy(), edges, color=colour, linestyle=line, linewidth=1.5, label=label)
         axes.axvline(mean, color=colour, linestyle=line, linewidth=1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from harness.show.figures import COLOURS, line_style
 from ranksim.bins import SHOTS, Density
 from ranksim.metrics import column
 from ranksim.shots import bin_shots
@@ -22,8 +22,6 @@ Results = Mapping[str, tuple[Tensor, Tensor]]
 FILLS = {"many": "#56789c", "medium": "#e0b050", "few": "#d98c6c"}
 SHADES = {"many": "#e6edf4", "medium": "#faf1da", "few": "#f8e5dc"}
 HATCHES = {"many": "", "medium": "////", "few": "xxxx"}
-LINES = ("#0072b2", "#d55e00", "#009e73", "#8b3f7f", "#000000", "#56b4e9", "#e69f00")
-MARKERS, DASHES = "os^Dv*P", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 POINTS = 30  # of a curve, and rows of a matrix: as many as a column of a paper can show
 
 
@@ -74,8 +72,9 @@ def target_density(
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     _bars(axes, density, shots, _occupied(density))
-    for (name, height), style in zip(list(heights.items())[1:], _styles(), strict=False):
-        axes.plot(density.bins.centres.tolist(), height.tolist(), label=name, linewidth=1.8, **(style | {"marker": ""}))
+    for place, (name, height) in enumerate(list(heights.items())[1:]):
+        style = line_style(place) | {"marker": ""}
+        axes.plot(density.bins.centres.tolist(), height.tolist(), label=name, linewidth=1.8, **style)
     top = max(float(height.max()) for height in heights.values())
     if shot_rule == "counts":
         for count in (few, many):
@@ -132,8 +131,9 @@ def error_by_target(
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     _shade(upper, density, shots)
-    for (name, curve), style in zip(curves.items(), _styles(), strict=False):
-        upper.plot(curve[:, 0].tolist(), curve[:, 1].tolist(), label=name, linewidth=1.6, markersize=4.5, **style)
+    for place, (name, curve) in enumerate(curves.items()):
+        style = {"linewidth": 1.6, "markersize": 4.5, **line_style(place)}
+        upper.plot(curve[:, 0].tolist(), curve[:, 1].tolist(), label=name, **style)
     _bars(lower, density, shots, (first, end))
     upper.set(ylabel=axis_label("mean absolute error", unit))
     upper.set_ylim(bottom=0)
@@ -177,9 +177,9 @@ def predicted_against_true(
         means = torch.stack([interval_means(truth, places, edges), interval_means(guess, places, edges)], dim=1)
         drawn[name] = means
         opacity = min(0.6, max(0.05, 600 / len(truth)))
-        axes.scatter(truth.tolist(), guess.tolist(), s=7, color=LINES[0], alpha=opacity, linewidths=0)
+        axes.scatter(truth.tolist(), guess.tolist(), s=7, color=COLOURS[0], alpha=opacity, linewidths=0)
         axes.plot(limits, limits, color="black", linewidth=1, dashes=(4, 2), label="perfect")
-        axes.plot(*means.T.tolist(), color=LINES[1], linewidth=2, label="mean prediction")
+        axes.plot(*means.T.tolist(), color=COLOURS[1], linewidth=2, label="mean prediction")
         axes.set(xlim=limits, ylim=limits, aspect="equal")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -213,11 +213,6 @@ def interval_means(values: Tensor, places: Tensor, edges: Tensor) -> Tensor:
     return sums / torch.bincount(places, minlength=len(edges) - 1)  # 0 / 0 is nan
 
 
-def _styles() -> Iterator[dict[str, Any]]:
-    for colour, marker, dashes in itertools.cycle(zip(LINES, MARKERS, DASHES, strict=True)):
-        yield {"color": colour, "marker": marker, "linestyle": dashes}
-
-
 def _occupied(density: Density, *targets: Tensor) -> tuple[int, int]:
     """The first bin with a training sample or one of the targets, and the bin behind the last such."""
     places = torch.cat([density.bins(values.float()) for values in (density.targets, *targets)])
@@ -230,16 +225,8 @@ def _bars(axes: Any, density: Density, shots: Tensor, shown: tuple[int, int]) ->
     _shade(axes, density, shots)
     for place, name in enumerate(SHOTS):
         of_shot = (shots == place) & (density.counts > 0)
-        axes.bar(
-            edges[:-1][of_shot].tolist(),
-            density.counts[of_shot].tolist(),
-            width=(edges[1:] - edges[:-1])[of_shot].tolist(),
-            align="edge",
-            color=FILLS[name],
-            hatch=HATCHES[name],
-            edgecolor="white",
-            linewidth=0.3,
-        )
+        starts, heights, widths = (x[of_shot].tolist() for x in (edges[:-1], density.counts, edges.diff()))
+        axes.bar(starts, heights, widths, align="edge", **_fill(name))
     axes.set_xlim(float(edges[shown[0]]), float(edges[shown[1]]))
 
 
@@ -256,16 +243,12 @@ def _shade(axes: Any, density: Density, shots: Tensor) -> None:
 def _shot_patches(shots: Tensor, shot_rule: str, many: int, few: int) -> list[Patch]:
     words = {"many": f"many (> {many})", "medium": f"medium ({few} to {many})", "few": f"few (< {few})"}
     present = [name for place, name in enumerate(SHOTS) if bool((shots == place).any())]
-    return [
-        Patch(
-            facecolor=FILLS[name],
-            hatch=HATCHES[name],
-            edgecolor="white",
-            linewidth=0.3,
-            label=words[name] if shot_rule == "counts" else name,
-        )
-        for name in present
-    ]
+    return [Patch(**_fill(name), label=words[name] if shot_rule == "counts" else name) for name in present]
+
+
+def _fill(name: str) -> dict[str, Any]:
+    """How a shot's bars look."""
+    return {"facecolor": FILLS[name], "hatch": HATCHES[name], "edgecolor": "white", "linewidth": 0.3}
 
 
 def _legend(figure: Figure, axes: Any, patches: list[Patch]) -> None:
