@@ -220,19 +220,6 @@ def choose(values: Mapping[int, float | None], higher_is_better: bool) -> int | 
     return best(sorted(sound), key=lambda number: sound[number]) if sound else None
 
 
-def results(job: Job, selection: str) -> Mapping[str, float | None]:
-    """The metrics of a finished run after its last epoch, or at the epoch that validation selects.
-
-    Raises:
-        ValueError: If the report is truncated, or has no such selection.
-    """
-    assert job.finished is not None
-    metrics = runs.metrics_of(runs.read_report(job.finished), selection)
-    if metrics is None:
-        raise ValueError(f"{job.finished} has no results '{selection}'; delete that run folder or repeat the run")
-    return metrics
-
-
 def _recipe(fair: Fair, method: Method, scale: str | None) -> tuple[str, ...]:
     scaled = [f"scale={scale}"] if scale else []
     return (f"experiment={fair.experiment}", *fair.overrides, *method.overrides, *scaled)

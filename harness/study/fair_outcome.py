@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.record import runs, stages
-from harness.study.fair import Search, Trial, choose, results
+from harness.study import table_cells
+from harness.study.fair import Search, Trial, choose
 from harness.study.fair_file import Fair, Method
 from harness.study.specification import Column
 from harness.study.table_runs import Job
@@ -147,7 +148,7 @@ def read_search(fair: Fair, search: Search) -> Searched:
         if job.stopped is not None:
             faults[trial.number] = runs.why_stopped(job.stopped)
         else:
-            value = _finite(results(job, fair.selection).get(search.monitor))
+            value = _finite(_selected(job, fair).get(search.monitor))
             seconds += _seconds(job)
             if value is None:
                 faults[trial.number] = f"{search.monitor} is not a number"
@@ -166,7 +167,7 @@ def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
             faults[job.seed] = runs.why_stopped(job.stopped)
             continue
         seconds += _seconds(job)
-        measured[job.seed] = results(job, fair.selection)
+        measured[job.seed] = _selected(job, fair)
         before[job.seed] = runs.metrics_of(_report(job), "untrained") or {}
     found_again = {seed: _finite(metrics.get(found.monitor)) for seed, metrics in measured.items()}
     return Tested(
@@ -180,22 +181,8 @@ def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
 
 
 def check_alike(jobs: Sequence[Job]) -> None:
-    """Refuses runs on different versions of the data.
-
-    Raises:
-        ValueError: With the folders of two of them; or if a report is truncated.
-    """
-    first: tuple[Any, Job] | None = None
-    for job in jobs:
-        if job.finished is None:
-            continue
-        print_of_data = _report(job)["data"].get("fingerprint")
-        first = first or (print_of_data, job)
-        if print_of_data != first[0]:
-            raise ValueError(
-                f"{first[1].finished} and {job.finished} were run on different data (fingerprints {first[0]} and "
-                f"{print_of_data}); delete the older runs"
-            )
+    """As `table_cells.check_alike`, over all finished runs; errors also if a report is truncated."""
+    table_cells.check_alike({job.finished: runs.read_report(job.finished) for job in jobs if job.finished})
 
 
 def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stand_in: bool = False) -> Outcome:
@@ -236,6 +223,11 @@ def _by_seed(column: Column, measured: Mapping[int, Mapping[str, float | None]])
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _selected(job: Job, fair: Fair) -> Mapping[str, float | None]:
+    assert job.finished is not None
+    return table_cells.selected(_report(job), job.finished, fair.selection)
 
 
 def _report(job: Job) -> dict[str, Any]:

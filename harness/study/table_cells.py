@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +116,7 @@ def fill(
         reports, unreadable = _read(folders)
         faults += [f"{table.called(row)}: {fault}" for fault in unreadable]
         try:
-            _check_alike(reports, folders)
+            check_alike({folders[seed]: report for seed, report in reports.items()})
             if reports:
                 seed = min(reports)  # the others are like it
                 _check_same_data(reports[seed], folders[seed], known)
@@ -155,17 +154,36 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _check_alike(reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> None:
-    """Refuses to average what was measured on other data or by another definition; both folders are named."""
-    seeds = list(reports)
-    for seed in seeds[1:]:
-        first, other = reports[seeds[0]], reports[seed]
-        both = f"{shown(folders[seeds[0]])} and {shown(folders[seed])} may not share a cell: they"
-        was, now = first["data"].get("fingerprint"), other["data"].get("fingerprint")
+def check_alike(reports: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuses to average or compare what was measured on other data or by another definition.
+
+    Args:
+        reports: Of finished runs, by folder.
+
+    Raises:
+        ValueError: With the folders of two of them.
+    """
+    for folder, other in reports.items():
+        first, one = next(iter(reports.items()))
+        both = f"{shown(first)} and {shown(folder)} may not be averaged or compared: they"
+        was, now = one["data"].get("fingerprint"), other["data"].get("fingerprint")
         if was != now:
             raise ValueError(f"{both} were run on different data (fingerprints {was} and {now}); delete the older")
-        if differing := first_difference(*(shaping({"metrics": r["config"].get("metrics")}) for r in (first, other))):
+        if differing := first_difference(*(shaping({"metrics": r["config"].get("metrics")}) for r in (one, other))):
             raise ValueError(f"{both} define their metrics differently ({' and '.join(differing)}); delete the older")
+
+
+def selected(report: Mapping[str, Any], folder: Path, selection: str) -> Mapping[str, float | None]:
+    """The metrics of a finished run under `selection` (last, best_on_validation, ...).
+
+    Raises:
+        ValueError: If it has no such result, with those it has.
+    """
+    metrics = runs.metrics_of(report, selection)
+    if metrics is None:
+        there = ", ".join(name for name in report["results"] if runs.metrics_of(report, name) is not None)
+        raise ValueError(f"{shown(folder)} has no result {selection}; it has {there}")
+    return metrics
 
 
 def _check_same_data(report: Mapping[str, Any], folder: Path, known: dict[str, tuple[str | None, Path]]) -> None:
@@ -192,17 +210,12 @@ def _cell(column: PaperColumn, row: Row, reports: Mapping[int, Mapping[str, Any]
         return Cell(column, published)
     values: dict[int, float] = {}
     for seed, report in reports.items():
-        results = report["results"]
-        metrics = runs.metrics_of(report, row.selection)
-        if metrics is None:
-            there = ", ".join(name for name, part in results.items() if isinstance(part, dict) and "metrics" in part)
-            raise ValueError(f"{shown(folders[seed])} has no result {row.selection}; it has {there}")
+        metrics = selected(report, folders[seed], row.selection)
         if column.metric not in metrics:
             continue
-        value = metrics[column.metric]
-        if value is None or not math.isfinite(value):
+        if (value := column.value(metrics)) is None:
             raise ValueError(f"{shown(folders[seed])}: {column.metric} is not a number")
-        values[seed] = column.scale * value
+        values[seed] = value
     return Cell(column, published, values, NOT_MEASURED if reports and not values else "")
 
 

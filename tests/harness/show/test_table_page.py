@@ -155,7 +155,7 @@ def test_a_row_that_failed_says_so_with_its_sentence(tmp_path):
     [
         (
             {"data": "b"},
-            r"Ours, log log: .*a and .*b may not share a cell: they were run on different data .* a and b\)",
+            r"Ours, log log: .*a and .*b may not be averaged or compared: they were run on different data .* a and b\)",
         ),
         (
             {"metrics": {"recall_at": [1], "map": True}},

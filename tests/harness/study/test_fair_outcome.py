@@ -172,7 +172,10 @@ def test_a_first_stage_costs_too(fair, tmp_path):
 def test_runs_on_different_data_are_refused_with_both_named(tmp_path):
     one, other = job(tmp_path, "one", 0.5, {}), job(tmp_path, "other", 0.5, {}, data="b")
     check_alike([one, one])
-    with pytest.raises(ValueError, match=r"one100 and .*other100 were run on different data \(fingerprints a and b\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"one100 and .*other100 may not be .*: they were run on different data \(fingerprints a and b\)",
+    ):
         check_alike([one, other])
 
 
