@@ -22,7 +22,7 @@ from harness import seeds
 from harness.data import pretrained
 from harness.files import read_json
 from harness.interrupts import is_interrupt
-from harness.record import measures, reproducibility, resuming, reuse, runs, schema, stages
+from harness.record import measures, repeat, reproducibility, resuming, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.faults import sentence, told
 from harness.train import objective, stopping
@@ -81,9 +81,11 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         "device": str(trainer.device),
         **reproducibility.provenance(changes),
         "data": data.describe(),
+        "downloads": list(getattr(data, "downloads", ())),
     }
+    record["command"] = repeat.command(record, resolved)
     if config.resume:  # what it began with stays on record
-        resuming.go_on(folder, resolved, overrides)
+        resuming.go_on(folder, resolved, record)
     else:
         runs.begin(folder, resolved, record, changes)
     earlier: dict[str, Any] = {}

@@ -15,36 +15,38 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import words
-from harness.record import repeat, reproducibility, runs
+from harness.record import repeat, reproducibility
 from harness.record.allowed import OPTION, NotAllowedError
-from harness.record.difference import Compared, difference
+from harness.record.config import fingerprint
+from harness.record.difference import Compared, compared
 from harness.record.repeat import Recorded
 
 SHOWN = 6  # differences of a section, so that two runs fit one screen
 DECIDES_BITS = ("processor", "instructions", "gpus", "cuda", "cudnn", "platform")
-Part = tuple[str, list[str], list[str]]  # heading, commands, remarks
+Step = tuple[str, list[str], list[str]]  # heading, commands, remarks
 
 
-def how_to_repeat(run: Recorded, here: Mapping[str, Any], allow: Sequence[str]) -> Iterator[Part]:
-    """What to do, in order, each with what is known about it; `here` is the provenance of this process."""
-    yield code_part(run, here)
-    yield packages_part(run, here)
+def steps(run: Recorded, allow: Sequence[str]) -> Iterator[Step]:
+    """What to do to repeat `run`, in order, each with what is otherwise in this process."""
+    here = reproducibility.provenance(reproducibility.uncommitted(reproducibility.CODE))
+    yield code_step(run, here)
+    yield packages_step(run, here)
     commands, remark = repeat.data_steps(run)
     yield "Data", commands, [remark]
-    yield command_part(run, allow)
-    yield bits_part(run, here)
+    yield command_step(run, allow)
+    yield bits_step(run, here)
 
 
-def code_part(run: Recorded, here: Mapping[str, Any]) -> Part:
+def code_step(run: Recorded, here: Mapping[str, Any]) -> Step:
+    code, now = run.report["code"], here["code"]
     commands, remark = repeat.code_steps(run)
     remarks = [remark] if remark else []
-    code = run.report.get("code") or {}
-    if code.get("revision") and code == here["code"]:
+    if code and code == now:
         remarks.append("The code here is the same.")
-    elif code.get("revision") and "revision" in here["code"]:
-        same = code["revision"] == here["code"]["revision"]
+    elif code and now:
+        same = code.get("revision") == now["revision"]
         way = "the same revision with other uncommitted changes" if same else "another revision"
-        remarks.append(f"The code here is of {way} ({here['code']['revision'][:12]}).")
+        remarks.append(f"The code here is of {way} ({now['revision'][:12]}).")
     if began := run.report.get("began"):
         remarks.append(
             f"The run was interrupted and went on with another {', '.join(began)}: no one setting repeats it."
@@ -52,84 +54,85 @@ def code_part(run: Recorded, here: Mapping[str, Any]) -> Part:
     return "Code", commands, remarks
 
 
-def packages_part(run: Recorded, here: Mapping[str, Any]) -> Part:
-    pins = repeat.constraints(run)
-    if not pins:
-        return "Packages", [], ["No versions are on record."]
+def packages_step(run: Recorded, here: Mapping[str, Any]) -> Step:
     then, now = ({"python": of["python"], **of["packages"]} for of in (run.report, here))
-    other = [f"{name} {now.get(name, 'is missing')} (was {version})" for name, version in then.items()
-             if now.get(name) != version]  # fmt: skip
+    other = [f"{n} {now.get(n, 'is missing')} (was {v})" for n, v in then.items() if now.get(n) != v]
     commands = [
         f"{words.line(['python', 'scripts/provenance.py', str(run.folder), '--constraints'])} > constraints.txt",
         'pip install --requirement constraints.txt --editable ".[train]"',
     ]
-    remark = f"Here differ: {', '.join(other)}." if other else f"Here all {len(pins)} versions are the same."
-    return f"Packages, under Python {run.report['python']}", commands, [remark]
+    remark = f"Here differ: {', '.join(other)}." if other else f"Here all {len(then) - 1} versions are the same."
+    return f"Packages, under Python {then['python']}", commands, [remark]
 
 
-def command_part(run: Recorded, allow: Sequence[str] = ()) -> Part:
+def command_step(run: Recorded, allow: Sequence[str]) -> Step:
     """The command, and whether this checkout makes the same config of it."""
-    words = repeat.arguments(run)
-    if words is None:
-        return (
-            "Command",
-            [],
-            [f"The command is not on record; {run.folder / 'config.yaml'} holds all that it composed."],
-        )
+    command = run.report["command"]
     try:
-        other = repeat.composes_otherwise(run, words, allow=allow)
+        other = repeat.composes_otherwise(run, command[2:], allow)
     except NotAllowedError as error:
         return "Command", [], [f"Not shown, as it should not be run unseen. {error}"]
     except (ValueError, ImportError) as error:
-        return "Command", [repeat.command(words)], [f"It does not compose here: {error}"]
-    if not other:
-        return "Command", [repeat.command(words)], [f"Here it is the same run, {runs.fingerprint(run.config)}."]
+        return "Command", [words.line(command)], [f"It does not compose here: {error}"]
     more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-    return "Command", [repeat.command(words)], [f"Here it is another run: {'; '.join(other[:3])}{more}."]
+    same = f"Here it is the same run, {fingerprint(run.config)}."
+    return (
+        "Command",
+        [words.line(command)],
+        [f"Here it is another run: {'; '.join(other[:3])}{more}." if other else same],
+    )
 
 
-def bits_part(run: Recorded, here: Mapping[str, Any]) -> Part:
+def bits_step(run: Recorded, here: Mapping[str, Any]) -> Step:
     """On what the numbers are the same to the last bit."""
-    hardware = run.report.get("hardware") or {}
-    if not hardware:
-        return "Bits", [], ["The hardware is not on record."]
-    device = run.report.get("device", "device not on record")
+    hardware, device = run.report["hardware"], run.report["device"]
     known = [str(hardware[key]) for key in ("processor", "instructions", "platform") if hardware.get(key)]
-    remarks = [f"{device}, {_threads(hardware.get('threads'))}, {', '.join([*known, *hardware.get('gpus', [])])}."]
+    remarks = [f"{device}, threads: {hardware.get('threads')}, {', '.join([*known, *hardware.get('gpus', [])])}."]
     if not run.config.get("deterministic", True):
         remarks.append("Deterministic algorithms were off: last bits may differ from run to run.")
-    elif str(device).startswith("cuda"):
+    elif device.startswith("cuda"):
         remarks.append("On a GPU the bits repeat as far as its operations have deterministic algorithms.")
-    other = [key for key in DECIDES_BITS if key in hardware and hardware[key] != here["hardware"].get(key)]
+    other = [key for key in DECIDES_BITS if hardware.get(key) != here["hardware"].get(key)]
     remarks.append(f"Here differ: {', '.join(other)}; expect other last bits." if other else "Here it is all the same.")
     return "Bits are the same on", [], remarks
 
 
-def _threads(count: Any) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def print_steps(run: Recorded, console: Console, allow: Sequence[str] = ()) -> None:
-    console.print(f"[bold]{escape(run.name)}[/bold]  {escape(str(run.folder))}", highlight=False, soft_wrap=True)
-    here = reproducibility.provenance()
-    for number, (heading, commands, remarks) in enumerate(how_to_repeat(run, here, allow), start=1):
-        console.print(f"\n[bold]{number}. {heading}[/bold]", highlight=False)
-        for line in commands:  # not wrapped, so that they can be copied
+def print_steps(run: Recorded, console: Console, allow: Sequence[str]) -> None:
+    """Every step with its number; lines are not wrapped, so that they can be copied."""
+    repeat.check(run)
+    console.print(f"{run.name}  {run.folder}", markup=False, highlight=False, soft_wrap=True)
+    for number, (heading, commands, remarks) in enumerate(steps(run, allow), start=1):
+        console.print(f"\n{number}. {heading}", style="bold", markup=False, highlight=False)
+        for line in commands:
             console.print(f"   {line}", style="green", markup=False, highlight=False, soft_wrap=True)
         for remark in remarks:
             console.print(f"   {remark}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nAfterwards, python scripts/provenance.py RUN OTHER says whether it did repeat.")
 
 
-def print_difference(first: Recorded, second: Recorded, console: Console, everything: bool) -> None:
-    found = difference(first, second)
+def print_comparison(first: Recorded, second: Recorded, console: Console, everything: bool) -> None:
+    """What to make of two runs, then what differs, then what does not."""
+    found = compared(first, second)
     for name, run in (("A", first), ("B", second)):
-        console.print(f"{name}: {escape(run.name)}  {escape(str(run.folder))}", highlight=False, soft_wrap=True)
-    console.print(f"[bold]{found.verdict()}[/bold]", highlight=False)
+        console.print(f"{name}: {run.name}  {run.folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(found.verdict(), style="bold", highlight=False)
     if found.differing:
-        console.print(table(found, len(max(found.differing.values(), key=len)) if everything else SHOWN))
-    for line in summary(found, first, second):
+        console.print(table(found, max(map(len, found.differing.values())) if everything else SHOWN))
+    for line in remarks(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def remarks(found: Compared) -> Iterator[str]:
+    """What is equal, what is not known, and where to look further."""
+    if found.same:
+        yield "same: " + ", ".join(f"{section} ({count})" for section, count in found.same.items())
+    if found.unknown:
+        yield f"not on record in one or both: {', '.join(found.unknown)}"
+    if found.changes_nothing:
+        yield f"different, but shapes no number: {', '.join(found.changes_nothing)}"
+    if "revision" in found.differing.get("code", {}):
+        revisions = [str(revision)[:12] for revision in found.differing["code"]["revision"]]
+        yield words.line(["git", "diff", *revisions, "--", "*.py", "*.yaml"])
 
 
 def table(found: Compared, most: int) -> Table:
@@ -139,24 +142,23 @@ def table(found: Compared, most: int) -> Table:
         shown.add_column(name, overflow="fold", no_wrap=not wraps, justify="right" if name == "B - A" else "left")
     for section, differences in found.differing.items():
         shown.add_section()
-        for number, one in enumerate(differences[:most]):
-            shown.add_row("" if number else section, *map(escape, (one.what, one.first, one.second, one.gap)))
+        for number, (key, (one, other)) in enumerate(list(differences.items())[:most]):
+            numbers = section == "results" and isinstance(one, int | float) and isinstance(other, int | float)
+            gap = f"{other - one:+.2g}" if numbers else ""  # also where they look alike when rounded
+            shown.add_row("" if number else section, *map(escape, (key, as_text(one), as_text(other), gap)))
         if len(differences) > most:
             shown.add_row("", f"and {len(differences) - most} more (--all)", "", "", "")
     return shown
 
 
-def summary(found: Compared, first: Recorded, second: Recorded) -> Iterator[str]:
-    """What is equal, what is not known, and where to look further."""
-    if found.same:
-        yield "same: " + ", ".join(f"{section} ({count})" for section, count in found.same.items())
-    if found.unknown:
-        yield f"not on record in one or both: {', '.join(found.unknown)}"
-    if found.changes_nothing:
-        yield f"different, but shapes no number: {', '.join(found.changes_nothing)}"
-    one, other = (str((run.report.get("code") or {}).get("revision", "")) for run in (first, second))
-    if one and other and one != other:
-        yield words.line(["git", "diff", one[:12], other[:12], "--", "*.py", "*.yaml"])
+def as_text(value: Any) -> str:
+    """A value in a cell; of a sha256 or a revision the beginning."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"{text[:12]}..." if len(text) in (40, 64) and set(text) <= set("0123456789abcdef") else text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -169,15 +171,14 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         run = repeat.read(chosen.run)
-        other = repeat.read(chosen.other) if chosen.other else None
+        if chosen.constraints:
+            print("\n".join(repeat.constraints(run)))
+        elif chosen.other:
+            print_comparison(run, repeat.read(chosen.other), Console(), chosen.all)
+        else:
+            print_steps(run, Console(), chosen.allow)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    if chosen.constraints:
-        print("\n".join(repeat.constraints(run)))
-    elif other is not None:
-        print_difference(run, other, Console(), chosen.all)
-    else:
-        print_steps(run, Console(), chosen.allow)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,11 @@ class PartedData(Generic[R]):
     train: EpochLoader
     evaluation: dict[str, DataLoader[Batch]]
 
+    @property
+    def downloads(self) -> tuple[str, ...]:
+        """What scripts/download.py calls the data, for whoever repeats a run; empty where it does not have them."""
+        return ()
+
     def __init__(
         self,
         root: str | Path,

@@ -26,14 +26,8 @@ CODE = Path(__file__).resolve().parents[2]
 CODE_FILES = ("*.py", "*.yaml", "*.toml", ":(exclude)tests", ":(exclude)docs")  # what can change a number
 # A patch by these is the same whatever a user has set.
 PLAIN = (
-    "--binary",
-    "--full-index",
-    "--no-color",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--src-prefix=a/",
-    "--dst-prefix=b/",
-)
+    "--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
 
 
 def set_up(threads: int | None, deterministic: bool) -> None:
@@ -55,12 +49,15 @@ def set_up(threads: int | None, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def git_state(folder: Path, changes: bytes | None = None) -> dict[str, Any]:
+def git_state(folder: Path, changes: bytes) -> dict[str, Any]:
     """Revision of the code in `folder` and whether any of it is uncommitted; empty if it is no git checkout of its own.
 
     Code that somebody's repository has in a subfolder, as an environment or a copy, is not what that one's revision
-    names. If code is uncommitted, a sha256 tells whether two runs had the same changes: `changes`, or what
-    `uncommitted` finds.
+    names.
+
+    Args:
+        folder: Of the code.
+        changes: What `uncommitted` finds there; by its sha256, two runs are known to have had the same.
     """
     if not _is_checkout(folder):
         return {}
@@ -68,7 +65,6 @@ def git_state(folder: Path, changes: bytes | None = None) -> dict[str, Any]:
         state: dict[str, Any] = {"revision": _git(folder, "rev-parse", "HEAD").decode().strip()}
     except (OSError, subprocess.CalledProcessError):
         return {}
-    changes = uncommitted(folder) if changes is None else changes
     state["dirty"] = bool(changes)
     return state | ({"changes": hashlib.sha256(changes).hexdigest()} if changes else {})
 
@@ -99,12 +95,8 @@ def _is_checkout(folder: Path) -> bool:
     return Path(top).resolve() == folder.resolve()
 
 
-def provenance(changes: bytes | None = None) -> dict[str, Any]:
-    """What a stranger needs to know to judge a run: code, packages, hardware.
-
-    Args:
-        changes: Those of the code that are not committed; by default `uncommitted` is asked for them.
-    """
+def provenance(changes: bytes) -> dict[str, Any]:
+    """What a stranger needs to know to judge a run: code with its `uncommitted` changes, packages, hardware."""
     packages = {}
     for name in RECORDED_PACKAGES:
         try:

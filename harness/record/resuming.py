@@ -108,17 +108,18 @@ def check_data(folder: Path, now: str | None) -> None:
     checkpoint.check_data(runs.data_of(folder), now, folder)
 
 
-def go_on(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
+def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> None:
     """Makes the folder say what the run has become: its config, the command, and that it is not finished.
 
     Args:
         folder: Of a run that passed `check`.
         config: Resolved.
-        overrides: What the command line changed.
+        record: Of the run as it goes on; overrides and command are taken over.
     """
     runs.write_config(folder, config)
     if (folder / runs.BEGAN).is_file():
-        write_json(folder / runs.BEGAN, read_json(folder / runs.BEGAN) | {"overrides": overrides})
+        now = {key: record[key] for key in ("overrides", "command")}
+        write_json(folder / runs.BEGAN, read_json(folder / runs.BEGAN) | now)
     (folder / "report.json").unlink(missing_ok=True)  # without DONE it was cut off, or is of fewer epochs
 
 

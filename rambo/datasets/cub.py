@@ -29,6 +29,7 @@ class CUB200(RetrievalData):
 
     title = "CUB-200-2011"
     remedy = "run: python scripts/download.py cub"
+    downloads = ("cub",)
     files = (
         RemoteFile(
             "CUB_200_2011.tgz",

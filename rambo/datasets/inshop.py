@@ -32,6 +32,7 @@ class InShop(RetrievalData):
 
     title = "In-Shop Clothes Retrieval"
     remedy = "run: python scripts/download.py inshop"
+    downloads = ("inshop",)
     files = (RemoteFile("Img/img.zip", unpack=True), RemoteFile(f"Eval/{PARTITION}"))  # no published hashes: counts
     by_hand = (
         "In-Shop may be used for non-commercial research under an agreement: see"

@@ -47,6 +47,7 @@ class Omniglot(RetrievalData):
 
     title = "Omniglot"
     remedy = "run: python scripts/download.py omniglot"
+    downloads = ("omniglot",)
     files = tuple(
         RemoteFile(f"{archive}.zip", urls=(f"{_HOME}/{archive}.zip",), size=size, sha256=sha256)
         for archive, size, sha256 in (

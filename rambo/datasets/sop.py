@@ -25,6 +25,7 @@ class StanfordOnlineProducts(RetrievalData):
 
     title = "Stanford Online Products"
     remedy = "run: python scripts/download.py sop"
+    downloads = ("sop",)
     files = (
         RemoteFile(
             "Stanford_Online_Products.zip",

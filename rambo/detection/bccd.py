@@ -31,6 +31,7 @@ class BCCD(VOCStyle):
 
     title = "BCCD"
     remedy = "run: python scripts/download.py bccd"
+    downloads = ("bccd",)
     files = (
         RemoteFile(
             "BCCD_Dataset.zip",

@@ -54,6 +54,12 @@ class PascalVOC(VOCStyle):
         (2012, "trainval"): {"images": 11540, "objects": 27450},
     }
 
+    @property
+    def downloads(self) -> tuple[str, ...]:
+        """Of all its years, as scripts/download.py calls them."""
+        years = {int(year) for sets in self.sets.values() for year, _ in sets}
+        return tuple(f"voc{year}" for year in sorted(years & {2007, 2012}))
+
     def folder(self, where: str | int) -> Path:
         """`VOCdevkit/VOC<year>`."""
         inner = self.root / f"VOC{where}"

@@ -27,6 +27,7 @@ class AgeDB(RegressionData):
 
     title = "AgeDB-DIR"
     remedy = "run: python scripts/download.py agedb"
+    downloads = ("agedb",)
     files = (
         RemoteFile(
             "agedb.csv",

@@ -29,6 +29,7 @@ class IMDBWiki(RegressionData):
 
     title = "IMDB-WIKI-DIR"
     remedy = "run: python scripts/download.py imdb_wiki"
+    downloads = ("imdb_wiki",)
     files = (
         RemoteFile(
             "imdb_wiki.csv",

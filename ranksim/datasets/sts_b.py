@@ -138,6 +138,7 @@ class STSB(RegressionData):
 
     title = "STS-B-DIR"
     remedy = "run: python scripts/download.py sts_b"
+    downloads = ("sts_b",)
     files = tuple(file for draw in DRAWS for file in _files(draw))
     lowest_target = 0.0
 

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import reproducibility, runs
+from harness.record import repeat, reproducibility, runs
 from harness.record.composition import composed
+from rambo.detection.voc import VOC2007, PascalVOC
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("script_provenance", ROOT / "scripts" / "provenance.py")
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
+
+
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = loaded("provenance")
 
 OVERRIDES = ["scale=fixture", "loss=triplet", "seed=3", "tracking.project='a long name (of a project)'"]
 HERE = {
@@ -27,7 +35,7 @@ METRICS = {f"test/recall@{k}": k / 10 for k in (1, 2, 4, 8)}
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
     """What the script believes to run on."""
-    monkeypatch.setattr(reproducibility, "provenance", lambda: HERE)
+    monkeypatch.setattr(reproducibility, "provenance", lambda changes: HERE)
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -43,13 +51,12 @@ def make(tmp_path, config):
     def made(name, finished=True, metrics=METRICS, config=config, **changes):
         folder = tmp_path / name
         record = {"experiment": "demo_rambo", "overrides": OVERRIDES, "seed": 3, "device": "cpu", **HERE, **changes}
+        record |= {"data": {"name": "glyphs", "fingerprint": "f" * 64}, "downloads": []}
+        record["command"] = repeat.command(record, config)
         runs.begin(folder, config, record)
         if finished:
-            data = {"name": "glyphs", "fingerprint": "f" * 64}
             results = {"last": {"epoch": 2, "metrics": metrics}}
-            runs.finish(
-                folder, {**record, "config": config, "data": data, "loss": {"ties": "first"}, "results": results}
-            )
+            runs.finish(folder, {**record, "config": config, "loss": {"ties": "first"}, "results": results})
         return folder
 
     return made
@@ -89,7 +96,7 @@ def test_every_step_is_there_with_what_is_the_same_here(make, said):
         "glyphs, fingerprint ffffffffffffffff: stand-in data, which the run writes itself.",
         "4. Command",
         "5. Bits are the same on",
-        "cpu, 2 threads, X, AVX2, Linux.",
+        "cpu, threads: 2, X, AVX2, Linux.",
         "Here it is all the same.",
     ):
         assert line in lines
@@ -123,17 +130,19 @@ def test_a_command_that_makes_another_run_here_is_said(make, said, config):
     assert "It does not compose here: " in said(make("b", experiment="no_such"))
 
 
-def test_an_unfinished_run_tells_what_it_can(tmp_path, said, config):
+def test_a_run_of_before_this_was_written_down_is_answered_with_a_sentence(tmp_path, said, config):
     runs.begin(tmp_path, config)
-    text = said(tmp_path)
-    for sentence in (
-        "a run, seed 3, unfinished",
-        "The revision of the code is not on record.",
-        "No versions are on record.",
-        f"The command is not on record; {tmp_path / 'config.yaml'} holds all that it composed.",
-        "The hardware is not on record.",
-    ):
-        assert sentence in text
+    with pytest.raises(SystemExit, match=r"error: .* was made before runs wrote down how to repeat them"):
+        said(tmp_path)
+
+
+def test_every_data_set_knows_what_its_download_is_called(tmp_path):
+    for name, kind in loaded("download").DATA.items():
+        if not issubclass(kind, PascalVOC):
+            assert kind.downloads == (name,)
+    assert VOC2007(tmp_path, fixture=True).downloads == ("voc2007",)
+    both = PascalVOC(tmp_path, fixture=True, train=[[2012, "trainval"], [2007, "trainval"]])
+    assert both.downloads == ("voc2007", "voc2012")
 
 
 def test_constraints_alone_are_what_pip_reads(make, said):
@@ -154,6 +163,12 @@ def test_two_runs_are_compared_in_one_screen(make, said, config):
     assert ["results", "last/test/recall@1", "0.1", "0.15", "+0.05"] in rows
     assert any(row[1:4] == ["seed", "3", "4"] for row in rows)
     assert len(text.splitlines()) < 30
+
+
+def test_results_that_look_alike_are_shown_with_their_gap(make, said):
+    text = said(make("one"), make("other", metrics=METRICS | {"test/recall@1": 0.1 + 2**-40}))
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
+    assert rows == [["results", "last/test/recall@1", "0.1", "0.1", "+9.1e-13"]]
 
 
 def test_a_repeat_is_called_one(make, said):
@@ -179,7 +194,7 @@ def test_what_is_no_run_is_answered_with_a_sentence(make, tmp_path, second):
     (broken / "report.json").write_text('{"seed": 0, "conf')
     for folder, sentence in (
         (tmp_path / "gone", "there is no folder"),
-        (tmp_path / "empty", "is no run (it has neither config.yaml nor report.json)"),
+        (tmp_path / "empty", "is no run (config.yaml is missing)"),
         (broken, "report.json is truncated or not JSON"),
     ):
         with pytest.raises(SystemExit) as answer:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from harness.record import allowed, repeat, reuse, runs
+from harness.record import allowed, repeat, reproducibility, reuse, runs
 from harness.record.allowed import NotAllowedError
 from harness.record.composition import CONFIGS, composed
 from harness.record.restored import restored
@@ -167,7 +167,11 @@ def test_no_table_comparison_or_record_runs_it(override, tmp_path, run, monkeypa
         assert "may not build" in said or "for the command line alone" in said
     with pytest.raises(NotAllowedError):
         repeat.composes_otherwise(repeat.read(run()), ["experiment=demo_rambo", override])
-    script("provenance").main([str(run(overrides=[override]))])
+    folder = run()
+    record = {"experiment": "demo_rambo", "overrides": [], "device": "cpu", **reproducibility.provenance(b"")}
+    theirs = {"command": ["python", "train.py", "experiment=demo_rambo", override], "data": {}, "downloads": []}
+    runs.write_json(folder / runs.BEGAN, record | theirs)
+    script("provenance").main([str(folder)])
     said = capsys.readouterr().out
     assert "Not shown, as it should not be run unseen." in said
     assert "train.py" not in said

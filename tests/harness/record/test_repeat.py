@@ -17,6 +17,8 @@ RECORD = {
     "python": "3.11.7",
     "packages": {"torch": "2.14.1", "timm": "1.0.31"},
     "hardware": {"threads": 2},
+    "data": {"name": "glyphs", "fingerprint": "0123456789abcdef" * 4},
+    "downloads": [],
 }
 
 
@@ -34,11 +36,10 @@ def recorded(folder, finished=True, config=None, patch=b"", **changes):
     """A run folder as train.py leaves it."""
     record = RECORD | changes
     config = composed([f"experiment={record['experiment']}", *record["overrides"]]) if config is None else config
+    record = {"command": repeat.command(record, config)} | record
     runs.begin(folder, config, record, patch)
     if finished:
-        runs.finish(
-            folder, record | {"config": config, "data": {"name": "glyphs", "fingerprint": "0123456789abcdef" * 4}}
-        )
+        runs.finish(folder, record | {"config": config, "results": {}})
     return repeat.read(folder)
 
 
@@ -66,10 +67,11 @@ def recorded(folder, finished=True, config=None, patch=b"", **changes):
 def test_the_command_makes_the_same_run(tmp_path, experiment, overrides, finished):
     config = composed([f"experiment={experiment}", *overrides])
     run = recorded(tmp_path, finished, config, experiment=experiment, overrides=overrides)
-    words = repeat.arguments(run)
+    repeat.check(run)
+    python, script, *words = run.report["command"]
+    assert (python, script) == ("python", "train.py")
     assert runs.fingerprint(composed(words)) == runs.fingerprint(config) == runs.fingerprint(run.config)
     assert repeat.composes_otherwise(run, words) == []
-    assert shlex.split(repeat.command(words)) == ["python", "train.py", *words]
     assert f"seed={config['seed']}" in words
     assert ("threads=1" if "threads=1" in overrides else "threads=2") in words
     assert "trainer.device=cpu" in words
@@ -78,29 +80,27 @@ def test_the_command_makes_the_same_run(tmp_path, experiment, overrides, finishe
 
 def test_data_elsewhere_are_found_again(tmp_path):
     elsewhere = composed(["experiment=omniglot_rambo", "paths.data='/large disk/(1)'"])
-    words = repeat.arguments(recorded(tmp_path, config=elsewhere, experiment="omniglot_rambo", overrides=[]))
-    assert composed(words)["data"]["root"] == "/large disk/(1)/omniglot"
+    run = recorded(tmp_path, config=elsewhere, experiment="omniglot_rambo", overrides=[])
+    assert composed(run.report["command"][2:])["data"]["root"] == "/large disk/(1)/omniglot"
 
 
 def test_a_command_that_makes_another_run_here_is_said_with_what_differs(tmp_path):
     config = composed(["experiment=demo_rambo", "loss.margin=0.3"])
     config["loss"]["margin"] = 0.5  # as if a default had changed since
     run = recorded(tmp_path, config=config, overrides=[])
-    assert repeat.composes_otherwise(run, repeat.arguments(run)) == ["loss.margin was 0.5, is 0.02"]
+    assert repeat.composes_otherwise(run, run.report["command"][2:]) == ["loss.margin was 0.5, is 0.02"]
     gone = recorded(tmp_path / "b", config=config, experiment="no_such")
     with pytest.raises(ValueError, match="there is no experiment no_such"):
-        repeat.composes_otherwise(gone, repeat.arguments(gone))
+        repeat.composes_otherwise(gone, gone.report["command"][2:])
 
 
-def test_an_unfinished_run_of_before_its_beginning_was_kept_is_known_by_what_hydra_wrote(tmp_path):
-    runs.begin(tmp_path, composed(["experiment=demo_rambo", "seed=4", "paths.data=data"]))
-    assert repeat.arguments(repeat.read(tmp_path)) is None
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("- experiment=demo_rambo\n- seed=4\n- resume=null\n")
-    run = repeat.read(tmp_path)
-    assert repeat.arguments(run) == ["experiment=demo_rambo", "seed=4"]
-    assert run.name == "demo_rambo, seed 4, unfinished"
-    assert repeat.composes_otherwise(run, repeat.arguments(run)) == []
+def test_an_unfinished_run_tells_so(tmp_path):
+    assert recorded(tmp_path, finished=False).name == "demo_rambo, seed 0, unfinished"
+
+
+def test_the_command_of_a_first_stage_is_that_of_its_run():
+    record = RECORD | {"experiment": "demo_rambo_first_stage"}
+    assert repeat.command(record, composed(["experiment=demo_rambo"]))[2] == "experiment=demo_rambo"
 
 
 def test_code_comes_back_by_its_revision_and_the_patch_that_was_kept(tmp_path):
@@ -117,8 +117,6 @@ def test_code_comes_back_by_its_revision_and_the_patch_that_was_kept(tmp_path):
         steps, remark = repeat.code_steps(recorded(tmp_path / name, patch=changed, code=code))
         assert steps == [revision]
         assert remark.startswith("The code had uncommitted changes that were not kept (their sha256 is ")
-    nothing = code | {"changes": hashlib.sha256(b"").hexdigest()}
-    assert "neither code nor configs" in repeat.code_steps(recorded(tmp_path / "notes", code=nothing))[1]
     assert repeat.code_steps(recorded(tmp_path / "no git", code={})) == (
         [],
         "The revision of the code is not on record.",
@@ -130,26 +128,22 @@ def test_versions_are_constraints_of_pip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "commands", "remark"),
+    ("overrides", "downloads", "commands", "remark"),
     [
+        (["experiment=omniglot_rambo"], ["omniglot"], ["python scripts/download.py omniglot"], "0123456789abcdef."),
         (
-            ["experiment=omniglot_rambo"],
-            ["python scripts/download.py omniglot"],
-            "glyphs, fingerprint 0123456789abcdef.",
+            ["experiment=omniglot_rambo", "scale=fixture"],
+            ["omniglot"],
+            [],
+            "stand-in data, which the run writes itself.",
         ),
-        (["experiment=omniglot_rambo", "scale=fixture"], [], "stand-in data, which the run writes itself."),
-        (["experiment=demo_rambo"], [], "Needs no download."),
-        (["experiment=folder_rambo", "data.root=/my/images"], [], "The run read them from /my/images."),
-        (["experiment=voc07_rambo"], ["python scripts/download.py voc2007"], ""),
-        (
-            ["experiment=voc07_rambo", "data=voc0712"],
-            ["python scripts/download.py voc2007", "python scripts/download.py voc2012"],
-            "",
-        ),
+        (["experiment=demo_rambo"], [], [], "glyphs, fingerprint 0123456789abcdef. Needs no download."),
+        (["experiment=folder_rambo", "data.root=/my/images"], [], [], "The run read them from /my/images."),
+        (["experiment=demo_rambo"], ["cub; rm -rf ~"], ["python scripts/download.py 'cub; rm -rf ~'"], ""),
     ],
 )
-def test_data_come_back_by_their_download(tmp_path, overrides, commands, remark):
-    found, said = repeat.data_steps(recorded(tmp_path, config=composed(overrides)))
+def test_data_come_back_by_their_download(tmp_path, overrides, downloads, commands, remark):
+    found, said = repeat.data_steps(recorded(tmp_path, config=composed(overrides), downloads=downloads))
     assert found == commands
     assert said.endswith(remark)
 
@@ -167,7 +161,7 @@ def test_a_finished_run_without_its_report_is_said(tmp_path):
 def test_what_is_no_run_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*gone; a run's is called"):
         repeat.read(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=r"is no run \(it has neither config.yaml nor report.json\)$"):
+    with pytest.raises(FileNotFoundError, match=r"is no run \(config.yaml is missing\)$"):
         repeat.read(tmp_path)
     recorded(tmp_path / "demo" / "seed0")
     with pytest.raises(FileNotFoundError, match=r"below it are 1, such as .*demo/seed0$"):
@@ -184,10 +178,10 @@ def test_a_first_stage_is_repeated_with_its_run(tmp_path):
     ("file", "content", "sentence"),
     [
         ("report.json", '{"seed": 0, "con', "report.json is truncated or not JSON"),
-        ("report.json", "[1]", "report.json is not what a run writes"),
-        ("config.yaml", "seed: 0\nloss: {a: [1,", "config.yaml is truncated or not YAML"),
-        ("config.yaml", "", "config.yaml holds no config"),
-        ("config.yaml", "- 1", "config.yaml holds no config"),
+        ("report.json", "[1]", "report.json is no report of a run"),
+        ("config.yaml", "seed: 0\nloss: {a: [1,", "config.yaml cannot be read"),
+        ("config.yaml", "", "config.yaml holds no settings"),
+        ("config.yaml", "- 1", "config.yaml holds no settings"),
     ],
 )
 def test_a_truncated_file_is_refused_by_name(tmp_path, file, content, sentence):
@@ -198,10 +192,15 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, file, content, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_report_alone_is_enough_and_one_without_a_config_is_none(tmp_path):
-    recorded(tmp_path)
-    (tmp_path / "config.yaml").unlink()
-    assert repeat.read(tmp_path).config["loss"]["margin"] == 0.3
-    runs.write_json(tmp_path / "report.json", {"seed": 0})
-    with pytest.raises(ValueError, match=r"report\.json holds no config"):
-        repeat.read(tmp_path)
+def test_a_run_that_wrote_nothing_down_is_said(tmp_path):
+    runs.begin(tmp_path, composed(["experiment=demo_rambo"]))
+    with pytest.raises(ValueError, match=r"was made before runs wrote down how to repeat them \(it has no command, "):
+        repeat.check(repeat.read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "command", [["rm", "-rf", "~"], ["python", "train.py", "--config-dir=theirs"], ["python", "train.py", 1]]
+)
+def test_a_command_that_no_run_writes_is_refused(tmp_path, command):
+    with pytest.raises(ValueError, match="holds a command that no run writes"):
+        repeat.check(recorded(tmp_path, command=command))

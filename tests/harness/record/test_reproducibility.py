@@ -38,23 +38,26 @@ def test_set_up_refuses_no_threads_and_turns_determinism_on_and_off():
     assert torch.get_num_threads() == threads
 
 
+def state(folder):
+    return git_state(folder, uncommitted(folder))
+
+
 def test_git_state_tells_revision_and_dirt(tmp_path):
-    assert git_state(tmp_path) == {}
+    assert state(tmp_path) == {}
     run = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*run, "init", "-q"], check=True)
     (tmp_path / "file").write_text("1")
     subprocess.run([*run, "add", "."], check=True)
     subprocess.run([*run, "commit", "-qm", "one"], check=True)
-    assert git_state(tmp_path)["dirty"] is False
-    assert len(git_state(tmp_path)["revision"]) == 40
-    assert "changes" not in git_state(tmp_path)
+    assert state(tmp_path)["dirty"] is False
+    assert len(state(tmp_path)["revision"]) == 40
+    assert "changes" not in state(tmp_path)
     (tmp_path / "file").write_text("2")
     (tmp_path / "notes.txt").write_text("neither is code or config")
-    assert git_state(tmp_path)["dirty"] is False
+    assert state(tmp_path)["dirty"] is False
     (tmp_path / "new.py").write_text("3")
-    assert git_state(tmp_path)["dirty"] is True
-    assert git_state(tmp_path)["changes"] == hashlib.sha256(uncommitted(tmp_path)).hexdigest()
-    assert git_state(tmp_path, b"abc")["changes"] == hashlib.sha256(b"abc").hexdigest()
+    assert state(tmp_path)["dirty"] is True
+    assert state(tmp_path)["changes"] == hashlib.sha256(uncommitted(tmp_path)).hexdigest()
 
 
 def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypatch):
@@ -66,14 +69,14 @@ def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypat
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*run, *arguments], check=True)
     (inside / "a.py").write_text("2")
-    assert git_state(inside) == {}
+    assert state(inside) == {}
     assert uncommitted(inside) == b""
-    assert git_state(tmp_path)["dirty"] is True
+    assert state(tmp_path)["dirty"] is True
     link = tmp_path.parent / f"{tmp_path.name}_link"
     link.symlink_to(tmp_path)
-    assert git_state(link) == git_state(tmp_path)
+    assert state(link) == state(tmp_path)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as git sets it for what its hooks call
-    assert git_state(inside) == {}
+    assert state(inside) == {}
 
 
 def test_uncommitted_code_can_be_brought_back(tmp_path):
@@ -99,12 +102,12 @@ def test_uncommitted_code_can_be_brought_back(tmp_path):
 
 
 def test_provenance_names_what_ran(monkeypatch):
-    record = provenance()
+    record = provenance(b"")
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert record["hardware"]["threads"] == torch.get_num_threads()
     assert record["hardware"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     monkeypatch.setattr(reproducibility, "RECORDED_PACKAGES", ("no-such-package",))
-    assert provenance()["packages"] == {}
+    assert provenance(b"")["packages"] == {}
 
 
 def test_peak_memory_grows_with_what_is_held():

@@ -36,11 +36,12 @@ def test_a_folder_says_what_a_run_has_become(tmp_path):
     folder, longer = begun(tmp_path / "a", 1), config(trainer={"epochs": 4}, data={"root": "b"})
     (folder / "report.json").write_text("of 2 epochs")
     resuming.check(folder, longer)
-    resuming.go_on(folder, resuming.resolved(longer), ["trainer.epochs=4"])
+    now = {"overrides": ["trainer.epochs=4"], "command": ["python", "train.py", "trainer.epochs=4"]}
+    resuming.go_on(folder, resuming.resolved(longer), now | {"device": "cpu"})
     (key,) = runs.index(tmp_path)
     assert key == runs.fingerprint(resuming.resolved(longer)) != runs.fingerprint(resuming.resolved(config()))
     assert runs.read_config(folder)["data"]["root"] == "b"
-    assert runs.read_json(folder / runs.BEGAN) == {"overrides": ["trainer.epochs=4"], "data": {"fingerprint": "a"}}
+    assert runs.read_json(folder / runs.BEGAN) == now | {"data": {"fingerprint": "a"}}
     assert not (folder / "report.json").exists()
 
 

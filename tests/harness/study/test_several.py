@@ -101,7 +101,7 @@ def test_cores_are_those_that_the_process_may_use():
         "from harness.record import reproducibility\n"
         "from harness.study import several\n"
         "assert device.cores() == several.default_at_once() == 1\n"
-        "assert reproducibility.provenance()['hardware']['cores'] == 1"
+        "assert reproducibility.provenance(b'')['hardware']['cores'] == 1"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], env=environment, check=True)
