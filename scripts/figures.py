@@ -11,8 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +44,22 @@ KINDS = {"retrieval": RetrievalMetrics, "regression": RegressionMetrics, "detect
 LIKE_TRAINING = 4  # batches on which the gradient is tried
 
 
-@dataclass
 class Asked:
-    """What the command line asked for; everything from run folders is read when it is first needed."""
+    """What the command line asked for; everything from run folders is read once, when it is first needed."""
 
-    folders: list[Path]
-    out: Path
-    formats: list[str]
-    given_names: list[str] | None
-    weights: str
-    split: str
-    method: str
-    device: str
-    data_root: Path | None
-    allow: list[str] = field(default_factory=list)
-    written: list[Path] = field(default_factory=list)
-    _restored: dict[tuple[str, str], Restored] = field(default_factory=dict)
-    _seen: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.folders: list[Path] = given.run
+        self.written: list[Path] = []
+        self.restored = cache(self._restored)
+        self.seen = cache(self._seen)
 
     @cached_property
     def runs(self) -> dict[str, Path]:
         """The run folders by name."""
-        names = self.given_names or names_of([config_of(folder) for folder in self.folders])
+        names = self.given.names or names_of([config_of(folder) for folder in self.folders])
         report = self.folders[0] / "report.json"
-        if not self.given_names and len(self.folders) == 1 and report.is_file():
+        if not self.given.names and len(self.folders) == 1 and report.is_file():
             names = [str(read_json(report)["experiment"])]
         if len(set(names)) != len(self.folders):
             raise ValueError(f"{len(self.folders)} runs need as many different names, got {', '.join(names)}")
@@ -86,41 +77,37 @@ class Asked:
     def kind_of(self, folder: Path) -> str:
         """Retrieval, regression or detection, by what measures the run; else the name of that."""
         target, where = config_of(folder)["metrics"]["_target_"], folder / "config.yaml: metrics._target_"
-        measured = allowed.named(target, where, self.allow)
+        measured = allowed.named(target, where, self.given.allow)
         is_kind = inspect.isclass(measured)
         found = (kind for kind, metrics in KINDS.items() if is_kind and issubclass(measured, metrics))
         return next(found, measured.__name__)
 
-    def restored(self, name: str, weights: str | None = None) -> Restored:
+    def _restored(self, name: str, weights: str | None = None) -> Restored:
         """A run by name, with the weights that were asked for."""
-        key = name, weights or self.weights
-        if key not in self._restored:
-            run = restored(self.runs[name], key[1], self.device, self.data_root, self.allow)
-            if run.data.describe().get("fixture"):
-                print("stand-in data: these numbers mean nothing")
-            self._restored[key] = run
-        return self._restored[key]
+        given = self.given
+        run = restored(self.runs[name], weights or given.weights, given.device, given.data_root, given.allow)
+        if run.data.describe().get("fixture"):
+            print("stand-in data: these numbers mean nothing")
+        return run
 
     def loader(self, name: str) -> Any:
         """The evaluation split of a run."""
         splits = self.restored(name).data.evaluation
-        if self.split not in splits:
-            raise ValueError(f"{self.runs[name]} has no split {self.split}; there are {', '.join(splits)}")
-        return splits[self.split]
+        if self.given.split not in splits:
+            raise ValueError(f"{self.runs[name]} has no split {self.given.split}; there are {', '.join(splits)}")
+        return splits[self.given.split]
 
-    def seen(self, name: str, look: Callable[[torch.nn.Module, Any], Any]) -> Any:
-        """What the model makes of the split: `embed`, `predict` or `collect`, once for all figures."""
-        if name not in self._seen:
-            self._seen[name] = look(self.restored(name).model, self.loader(name))
-        return self._seen[name]
+    def _seen(self, name: str, look: Callable[[torch.nn.Module, Any], Any]) -> Any:
+        """What the model makes of the split: `embed`, `predict` or `collect`."""
+        return look(self.restored(name).model, self.loader(name))
 
     def save(self, figure: str, draw: Callable[[Path], Any], run: str | None = None) -> None:
         """Draws into a file of each format; one of several runs has its name behind the figure's."""
         several = run is not None and len(self.folders) > 1
         stem = f"{figure}_{re.sub(r'[^A-Za-z0-9.]+', '_', run or '').strip('_')}" if several else figure
-        self.out.mkdir(parents=True, exist_ok=True)
-        for ending in self.formats:
-            path = self.out / f"{stem}.{ending}"
+        self.given.out.mkdir(parents=True, exist_ok=True)
+        for ending in self.given.formats:
+            path = self.given.out / f"{stem}.{ending}"
             draw(path)
             self.written.append(path)
 
@@ -147,9 +134,9 @@ def sparsity(asked: Asked) -> None:
     kept = {name: recorded(folder, "step/gradient_share") for name, folder in asked.runs.items()}
     kept = {name: values for name, values in kept.items() if values}
     only = next(iter(asked.runs))
-    lines = {name: (name, asked.weights) for name in asked.runs}
+    lines: dict[str, tuple[str, str | None]] = {name: (name, None) for name in asked.runs}
     if len(asked.runs) == 1:
-        lines = {"before training": (only, UNTRAINED), "after training": (only, asked.weights)}
+        lines = {"before training": (only, UNTRAINED), "after training": (only, None)}
     measured = {}
     for line, (name, weights) in lines.items():
         run = asked.restored(name, weights)
@@ -190,7 +177,7 @@ def embedding(asked: Asked) -> None:
         records = getattr(asked.loader(name).dataset, "rows", None)
         names = getattr(records, "class_names", None)
         draw = partial(
-            embedding_projection, embeddings=data.embeddings, labels=data.labels, names=names, method=asked.method
+            embedding_projection, embeddings=data.embeddings, labels=data.labels, names=names, method=asked.given.method
         )
         asked.save("embedding", draw, name)
 
@@ -202,36 +189,35 @@ def retrievals(asked: Asked) -> None:
         asked.save("retrievals", draw, name)
 
 
-def predicted(asked: Asked) -> tuple[dict[str, Predicted], Any, dict[str, Any], dict[str, Any]]:
-    """Predictions by run, the training density, what makes a shot, and what the axes say."""
+def predicted(asked: Asked) -> tuple[dict[str, Predicted], dict[str, Any], Any, dict[str, Any], dict[str, Any]]:
+    """What each run predicts, with its targets as well, the training density, what makes a shot, what the axes say."""
     found = {name: asked.seen(name, predict) for name in asked.runs}
     data = [asked.restored(name).data for name in asked.runs]
     if len({str(d.describe().get("fingerprint")) for d in data}) > 1:
         raise ValueError("the runs were made on different data, so their errors do not belong in one picture")
     metrics: RegressionMetrics = asked.restored(next(iter(asked.runs))).metrics
     rule = {"shot_rule": metrics.shot_rule, "many": metrics.many, "few": metrics.few}
-    return found, data[0].density, rule, {"quantity": metrics.quantity, "unit": metrics.unit}
+    results = {name: (p.predictions, p.targets) for name, p in found.items()}
+    return found, results, data[0].density, rule, {"quantity": metrics.quantity, "unit": metrics.unit}
 
 
 def errors(asked: Asked) -> None:
-    found, density, rule, named = predicted(asked)
-    results = {name: (p.predictions, p.targets) for name, p in found.items()}
+    _, results, density, rule, named = predicted(asked)
     asked.save("errors", partial(regression_figures.error_by_target, results=results, density=density, **rule, **named))
 
 
 def targets(asked: Asked) -> None:
-    _, density, rule, named = predicted(asked)
+    _, _, density, rule, named = predicted(asked)
     asked.save("targets", partial(regression_figures.target_density, density=density, **rule, **named))
 
 
 def predictions(asked: Asked) -> None:
-    found, _, _, named = predicted(asked)
-    results = {name: (p.predictions, p.targets) for name, p in found.items()}
+    _, results, _, _, named = predicted(asked)
     asked.save("predictions", partial(regression_figures.predicted_against_true, results=results, **named))
 
 
 def similarity(asked: Asked) -> None:
-    found, _, _, named = predicted(asked)
+    found, _, _, _, named = predicted(asked)
     features = {name: p.features for name, p in found.items()}
     truth = next(iter(found.values())).targets
     asked.save("similarity", partial(similarity_matrices, features=features, targets=truth, **named))
@@ -292,13 +278,9 @@ def main(words: list[str] | None = None) -> None:
     add("--device", default="cpu", help="cpu, cuda or auto")
     add("--data-root", type=Path, help="where the data are now, if they have been moved since the run")
     add("--allow", **allowed.OPTION)
-    arguments = parser.parse_args(words)
-    asked = Asked(
-        arguments.run, arguments.out, arguments.formats, arguments.names, arguments.weights, arguments.split,
-        arguments.method, arguments.device, arguments.data_root, arguments.allow,
-    )  # fmt: skip
+    asked = Asked(parser.parse_args(words))
     try:
-        for name in arguments.figures:
+        for name in asked.given.figures:
             kind, draw, _ = FIGURES[name]
             if kind is not None:
                 asked.check(name, kind)
