@@ -6,12 +6,12 @@ Each call writes the PNG or SVG of its path.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
@@ -86,10 +86,8 @@ def gradient_sparsity(
 
     Source: Rolinek et al. 2020, algorithm 1.
     """
-    halves = _halves(bool(measured), recorded, "the share of scores with a gradient")
     shares = {name: gradient_shares(*pair, interpolations) for name, pair in measured.items()}
-    with drawing(path, (4.6 * halves, 3.6)) as figure:
-        panels = _panels(figure, halves)
+    with _panels(path, bool(measured), recorded, "the share of scores with a gradient") as panels:
         if measured:
             axes = panels[0]
             for place, (name, line) in enumerate(shares.items()):
@@ -98,7 +96,6 @@ def gradient_sparsity(
             _mark_lambdas(axes, [loss for loss, _ in measured.values()])
             axes.set(title="the same scores at other λ\n", xscale="log")
             _legend(axes)
-        _over_steps(panels[-1], recorded)
         for axes in panels:
             axes.set_ylabel("scores with a gradient")
     return shares
@@ -141,13 +138,10 @@ def tie_rates(
     Raises:
         ValueError: If there is nothing to draw, or fewer than two images.
     """
-    halves = _halves(embeddings is not None, recorded, "the rate of ties")
     found: dict[str, list[float]] = {}
     if embeddings is not None:
         sizes, found = _tied_by_precision(embeddings, sizes, seed)
-    with drawing(path, (4.6 * halves, 3.6)) as figure:
-        panels = _panels(figure, halves)
-        _over_steps(panels[-1], recorded)
+    with _panels(path, embeddings is not None, recorded, "the rate of ties") as panels:
         panels[-1].set_ylabel("neighbouring scores that are equal")
         if found and sizes:
             axes = panels[0]
@@ -181,21 +175,20 @@ def _tied_by_precision(
     return sizes, found
 
 
-def _halves(left: bool, recorded: Recorded, what: str) -> int:
-    """How many panels there is something to show in."""
+@contextmanager
+def _panels(path: Path, left: bool, recorded: Recorded, what: str) -> Iterator[list[Any]]:
+    """Panels in percent, written to `path`: one on the left if asked for, and one of what was recorded, if any was."""
     if not left and not recorded:
         raise ValueError(f"there is nothing to draw {what} from: neither embeddings nor anything recorded")
-    return left + bool(recorded)
-
-
-def _panels(figure: Figure, count: int) -> list[Any]:
-    """Panels beside each other, their scales in percent."""
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
-    for axes in panels:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.grid(True)
-        axes.title.set_fontsize(10)
-    return panels
+    count = left + bool(recorded)
+    with drawing(path, (4.6 * count, 3.6)) as figure:
+        panels = list(figure.subplots(1, count, squeeze=False)[0])
+        for axes in panels:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.grid(True)
+            axes.title.set_fontsize(10)
+        _over_steps(panels[-1], recorded)
+        yield panels
 
 
 def _mark_lambdas(axes: Any, losses: Sequence[RetrievalLoss]) -> None:

@@ -94,18 +94,7 @@ def retrieval_grid(path: Path, model: nn.Module, loader: Any, queries: int = 8, 
 def retrievals_of(
     path: Path, data: Embedded, image: Callable[[int], Tensor], queries: int = 8, shown: int = 8
 ) -> float:
-    """Draws the same of images that are embedded already.
-
-    Args:
-        path: The file to write.
-        data: Embeddings of a data set.
-        image: Gives the picture at a place in the data set, uint8 (3, height, width).
-        queries: Rows.
-        shown: Neighbours of each.
-
-    Returns:
-        The share of right ones among all neighbours shown.
-    """
+    """`retrieval_grid` of images that are embedded already; `image` gives the picture at a place in the data set."""
     asking, neighbours = neighbours_of_some(data, queries, shown)
     right = data.labels[neighbours] == data.labels[asking, None]
     columns = neighbours.shape[1] + 1
