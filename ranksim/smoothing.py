@@ -33,8 +33,8 @@ class FeatureSmoothing(nn.Module):
     """Moves features towards what the neighbours of their target look like, in training.
 
     One epoch: `forward` smooths the features of every batch; then each batch of one more pass over the training samples
-    goes to `observe`; then `finish_epoch` brings the statistics up to date. The module counts epochs itself, from 0,
-    so `finish_epoch` is called at the end of every one of them, also before `start_update`.
+    goes to `observe`; then `finish_epoch` brings the statistics up to date. The module counts epochs from 0, so
+    `finish_epoch` is called at the end of every one, also before `start_update`.
 
     Args:
         features: Features of a sample.
@@ -43,26 +43,23 @@ class FeatureSmoothing(nn.Module):
         kernel: Smooths statistics across buckets: "gaussian", "triangular" or "laplace".
         size: Buckets that it spans, odd.
         sigma: Its width in buckets, > 0.
-        momentum: Share of the old statistics that an update keeps, in [0, 1); the first update keeps nothing. None
-            averages over all samples seen so far.
+        momentum: Share of the old statistics that an update keeps, in [0, 1), after the first; None averages over all
+            samples seen so far.
         start_update: The first epoch that ends with an update.
         start_smooth: The first epoch whose features are smoothed, later than `start_update`.
         clip: Smallest and largest ratio of variances; (0.1, 10) for ages, (0.5, 2) for STS-B.
-        alias_statistics: Smoothed statistics are always one update old. Features are moved to them from the equally
-            old statistics (False, corrected), or from the newest (True): the official code keeps a reference where it
-            means to keep a copy.
-        out_of_range: What becomes of targets outside the buckets. "clamp": they count as in the first or last
-            (corrected). "official": they do so only if the same batch (for statistics: the same epoch) holds a target
-            inside that bucket, else they are left out; for integer targets, in buckets of width 1.
+        alias_statistics: Whether features are moved to the smoothed statistics, which are one update old, from the
+            newest ones (officially, where a reference is kept instead of a copy) or from equally old ones (corrected).
+        out_of_range: Targets outside the buckets count as in the first or last, with "clamp" always (corrected), with
+            "official" only if the same batch (for statistics: epoch) holds a target inside that bucket; else they are
+            left out. "official" is for integer targets, in buckets of width 1.
         empty_buckets: What an update makes of buckets without samples in its epoch. "keep": they stay as they were, at
             first mean 0 and variance 1 (ages, officially). "neighbours": in ascending order they become the average of
             their neighbours, or the one neighbour at an end (STS-B, officially).
-        kernel_over: Which buckets the kernel averages over. "filled": those that have had samples, by their share of
-            the kernel, and for the variance those whose samples differ, as a single one says nothing of it; a bucket
-            without samples is left alone and gives nothing to its neighbours, and the first ones that it gets are its
-            statistics (corrected). "all": also buckets that stand at mean 0 and variance 1 because they never had
-            any, or at variance 0 because of one, which pulls their neighbours there; and the first samples after
-            `start_update` are mixed with that by the momentum (officially).
+        kernel_over: Which buckets the kernel averages over. "filled": those that have had samples, and for the variance
+            those whose samples differ; the first samples of a bucket are its statistics (corrected). "all": also those
+            still at mean 0 and variance 1, or at variance 0 after a single sample, which pulls their neighbours there;
+            the first samples after `start_update` are mixed with that by the momentum (officially).
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, or the kernel reaches further than there are
@@ -71,8 +68,6 @@ class FeatureSmoothing(nn.Module):
     Attributes:
         epoch: Epochs finished, int64 ().
         tracked: Samples observed so far in each bucket, int64 (buckets,).
-
-    Source: Yang et al. 2021, section 3.2.
     """
 
     edges: Tensor
@@ -121,20 +116,20 @@ class FeatureSmoothing(nn.Module):
             )
         if not (len(clip) == 2 and 0 < clip[0] <= 1 <= clip[1]):
             raise ValueError(f"clip must be two ratios with 0 < low <= 1 <= high, such as [0.1, 10], got {list(clip)}")
-        if out_of_range not in ("clamp", "official"):
-            raise ValueError(f"out_of_range must be clamp or official, got {out_of_range!r}")
+        for name, given, choices in (
+            ("out_of_range", out_of_range, ("clamp", "official")),
+            ("empty_buckets", empty_buckets, ("keep", "neighbours")),
+            ("kernel_over", kernel_over, ("filled", "all")),
+        ):
+            if given not in choices:
+                raise ValueError(f"{name} must be {' or '.join(choices)}, got {given!r}")
         if out_of_range == "official" and not bool((bins.edges.diff() == 1).all() and bins.edges[0] % 1 == 0):
             raise ValueError(f"out_of_range official is for ages in buckets [k, k + 1), got {bins}: use clamp")
-        if empty_buckets not in ("keep", "neighbours"):
-            raise ValueError(f"empty_buckets must be keep or neighbours, got {empty_buckets!r}")
-        if kernel_over not in ("filled", "all"):
-            raise ValueError(f"kernel_over must be filled or all, got {kernel_over!r}")
         self.features, self.bins, self.momentum = features, bins, momentum
         self.start_update, self.start_smooth = start_update, start_smooth
         self.clip = (float(clip[0]), float(clip[1]))
         self.alias_statistics, self.out_of_range = alias_statistics, out_of_range
         self.empty_buckets, self.kernel_over = empty_buckets, kernel_over
-        self.settings = {"kernel": kernel, "size": size, "sigma": sigma, "momentum": momentum, "clip": self.clip}
         self._observed: BucketMoments | None = None
 
         self.register_buffer("edges", bins.edges.clone(), persistent=False)
@@ -220,16 +215,6 @@ class FeatureSmoothing(nn.Module):
         """`observe` with all training samples at once, then `finish_epoch`."""
         self.observe(features, targets)
         self.finish_epoch()
-
-    def read_statistics(self) -> dict[str, Tensor]:
-        """Copies for plots, on the CPU, by bucket.
-
-        "centre" and "tracked" are (buckets,); "mean", "variance", "smoothed_mean" and "smoothed_variance" are
-        (buckets, features).
-        """
-        found = {"tracked": self.tracked, "mean": self.running_mean, "variance": self.running_variance}
-        found |= {"smoothed_mean": self.smoothed_mean, "smoothed_variance": self.smoothed_variance}
-        return {"centre": self.bins.centres, **{name: value.detach().cpu().clone() for name, value in found.items()}}
 
     @property
     def health(self) -> dict[str, float]:
@@ -327,11 +312,6 @@ class FeatureSmoothing(nn.Module):
         self.scale[:-1], self.shift[:-1] = calibration(
             *source, self.smoothed_mean.to(wide), self.smoothed_variance.to(wide), clip=self.clip
         )
-
-    def extra_repr(self) -> str:
-        """The settings that matter."""
-        named = ", ".join(f"{name}={value}" for name, value in self.settings.items())
-        return f"{self.features}, {self.bins}, {named}"
 
 
 def _calibrate_again(module: FeatureSmoothing, incompatible: object) -> None:

@@ -17,7 +17,7 @@ settings were compared with the official code; its parameter is the noise itself
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -77,12 +77,24 @@ def balanced_by_mixture(
 
 
 class BalancedMSE(nn.Module):
-    """What the three implementations share: the noise, the checks, the scale; see its children."""
+    """What the three implementations share: the noise, the checks, the scale; see its children.
+
+    Args:
+        initial_noise: Noise of a prediction at the start (the paper's sigma), in the unit in which targets reach the
+            loss, > 0. 10 for ages, as officially.
+        learn_noise: Whether training changes it.
+        learning_rate_factor: Learning rate of the noise over that of the model; 100 gives the official 0.01 at 1e-4.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
 
     vectors = False
     takes_weights = False
 
-    def __init__(self, initial_noise: float, learn_noise: bool, learning_rate_factor: float) -> None:
+    def __init__(
+        self, initial_noise: float = 10.0, learn_noise: bool = True, learning_rate_factor: float = 100.0
+    ) -> None:
         super().__init__()
         if not (initial_noise > SMALLEST_NOISE and math.isfinite(initial_noise)):  # also refuses nan
             raise ValueError(f"initial_noise must be > {SMALLEST_NOISE:g} and finite, got {initial_noise}")
@@ -155,24 +167,10 @@ class BatchBalancedMSE(BalancedMSE):
 
     Needs no density, takes vector targets (n, k), and is the better the larger the batch. It tells the targets of a
     batch apart and knows no others: with one distinct target it is a constant, and a prediction beyond the outermost
-    target is not pulled back if that target is its own.
-
-    Args:
-        initial_noise: Noise of a prediction at the start (the paper's sigma), in the unit in which targets reach the
-            loss, > 0. 10 for ages, as officially.
-        learn_noise: Whether training changes it.
-        learning_rate_factor: Learning rate of the noise over that of the model; 100 gives the official 0.01 at 1e-4.
-
-    Raises:
-        ValueError: If a number is out of range.
+    target is not pulled back if that target is its own. Arguments as of `BalancedMSE`.
     """
 
     vectors = True
-
-    def __init__(
-        self, initial_noise: float = 10.0, learn_noise: bool = True, learning_rate_factor: float = 100.0
-    ) -> None:
-        super().__init__(initial_noise, learn_noise, learning_rate_factor)
 
     def _log_loss(self, prediction: Tensor, target: Tensor, noise: Tensor) -> Tensor:
         return balanced_by_batch(prediction, target, noise)
@@ -185,7 +183,9 @@ class _FittedBalancedMSE(BalancedMSE):
     means: Tensor
     variances: Tensor
 
-    def __init__(self, initial_noise: float, learn_noise: bool, learning_rate_factor: float) -> None:
+    def __init__(
+        self, initial_noise: float = 10.0, learn_noise: bool = True, learning_rate_factor: float = 100.0
+    ) -> None:
         super().__init__(initial_noise, learn_noise, learning_rate_factor)
         for name in PRIOR:
             self.register_buffer(name, torch.empty(0))
@@ -236,19 +236,16 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
 
     Args:
         components: Gaussians in the mixture, >= 1; 8 in the official code for ages.
-        mixture: Weights, means and variances, to be used instead of a fit; means and variances in the unit in which
-            targets reach the loss.
         seed: Decides where the fit starts.
-        initial_noise, learn_noise, learning_rate_factor: As of `BatchBalancedMSE`.
+        initial_noise, learn_noise, learning_rate_factor: As of `BalancedMSE`.
 
     Raises:
-        ValueError: If a number is out of range, or the mixture incomplete.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
         self,
         components: int = 8,
-        mixture: Mapping[str, Sequence[float] | Tensor] | None = None,
         seed: int = 0,
         initial_noise: float = 10.0,
         learn_noise: bool = True,
@@ -257,14 +254,10 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
         super().__init__(initial_noise, learn_noise, learning_rate_factor)
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
-        if mixture is not None and set(mixture) != set(PRIOR):
-            raise ValueError(f"a mixture needs {', '.join(PRIOR)}, got {', '.join(mixture) or 'nothing'}")
-        self.components, self.seed, self.given = int(components), int(seed), mixture is not None
-        if mixture is not None:
-            self.set_density(**mixture)
+        self.components, self.seed = int(components), int(seed)
 
     def prepare(self, density: Density, target_scale: float = 1.0) -> None:
-        """Fits the mixture to the training targets, with scikit-learn; does nothing if a mixture was given.
+        """Fits the mixture to the training targets, with scikit-learn.
 
         Args:
             density: Of the training part.
@@ -274,8 +267,6 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
             ImportError: If scikit-learn is missing.
             ValueError: If there are fewer distinct targets than components.
         """
-        if self.given:
-            return
         targets = density.targets.detach().cpu().double().reshape(-1, 1) / target_scale
         distinct = len(set(targets.flatten().tolist()))
         if distinct < self.components:
@@ -287,7 +278,7 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
             from sklearn.mixture import GaussianMixture
         except ImportError as error:
             raise ImportError(
-                "a mixture is fitted with scikit-learn, which is missing; run pip install scikit-learn, or give mixture"
+                "a mixture is fitted with scikit-learn, which is missing; run pip install scikit-learn"
             ) from error
         fitted = GaussianMixture(self.components, random_state=self.seed).fit(targets.numpy())
         self.set_density(fitted.weights_, fitted.means_, fitted.covariances_)
@@ -296,19 +287,9 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
 class HistogramBalancedMSE(_FittedBalancedMSE):
     """Balanced MSE against the histogram of the training targets (the paper's BNI).
 
-    A bin stands where the mean of its targets is, which for whole years is the year itself.
-
-    Args:
-        initial_noise, learn_noise, learning_rate_factor: As of `BatchBalancedMSE`.
-
-    Raises:
-        ValueError: If a number is out of range.
+    A bin stands where the mean of its targets is, which for whole years is the year itself. Arguments as of
+    `BalancedMSE`.
     """
-
-    def __init__(
-        self, initial_noise: float = 10.0, learn_noise: bool = True, learning_rate_factor: float = 100.0
-    ) -> None:
-        super().__init__(initial_noise, learn_noise, learning_rate_factor)
 
     def prepare(self, density: Density, target_scale: float = 1.0) -> None:
         """Counts the training targets in each bin; empty bins are left out.

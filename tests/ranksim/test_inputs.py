@@ -27,7 +27,6 @@ from ranksim.smoothing import FeatureSmoothing
 
 TARGETS = torch.tensor([30.0, 31.0, 31.0, 60.0, 45.0, 30.0])
 DENSITY = Density(TARGETS, Bins.uniform(0, 121, 1))
-MIXTURE = {"weights": [0.5, 0.5], "means": [30.0, 60.0], "variances": [4.0, 9.0]}
 
 
 def prepared(loss):
@@ -42,7 +41,7 @@ PREDICTING = {
     "focal_mse": lambda: FocalMSE(gamma=0.5),
     "huber": Huber,
     "balanced_batch": BatchBalancedMSE,
-    "balanced_mixture": lambda: MixtureBalancedMSE(mixture=MIXTURE),
+    "balanced_mixture": lambda: prepared(MixtureBalancedMSE(components=2)),
     "balanced_histogram": lambda: prepared(HistogramBalancedMSE()),
 }
 TERMS = {
