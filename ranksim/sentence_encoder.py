@@ -167,10 +167,11 @@ class SentenceTransformerEncoder(nn.Module):
         self._frozen = None if trainable else [network]  # in a list it is no part of the state dict
         self._rows: dict[str, int] = {}
         self.table: Tensor
-        self.register_buffer("table", torch.empty(0, _size(network)), persistent=False)
-        self.num_features = 4 * _size(network) if projection is None else projection
+        size = int(network.get_embedding_dimension())
+        self.register_buffer("table", torch.empty(0, size), persistent=False)
+        self.num_features = 4 * size if projection is None else projection
         self.projection = (
-            nn.Identity() if projection is None else nn.Sequential(nn.Linear(4 * _size(network), projection), nn.ReLU())
+            nn.Identity() if projection is None else nn.Sequential(nn.Linear(4 * size, projection), nn.ReLU())
         )
 
     def prepare(self, data: Any) -> None:
@@ -201,7 +202,7 @@ class SentenceTransformerEncoder(nn.Module):
             rows = torch.tensor([self._rows[text] for text in texts], device=self.table.device)
             return self.table[rows]
         device = self.table.device
-        inputs = _tokenised(self.transformer, texts)
+        inputs = self.transformer.preprocess(list(texts))
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
         return _scaled(self.transformer(moved)["sentence_embedding"])
 
@@ -251,14 +252,3 @@ def _sentence_transformer(name: str) -> Any:
             f"no sentence transformer {name!r} ({reason}); give a folder that holds one, a name that the hub knows, or"
             " packaged"
         ) from error
-
-
-def _size(network: Any) -> int:
-    ask = getattr(network, "get_embedding_dimension", None) or network.get_sentence_embedding_dimension
-    return int(ask())
-
-
-def _tokenised(network: Any, texts: Sequence[str]) -> dict[str, Any]:
-    make = getattr(network, "preprocess", None) or network.tokenize  # the latter before version 6
-    inputs: dict[str, Any] = make(list(texts))
-    return inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -160,13 +160,6 @@ def look_up(words: Iterable[str], source: str | Path, dimensions: int) -> dict[s
     if broken is not None:
         raise ValueError(f"the vector of {broken!r} in {source} is not finite: the file is damaged, replace it")
     return found
-
-
-def write_vectors(path: str | Path, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-    """Writes a GloVe text file that `word_vectors` reads back bit for bit: a small one, for one vocabulary."""
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for word, vector in vectors.items():
-            file.write(" ".join([word, *(f"{number:.9g}" for number in vector.tolist())]) + "\n")
 
 
 def _packaged(wanted: set[str], dimensions: int) -> dict[str, NDArray[np.float32]]:

@@ -5,7 +5,6 @@ import sys
 import zipfile
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,7 +20,6 @@ from ranksim.text import (
     padded,
     word_vectors,
     words_of,
-    write_vectors,
 )
 
 WORDS = [*RESERVED, "the", "cat", "Cat", "zyzzyva"]
@@ -160,14 +158,6 @@ class TestWordVectors:
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is damaged"):
             look_up(["the"], path, 3)
-
-    def test_written_vectors_are_read_back_bit_for_bit(self, tmp_path):
-        draws = np.random.default_rng(0)
-        vectors = {word: draws.normal(size=50).astype(np.float32) for word in ("the", "a\xa0b", "1,615.02")}
-        write_vectors(tmp_path / "small.txt", vectors)
-        found = look_up(vectors, tmp_path / "small.txt", 50)
-        assert found.keys() == vectors.keys()
-        assert all(np.array_equal(found[word], vectors[word]) for word in vectors)
 
     @pytest.mark.parametrize(
         ("line", "told"),
