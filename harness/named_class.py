@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -57,16 +58,38 @@ def check_settings(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> 
     Raises:
         TypeError: If one of `settings` is not among them.
     """
-    names: list[str] = []
-    for ancestor in getattr(kind, "__mro__", [kind]):
-        parameters = inspect.signature(ancestor.__init__).parameters.values()
-        names += [
-            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
-        ]
-        if ancestor is nn.Module or not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    wanted = list(dict.fromkeys(names))
+    wanted = list(taken_by(kind)[0])
     if unknown := [name for name in settings if name not in wanted]:
         full = f"{getattr(kind, '__module__', '?')}.{getattr(kind, '__qualname__', kind)}"
         raise TypeError(f"{full} takes no {unknown[0]}; it takes {', '.join(wanted)}")
     return wanted
+
+
+def taken_by(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Names and types of what a function or class takes, those that a class hands on to its parents included.
+
+    Returns:
+        They, and whether that is all: a `**settings` that nobody names may take anything.
+    """
+    if not inspect.isclass(target):
+        return _named_by(target)
+    found: dict[str, Any] = {}
+    for ancestor in target.__mro__[:-1]:
+        own, complete = _named_by(getattr(ancestor, "__init__"), skip=1)  # noqa: B009
+        found |= {name: kind for name, kind in own.items() if name not in found}
+        if complete:
+            return found, True
+    return found, False
+
+
+def _named_by(function: Callable[..., Any], skip: int = 0) -> tuple[dict[str, Any], bool]:
+    try:
+        listed = list(inspect.signature(function).parameters.values())[skip:]
+    except (TypeError, ValueError):  # of C
+        return {}, False
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # a name that is there for a type checker only
+        hints = {}
+    named = [p for p in listed if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: hints.get(p.name, Any) for p in named}, not any(p.kind is p.VAR_KEYWORD for p in listed)

@@ -8,11 +8,11 @@ every name is looked up first, without calling anything, and judged by what it t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from harness.named_class import look_up
-from harness.record.config import is_under
+from harness.record.config import is_under, nodes
 
 # Where classes may come from. Left out is what reads pickles or runs what a file names, as torch.load and data sets do.
 CLASSES = (
@@ -49,7 +49,9 @@ def check(config: Any, where: object, allow: Sequence[str] = ()) -> None:
         NotAllowedError: If a name is not allowed, or cannot be judged.
         ImportError: If there is nothing of that name.
     """
-    for path, value in _leaves(config):
+    for path, value in nodes(config):
+        if isinstance(value, dict | list):
+            continue
         key = ".".join(path)
         if isinstance(value, str) and "${" in value:
             raise NotAllowedError(
@@ -94,14 +96,3 @@ def _refusal(name: Any, full: Any, where: object) -> str:
         f"{where} is {name}{alias} which a config from a file may not build: it is no class of this project, torch.nn, "
         f"torch.optim, torchvision, timm or pytorch-metric-learning; if you trust it, add --allow {full}"
     )
-
-
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _leaves(item, (*path, str(place)))
-    else:
-        yield path, value

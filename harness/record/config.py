@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Any
 
@@ -71,6 +71,17 @@ NOT_THE_METHOD = (*NOT_THE_RUN, *affecting(Effect.SEED))  # between two runs of 
 def is_under(key: str, keys: Iterable[str]) -> bool:
     """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
     return any(key == other or key.startswith(other + ".") for other in keys)
+
+
+def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Everything in a config, blocks and lists before what is in them, each with its keys and places from the top."""
+    yield path, value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from nodes(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from nodes(item, (*path, str(place)))
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,14 +7,15 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from harness.record.config import flat
+from harness.named_class import taken_by
+from harness.record.config import flat, nodes
 
 OF_HYDRA = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 # What no constructor takes: the keys of configs/train.yaml itself.
@@ -46,19 +47,9 @@ def problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, hint in TOP.items():
         if key in config and not fits(config[key], hint):
             yield _unfit(key, hint, config[key])
-    yield from _below("", config)
-
-
-def _below(path: str, node: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _below(path, item)
-    if not isinstance(node, Mapping):
-        return
-    if isinstance(node.get("_target_"), str):
-        yield from _of_one(path, node)
-    for key, item in node.items():
-        yield from _below(f"{path}.{key}" if path else str(key), item)
+    for path, node in nodes(config):
+        if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+            yield from _of_one(".".join(path), node)
 
 
 def _of_one(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -90,7 +81,7 @@ def parameters(node: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
             return taken, False
         if not callable(target):
             return taken, False
-        own, complete = _signature(target)
+        own, complete = taken_by(target)
         taken = own | taken
         if not complete:
             targets = [v for k, v in node.items() if k in own and isinstance(v, str) and _names_a_class(v)][:1]
@@ -104,32 +95,6 @@ def _names_a_class(value: str) -> bool:
         return "." in value and inspect.isclass(get_object(value))
     except Exception:
         return False
-
-
-def _signature(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
-    """Names and types, those that a class hands on to its parents included; whether that is all."""
-    if not inspect.isclass(target):
-        return _named_by(target)
-    found: dict[str, Any] = {}
-    for ancestor in target.__mro__[:-1]:
-        own, complete = _named_by(getattr(ancestor, "__init__"), skip=1)  # noqa: B009
-        found = own | found
-        if complete:
-            return found, True
-    return found, False
-
-
-def _named_by(function: Callable[..., Any], skip: int = 0) -> tuple[dict[str, Any], bool]:
-    try:
-        listed = list(inspect.signature(function).parameters.values())[skip:]
-    except (TypeError, ValueError):  # of C
-        return {}, False
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a name that is there for a type checker only
-        hints = {}
-    named = [p for p in listed if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: hints.get(p.name, Any) for p in named}, not any(p.kind is p.VAR_KEYWORD for p in listed)
 
 
 def fits(value: Any, hint: Any) -> bool:

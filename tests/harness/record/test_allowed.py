@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from harness.record import allowed, repeat, reproducibility, reuse, runs
 from harness.record.allowed import NotAllowedError
 from harness.record.composition import CONFIGS, composed
+from harness.record.config import nodes
 from harness.record.restored import restored
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +78,7 @@ HOSTILE = [
 def names():
     """Every name in the configs that this project comes with, by what it stands under."""
     for path in sorted(CONFIGS.rglob("*.yaml")):
-        yield from allowed._leaves(yaml.safe_load(path.read_text()))
+        yield from nodes(yaml.safe_load(path.read_text()))
 
 
 def script(name):
