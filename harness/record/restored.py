@@ -16,7 +16,7 @@ from torch import nn
 from harness import checkpoint, seeds
 from harness.data import pretrained
 from harness.device import choose_device
-from harness.files import from_json, read_json
+from harness.files import from_json
 from harness.record import allowed, runs
 from harness.record.config import differences, shaping
 
@@ -144,10 +144,7 @@ def names_of(configs: list[dict[str, Any]]) -> list[str]:
 
 def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:
     """Refuses other data than the run had, as far as it recorded their fingerprint."""
-    report = folder / "report.json"
-    before = state.get("fingerprint")
-    if before is None and report.is_file():
-        before = read_json(report)["data"].get("fingerprint")
+    before = state.get("fingerprint") or runs.data_of(folder)
     now = data.describe().get("fingerprint")
     if None not in (before, now) and before != now:
         raise ValueError(

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from harness.record import resuming, runs
-from harness.record.config import Effect, affecting
+from harness.record.config import Effect, affecting, fingerprint
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
@@ -83,13 +83,13 @@ def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> di
 
 def lock_of(outputs: Path, config: Mapping[str, Any], mark: str) -> Path:
     """The file that is locked while the run of a resolved config, on the data of fingerprint `mark`, is made."""
-    return outputs / LOCKS / f"{runs.fingerprint(config)}-{mark[:16]}"
+    return outputs / LOCKS / f"{fingerprint(config)}-{mark[:16]}"
 
 
 def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train: Train) -> dict[str, Any]:
     outputs, resolved = Path(config.paths.outputs), resuming.resolved(config)
     with held(lock_of(outputs, resolved, mark)):
-        found = runs.index(outputs).get(runs.fingerprint(resolved), runs.Found()).on(mark)
+        found = runs.index(outputs).get(fingerprint(resolved), runs.Found()).on(mark)
         if found.finished:
             log.info("already done: %s", found.finished[-1])
             _discard(folder)

@@ -12,14 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.files import read_json as read_json
-from harness.files import write_json as write_json
-from harness.files import write_text, write_whole
+from harness.files import read_json, write_json, write_text, write_whole
 from harness.record import stages
-from harness.record.config import fingerprint as fingerprint
-from harness.record.config import flat as flat
-from harness.record.config import is_under as is_under
-from harness.record.config import shaping as shaping
+from harness.record.config import fingerprint
 
 logger = logging.getLogger(__name__)
 

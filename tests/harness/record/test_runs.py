@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.record import resuming, runs
+from harness.record.config import is_under
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -75,7 +76,7 @@ def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them
     [("data.cache", True), ("data.cache.folder", True), ("data.cached", False), ("data", False), ("cache", False)],
 )
 def test_a_key_is_under_itself_and_what_it_begins_with_up_to_a_dot(key, under):
-    assert runs.is_under(key, ("paths", "data.cache")) is under
+    assert is_under(key, ("paths", "data.cache")) is under
 
 
 def test_a_run_may_not_go_on_with_another_loss(tmp_path):
