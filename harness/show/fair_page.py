@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from harness.files import to_json, write_text
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
+from harness.show import sheet
 from harness.show.fair_figure import dot_plot
+from harness.show.sheet import Line, Sheet
 from harness.study.fair_outcome import Outcome, Searched, Tested, Values, spread
 from harness.study.specification import Column
-from harness.study.uncertainty import Comparison
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table in words, with a title and what to know about it."""
-
-    title: str
-    about: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def sheets(outcome: Outcome) -> list[Sheet]:
@@ -67,19 +50,8 @@ def lines(outcome: Outcome) -> list[str]:
 
 def show(outcome: Outcome) -> None:
     """Prints the tables."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    if outcome.stand_in:
-        console.print(STAND_IN, style="bold")
-    console.print(outcome.fair.title, style="bold", highlight=False)
-    for sheet in sheets(outcome):
-        table = Table(title=sheet.title, title_justify="left", caption=sheet.about, caption_justify="left")
-        for k, name in enumerate(sheet.head):
-            table.add_column(name, overflow="fold", no_wrap=all(len(row[k]) < 16 for row in sheet.rows))
-        for row in sheet.rows:
-            table.add_row(*(cell.replace(" ", "\n") if "=" in cell else cell for cell in row))  # a setting a line
-        console.print(table, markup=False, highlight=False)
-    for line in lines(outcome):
-        console.print(line, markup=False, highlight=False)
+    banner = STAND_IN if outcome.stand_in else ""
+    sheet.show(*sheets(outcome), title=outcome.fair.title, banner=banner, notes=lines(outcome))
 
 
 def write(outcome: Outcome, folder: Path) -> list[Path]:
@@ -104,19 +76,13 @@ def write(outcome: Outcome, folder: Path) -> list[Path]:
 
 def markdown(outcome: Outcome, picture: str | None = None) -> str:
     """A page that begins with the command that makes it."""
-    fair = outcome.fair
-    parts = [f"# {fair.title}", f"```bash\n{command(outcome)}\n```"]
-    if outcome.stand_in:
-        parts.append(f"**{STAND_IN}**")
-    parts.append(lines(outcome)[0])
-    for sheet in sheets(outcome):
-        rows = [sheet.head, ["---"] * len(sheet.head), *sheet.rows]
-        table = "\n".join("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows)
-        parts += [f"## {sheet.title}", table, sheet.about]
-    if picture:
-        parts.append(f"![{fair.main.name} of every method over its seeds]({picture})")
-    parts.append("\n".join(f"* {line}" for line in lines(outcome)[1:]))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    fair, (introduction, *notes) = outcome.fair, lines(outcome)
+    parts = [f"**{STAND_IN}**"] if outcome.stand_in else []
+    parts.append(introduction)
+    for each in sheets(outcome):
+        parts += [f"## {each.title}", sheet.markdown_table(each), *each.below]
+    parts += [f"![{fair.main.name} of every method over its seeds]({picture})"] if picture else []
+    return sheet.markdown_page(fair.title, command(outcome), parts, notes)
 
 
 def command(outcome: Outcome) -> str:
@@ -132,15 +98,14 @@ def command(outcome: Outcome) -> str:
 
 def as_csv(outcome: Outcome) -> str:
     """A row for each method and seed, in the unit of the columns, with the setting that was chosen."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "name", "setting", "seed", "validation", *outcome.fair.columns])
+    rows = []
     for key, method in outcome.methods.items():
         setting = " ".join(method.searched.chosen.overrides) if method.searched.chosen else ""
         for seed in sorted(method.validation.keys() | set().union(*(v.keys() for v in method.test.values()))):
-            numbers = [method.validation.get(seed, ""), *(v.get(seed, "") for v in method.test.values())]
-            writer.writerow([key, method.name, setting, seed, *numbers])
-    return file.getvalue()
+            row = {"method": key, "name": method.name, "setting": setting, "seed": seed}
+            row["validation"] = method.validation.get(seed)
+            rows.append(row | {name: method.test.get(name, {}).get(seed) for name in outcome.fair.columns})
+    return sheet.csv_text(rows)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -197,22 +162,24 @@ def _tested(outcome: Outcome) -> Sheet:
     rows = []
     for method in outcome.methods.values():
         cells = [_cell(column, method.test.get(name, {})) for name, column in fair.columns.items()]
-        rows.append([method.name, *cells, str(len(method.test.get(fair.main.name, {})))])
+        rows.append(Line([method.name, *cells, str(len(method.test.get(fair.main.name, {})))]))
     if any(outcome.untrained.values()):
         cells = [_cell(column, outcome.untrained[name]) for name, column in fair.columns.items()]
-        rows.append(["untrained network", *cells, str(len(outcome.untrained[fair.main.name]))])
+        rows.append(Line(["untrained network", *cells, str(len(outcome.untrained[fair.main.name]))]))
     unit = f", in {fair.unit}" if fair.unit else ""
-    half = " ± half of the 95 % t-interval" if any("±" in cell for row in rows for cell in row) else ""
+    half = " ± half of the 95 % t-interval" if any("±" in cell for row in rows for cell in row.cells) else ""
     about = f"Mean{half} over seeds{unit}; best first. {fair.data}."
-    return Sheet("Tested once", about, head, rows)
+    return Sheet(head, rows, title="Tested once", below=[about])
 
 
 def _compared(outcome: Outcome) -> Sheet:
     fair, compared = outcome.fair, outcome.compared
     against, rows = outcome.against, []
     for key in compared:
-        cells = ["—" if key == r else _in_words(found.get(key)) for r, found in against.items()]
-        rows.append([outcome.methods[key].name, *cells])
+        cells = [
+            "—" if key == r else found[key].text if key in found else "not compared" for r, found in against.items()
+        ]
+        rows.append(Line([outcome.methods[key].name, *cells]))
     head = ["method", *(f"against {outcome.methods[r].name}" for r in against)]
     about = (
         f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of this "
@@ -220,7 +187,7 @@ def _compared(outcome: Outcome) -> Sheet:
         "test split, which favours it; the intervals know the chance of seeds, not that of the search or of the test "
         "split."
     )
-    return Sheet("Told apart", about, head, rows)
+    return Sheet(head, rows, words=len(head), title="Told apart", below=[about])
 
 
 def _chosen(outcome: Outcome) -> Sheet:
@@ -228,15 +195,16 @@ def _chosen(outcome: Outcome) -> Sheet:
     for method in outcome.methods.values():
         search, again = method.searched, spread(method.validation)
         numbers = [_number(search.best), _number(search.median), "" if again is None else again.shown(3)]
-        rows.append([method.name, _setting(search), *numbers, str(len(search.faults))])
+        rows.append(Line([method.name, _setting(search), *numbers, str(len(search.faults))]))
     first = next(iter(outcome.methods.values())).searched
-    half = ", mean ± half of the 95 % t-interval" if any("±" in row[-2] for row in rows) else ""
+    half = ", mean ± half of the 95 % t-interval" if any("±" in row.cells[-2] for row in rows) else ""
     about = (
         f"By {first.monitor}: of the chosen trial, which is the best of many and so flattered; of the median trial; of "
         f"the final seeds, which repeat the choice{half}. *: near an end of its range, so that a better value may lie "
         "beyond."
     )
-    return Sheet("Chosen on validation data", about, ["method", "chosen", "best", "median", "final", "failed"], rows)
+    head = ["method", "chosen", "best", "median", "final", "failed"]
+    return Sheet(head, rows, words=2, title="Chosen on validation data", below=[about])
 
 
 def _setting(search: Searched) -> str:
@@ -246,19 +214,11 @@ def _setting(search: Searched) -> str:
     return " ".join(word + mark for word, mark in zip(search.chosen.overrides, marks, strict=True))
 
 
-def _in_words(comparison: Comparison | None) -> str:
-    return "not compared" if comparison is None else comparison.text
-
-
 def _cell(column: Column, values: Values) -> str:
     found = spread(values)
     if found is not None:
         return found.shown(column.decimals)
     return "".join(f"{value:.{column.decimals}f}" for value in values.values())
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*")
 
 
 def _number(value: float) -> str:

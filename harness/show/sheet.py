@@ -74,13 +74,20 @@ class Sheet:
         return [*self.above, *([f"Made by: {self.command}"] if self.command else [])]
 
 
-def show(*sheets: Sheet) -> None:
-    """Prints the tables; as wide as they are where the output is no terminal but a file."""
-    console, texts = Console(highlight=False), [terminal(sheet) for sheet in sheets]
+def show(*sheets: Sheet, title: str = "", banner: str = "", notes: Sequence[str] = ()) -> None:
+    """Prints tables between what is said of all; as wide as they are where the output is no terminal but a file."""
+    console = Console(highlight=False)
+    shown: list[Group | Text] = [*_head(title, banner), *map(terminal, sheets), *map(Text, notes)]
     if not console.is_terminal:
         unlimited = console.options.update(max_width=1000)
-        console.width = max(100, *(console.measure(text, options=unlimited).maximum for text in texts))
-    console.print(*texts, sep="\n")
+        console.width = max(100, *(console.measure(part, options=unlimited).maximum for part in shown))
+    for part in shown:
+        console.print(part)
+
+
+def _head(title: str, banner: str) -> list[Text]:
+    titles = [Text(title, style="bold")] if title else []
+    return [*titles, *([Text(banner, style="bold reverse")] if banner else [])]
 
 
 def terminal(sheet: Sheet) -> Group:
@@ -94,9 +101,7 @@ def terminal(sheet: Sheet) -> Group:
         style = OF_LINES.get(line.kind, "")
         first = Text(line.cells[0], style=style if line.kind == "group" else "")
         table.add_row(first, *(Text(cell, style=OF_CELLS.get(cell, style)) for cell in line.cells[1:]))
-    head = [Text(sheet.title, style="bold")] if sheet.title else []
-    head += [Text(sheet.banner, style="bold reverse")] if sheet.banner else []
-    return Group(*head, *map(Text, sheet.introduction), table, *map(Text, sheet.below))
+    return Group(*_head(sheet.title, sheet.banner), *map(Text, sheet.introduction), table, *map(Text, sheet.below))
 
 
 def markdown(sheet: Sheet) -> str:
