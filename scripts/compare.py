@@ -13,13 +13,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from harness.record import places, runs
 from harness.record.config import Effect, affecting, first_difference, shaping
 from harness.record.measures import ARROWS
+from harness.show import sheet
+from harness.show.sheet import Sheet
 from harness.study.results import Run, find_runs, group_by_method, measure_of
 from harness.study.uncertainty import Better, Comparison, compare, interval, together
 
@@ -142,29 +140,18 @@ def letters(count: int) -> list[str]:
     return [alphabet[i % 26] + (str(i // 26 + 1) if i >= 26 else "") for i in range(count)]
 
 
-def table(lines: Sequence[Line]) -> Table:
-    """A section for each other method, a row for each metric."""
-    shown = Table()
-    shown.add_column("metric", no_wrap=True)
-    shown.add_column("A", no_wrap=True, justify="right")
-    shown.add_column("against", no_wrap=True)
-    shown.add_column("p", no_wrap=True, justify="right")
-    shown.add_column("what the seeds show")
+def compared_sheet(lines: Sequence[Line]) -> Sheet:
+    """A section for each other method, a line for each metric."""
+    rows: list[sheet.Line] = []
     for number, line in enumerate(lines):
-        if number and line.label != lines[number - 1].label:
-            shown.add_section()
         c = line.comparison
         first, other = (interval([side[seed] for seed in c.seeds]).shown() for side in line.sides)
-        words = [escape(line.metric), ARROWS[c.better] if c.better else "", line.unit]
-        against = f"{c.names[1]}: {other}"
-        shown.add_row(
-            " ".join(filter(None, words)),
-            first,
-            against,
-            _p(c.adjusted),
-            f"[bold]{c.text}[/bold]" if c.told_apart else c.text,
-        )
-    return shown
+        metric = " ".join(filter(None, [line.metric, ARROWS[c.better] if c.better else "", line.unit]))
+        apart = number > 0 and line.label != lines[number - 1].label
+        cells = [metric, first, f"{c.names[1]}: {other}", _p(c.adjusted), c.text]
+        rows.append(sheet.Line(cells, "told apart" if c.told_apart else "", apart))
+    columns = ["metric", "A", "against", "p", "what the seeds show"]
+    return Sheet(columns, rows, words=len(columns))
 
 
 def notes(lines: Sequence[Line], left_out: Sequence[str]) -> list[str]:
@@ -207,15 +194,16 @@ def main(arguments: list[str] | None = None) -> None:
         lines, left_out = compare_all(groups, first, others, metrics, chosen.selected, chosen.better)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    console = Console()
-    if any(run.report["data"].get("fixture") for label in (first, *others) for run in groups[label]):
-        console.print(f"[bold]{runs.STAND_IN}[/bold]")
-    for letter, label in zip(letters(len(others) + 1), [first, *others], strict=True):
-        console.print(f"{letter}: {escape(label)}  ({_seeds(groups[label])})", highlight=False)
-    console.print(f"selected: {chosen.selected.replace('_', ' ')}")
-    console.print(table(lines))
-    for said in notes(lines, left_out):
-        console.print(said, highlight=False)
+    named = zip(letters(len(others) + 1), [first, *others], strict=True)
+    methods = [f"{letter}: {label}  ({_seeds(groups[label])})" for letter, label in named]
+    stand_in = any(run.report["data"].get("fixture") for label in (first, *others) for run in groups[label])
+    compared = replace(
+        compared_sheet(lines),
+        banner=runs.STAND_IN if stand_in else "",
+        above=[*methods, f"selected: {chosen.selected.replace('_', ' ')}"],
+        below=notes(lines, left_out),
+    )
+    sheet.show(compared)
 
 
 def _fingerprint(run: Run) -> Any:

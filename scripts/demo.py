@@ -11,12 +11,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from rich.console import Console
-from rich.table import Table
 
 from harness.record import places
 from harness.record.restored import UNTRAINED, restored
+from harness.show import sheet
 from harness.show.figures import learning_curves
-from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.show.report_tables import means
+from harness.show.sheet import Sheet
+from harness.study.results import Run, find_runs, group_by_method
 from harness.study.several import train_seeds
 from rambo.figures import loss_landscape, retrieval_grid
 
@@ -26,18 +28,11 @@ METRICS = {"test/recall@1": "recall@1", "test/r_precision": "R-precision", "test
 console = Console()
 
 
-def table(groups: dict[str, list[Run]]) -> Table:
+def table(groups: dict[str, list[Run]]) -> Sheet:
     """Untrained and each loss after its last epoch, mean and interval over the seeds."""
-    over = over_seeds(len(next(iter(groups.values()))))
-    shown = Table(title=f"letters never seen in training (rendered glyphs), %, after the last epoch, {over}")
-    shown.add_column("method")
-    for name in METRICS.values():
-        shown.add_column(name, justify="right")
     rows = [("untrained", next(iter(groups.values())), "untrained")]
     rows += [(name, members, "last") for name, members in groups.items()]
-    for name, members, selection in rows:
-        shown.add_row(name, *(in_words(members, selection, metric) for metric in METRICS))
-    return shown
+    return means("letters never seen in training (rendered glyphs), %, after the last epoch", rows, METRICS)
 
 
 def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
@@ -68,7 +63,7 @@ def main() -> None:
         name: next(members for label, members in by_label.items() if f"loss={loss}" in label.split())
         for loss, name in LOSSES.items()
     }
-    console.print(table(groups))
+    sheet.show(table(groups))
     print("one run, with everything it recorded:", os.path.relpath(groups[LOSSES["recall"]][0].folder))
     for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))

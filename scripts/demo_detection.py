@@ -12,11 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from harness.record import places
 from harness.record.restored import restored
-from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.show import sheet
+from harness.show.report_tables import means
+from harness.show.sheet import Sheet
+from harness.study.results import Run, find_runs, group_by_method
 from harness.study.several import train_seeds
 from rambo.detection import figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
@@ -29,10 +31,10 @@ METHODS = {
     "RaMBO (average precision)": ["loss=detection_average_precision"],
 }
 METRICS = {
-    "test/ap50_all_point": "AP50\nall-point",
-    "test/ap50_11_point": "AP50\n11-point",
-    "test/ap75_all_point": "AP75\nall-point",
-    "test/coco_ap": "AP\nCOCO",
+    "test/ap50_all_point": "AP50 all-point",
+    "test/ap50_11_point": "AP50 11-point",
+    "test/ap75_all_point": "AP75 all-point",
+    "test/coco_ap": "AP COCO",
 }
 SHOWN = 8
 console = Console()
@@ -47,16 +49,10 @@ def by_method(folder: Path) -> dict[str, list[Run]]:
     }
 
 
-def table(groups: dict[str, list[Run]]) -> Table:
+def table(groups: dict[str, list[Run]]) -> Sheet:
     """Average precision of every method after its last epoch, over the seeds."""
-    over = over_seeds(len(next(iter(groups.values()))))
-    shown = Table(title=f"rendered scenes, %, after the last epoch, {over}")
-    shown.add_column("method")
-    for name in METRICS.values():
-        shown.add_column(name, justify="right")
-    for name, members in groups.items():
-        shown.add_row(name, *(in_words(members, "last", metric) for metric in METRICS))
-    return shown
+    rows = [(name, members, "last") for name, members in groups.items()]
+    return means("rendered scenes, %, after the last epoch", rows, METRICS)
 
 
 def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
@@ -88,7 +84,7 @@ def main() -> None:
     folder = arguments.folder.resolve()
     train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder)
-    console.print(table(groups))
+    sheet.show(table(groups))
     for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))
 

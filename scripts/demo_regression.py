@@ -11,12 +11,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from harness.record import places
 from harness.record.restored import UNTRAINED, restored
-from harness.study.results import Run, find_runs, group_by_method, in_words, over_seeds
+from harness.show import sheet
+from harness.show.report_tables import means
+from harness.show.sheet import Sheet
+from harness.study.results import Run, find_runs, group_by_method
 from harness.study.several import train_seeds
 from ranksim.figures import targets as figures
 from ranksim.figures.similarity import similarity_matrices
@@ -31,7 +33,7 @@ METHODS = {
     "RankSim": ["regularizer=ranksim"],
     "LDS + RankSim": ["weighting=sqrt_inverse", "lds=gaussian", "regularizer=ranksim"],
 }
-SHOTS = ("", "_many", "_medium", "_few")
+SHOTS = {"": "all", "_many": "many shot", "_medium": "medium shot", "_few": "few shot"}
 console = Console()
 
 
@@ -43,17 +45,12 @@ def by_method(folder: Path, overrides: list[str]) -> dict[str, list[Run]]:
     return {name: labelled[frozenset({*always, *chosen})] for name, chosen in METHODS.items()}
 
 
-def table(groups: dict[str, list[Run]], metric: str, title: str) -> Table:
+def table(groups: dict[str, list[Run]], metric: str, title: str) -> Sheet:
     """An error by shot of every method, and of the untrained network, over the seeds."""
-    shown = Table(title=f"{title}, degrees, after the last epoch, {over_seeds(len(groups['vanilla']))}")
-    shown.add_column("method")
-    for shot in ("all", "many shot", "medium shot", "few shot"):
-        shown.add_column(shot, justify="right")
     rows = [("untrained", groups["vanilla"], "untrained")]
     rows += [(name, members, "last") for name, members in groups.items()]
-    for name, members, selection in rows:
-        shown.add_row(name, *(in_words(members, selection, f"test/{metric}{shot}") for shot in SHOTS))
-    return shown
+    columns = {f"test/{metric}{shot}": head for shot, head in SHOTS.items()}
+    return means(f"{title}, degrees, after the last epoch", rows, columns)
 
 
 def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
@@ -89,8 +86,8 @@ def main() -> None:
     train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
     groups = by_method(folder, arguments.overrides)
     console.print("the angles of real digits, turned by us: a constructed target")
-    console.print(table(groups, "mae", "mean absolute error"))
-    console.print(table(groups, "gmean", "geometric mean error"))
+    sheet.show(table(groups, "mae", "mean absolute error"))
+    sheet.show(table(groups, "gmean", "geometric mean error"))
     print("one run, with everything it recorded:", os.path.relpath(groups["RankSim"][0].folder))
     for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))

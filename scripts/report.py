@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 from harness.record import places
 from harness.record.composition import CONFIGS
-from harness.show import report_page
+from harness.show import report_page, report_tables
 from harness.show.report_facts import interrupted, versions, warnings
-from harness.study.results import PLUS_MINUS, find_runs, markdown
+from harness.study.results import PLUS_MINUS, find_runs
 from harness.study.studies import SELECTED, Study, check_metrics, studies
 from harness.study.tables import published_by_label
 
@@ -24,7 +24,7 @@ Published = Mapping[str, Mapping[str, Any]]
 def table(study: Study, selected: list[str], metrics: list[str] | None, published: Published, spread: str) -> str:
     """The Markdown table; if no metric is named of all of the test split, or of all where that was left alone."""
     tested = [name for name in study.metrics if name.startswith("test/")]
-    return markdown(study.runs, selected, metrics or tested or study.metrics, published, spread)
+    return report_tables.markdown(study, selected, metrics or tested or study.metrics, published, spread)
 
 
 def tables(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from harness.record.composition import without_sweep
 from harness.record.config import NOT_THE_METHOD, NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
 from harness.show.report_figures import Drawn
+from harness.show.sheet import Line, Sheet, template
 from harness.study.results import PLUS_MINUS, Run
 from harness.study.studies import SELECTED, Study, slug
 from harness.words import line
 
+METHODS = ("method", "command, with a seed", "seeds", "epochs")
 MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
 
 
@@ -33,17 +34,17 @@ class Section:
     selected: str
     spread: str
     facts: list[tuple[str, str]]
-    methods: list[tuple[str, str, str, str]]
-    results: report_tables.Table
-    other_epochs: report_tables.Table | None
+    methods: Sheet
+    results: Sheet
+    other_epochs: Sheet | None
     one_epoch: str
-    everything: report_tables.Table
-    comparisons: list[tuple[str, str]]
+    everything: Sheet
+    comparisons: Sheet | None
     best: str
     figures: list[Drawn]
     pictures: dict[str, list[Drawn]]
     pictured: str
-    settings: list[report_tables.Table]
+    settings: list[Sheet]
     configs: list[tuple[str, str]]
 
 
@@ -68,11 +69,8 @@ def write(
         published: By label, as `harness.study.tables.published_by_label` gives it.
         spread: What stands after ±, a key of `PLUS_MINUS`.
         settings: As for `report_figures.draw`.
-
-    Raises:
-        ModuleNotFoundError: If jinja2 is missing; with what to install.
     """
-    template, said = _template(), [*warnings]
+    page, said = template("report.html.j2"), [*warnings]
     sections = []
     names = list(dict.fromkeys(run.report["experiment"] for study in grouped for run in study.runs))
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +79,8 @@ def write(
             said += failures
             pictures = report_figures.pictures(study, said.append)
             sections.append(_section(study, anchor, figures, pictures, selections, metrics, published, spread))
-        text = template.render(title=f"Report on {', '.join(names)}", sections=sections, warnings=said)
+        title = f"Report on {', '.join(names)}"
+        text = page.render(title=title, sections=sections, warnings=said, about=report_figures.about)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
     return path
@@ -130,9 +129,9 @@ def _section(
         selected=SELECTED[study.selection],
         spread=f" ± {PLUS_MINUS[spread]}" if any(len(members) > 1 for members in study.methods.values()) else "",
         facts=report_facts.facts(study.runs),
-        methods=[_method(label, study) for label in study.methods],
-        results=report_tables.results_table(study, shown_now, metrics, published, spread),
-        other_epochs=report_tables.results_table(study, later, metrics, spread=spread) if later else None,
+        methods=Sheet(METHODS, [_method(label, study) for label in study.methods], words=len(METHODS)),
+        results=report_tables.results(study, shown_now, metrics, published, spread),
+        other_epochs=report_tables.results(study, later, metrics, spread=spread) if later else None,
         one_epoch=SELECTED.get(shown_now[0], shown_now[0]) if len(shown_now) == 1 else "",
         everything=report_tables.every_metric(study, spread),
         comparisons=report_tables.comparisons(study),
@@ -151,7 +150,7 @@ def config_text(run: Run) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(kept))
 
 
-def _method(label: str, study: Study) -> tuple[str, str, str, str]:
+def _method(label: str, study: Study) -> Line:
     """Name, command, seeds and epochs of a method."""
     members = study.methods[label]
     run = members[0]
@@ -164,30 +163,4 @@ def _method(label: str, study: Study) -> tuple[str, str, str, str]:
     seeds = ", ".join(str(seed) for seed in sorted(run.report["seed"] for run in members))
     epochs = sorted({int(run.report["results"]["last"]["epoch"]) for run in members})
     span = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-    return study.short[label], line(words), seeds, span
-
-
-def _template() -> Any:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup, escape
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'the HTML page is made with jinja2; run: pip install "blackbox-ranking[tables]"'
-        ) from error
-    environment = Environment(
-        loader=PackageLoader("harness.show"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-    def breakable(text: str) -> Markup:
-        """Between its words, and inside one that is too long after a sign."""
-        words = (re.sub(r"([_=,/]|\.(?!\d))", r"\1<wbr>", str(escape(word))) for word in text.split(" "))
-        return Markup(" ".join(f'<span class="word">{word}</span>' for word in words))
-
-    environment.filters["breakable"] = breakable
-    environment.filters["about"] = report_figures.about
-    return environment.get_template("report.html.j2")
+    return Line([study.short[label], line(words), seeds, span])

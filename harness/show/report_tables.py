@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.record.measures import ARROWS
-from harness.study.results import cell
+from harness.record.runs import STAND_IN
+from harness.show.sheet import Line, Sheet, markdown_table
+from harness.study.results import PLUS_MINUS, Run, cell, measure_of
 from harness.study.studies import SELECTED, Study
 from harness.study.swept import shown, varied
 from harness.study.uncertainty import compare, together
@@ -16,31 +17,13 @@ MOST_COLUMNS = 7
 WIDEST = 7  # columns of a table of settings that fit on paper
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: what it is about and its cells."""
-
-    head: str
-    cells: list[str]
-    seeds: str = ""
-    published: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows by method under named columns."""
-
-    columns: list[str]
-    groups: dict[str, list[Row]] = field(default_factory=dict)
-
-
-def results_table(
+def results(
     study: Study,
     selections: Sequence[str],
     metrics: Sequence[str] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
     spread: str = "interval",
-) -> Table:
+) -> Sheet:
     """The metrics of every method, mean and spread over seeds, below the published ones.
 
     Args:
@@ -52,25 +35,74 @@ def results_table(
         spread: A key of `harness.study.results.PLUS_MINUS`.
     """
     chosen = [name for name in metrics or main_metrics(study) if name in study.metrics]
-    table = Table([column_head(study, name) for name in chosen])
+    lines = [
+        Line([study.short[label], SELECTED.get(what, what), seeds, *cells], kind)
+        for label, what, seeds, cells, kind in _results(study, selections, chosen, published or {}, spread)
+    ]
+    return Sheet(["method", "epoch", "seeds", *(column_head(study, name) for name in chosen)], lines, words=2)
+
+
+def markdown(
+    study: Study,
+    selections: Sequence[str],
+    metrics: Sequence[str],
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: str = "interval",
+) -> str:
+    """As `results`, for a file of its own: with all of a method's label and a metric's name."""
+    lines = [
+        Line([label, what.replace("_", " ") if what in SELECTED else what, *cells, seeds])
+        for label, what, seeds, cells, _ in _results(study, selections, metrics, published or {}, spread)
+    ]
+    table = markdown_table(Sheet(["method", "selected", *metrics, "seeds"], lines, words=2))
+    banner = [f"**{STAND_IN}**"] if study.stand_in else []
+    return "\n\n".join([*banner, table, *([f"± is {PLUS_MINUS[spread]}."] if "±" in table else [])])
+
+
+def _results(
+    study: Study,
+    selections: Sequence[str],
+    metrics: Sequence[str],
+    published: Mapping[str, Mapping[str, Any]],
+    spread: str,
+) -> Iterator[tuple[str, str, str, list[str], str]]:
+    """Label, selection or source, seeds, cells and kind of every line."""
     for label, members in study.methods.items():
-        entry = (published or {}).get(label)
-        rows = [_published(entry, chosen)] if entry and not study.stand_in else []
+        entry = published.get(label)
+        if entry and not study.stand_in:
+            cells = [str(entry["metrics"].get(name, "")) for name in metrics]
+            yield label, f"published: {entry['source']}", str(entry.get("seeds") or ""), cells, "published"
         for selection in selections:
-            cells = [_cell(study, label, name, selection, spread) for name in chosen]
+            cells = [_cell(study, label, name, selection, spread) for name in metrics]
             if any(cells):
-                rows.append(Row(SELECTED.get(selection, selection), cells, str(len(members))))
-        table.groups[study.short[label]] = rows
-    return table
+                yield label, selection, str(len(members)), cells, ""
 
 
-def every_metric(study: Study, spread: str = "interval") -> Table:
+def every_metric(study: Study, spread: str = "interval") -> Sheet:
     """All metrics of all splits at the study's own selection, a row for each and a column for every method."""
-    rows = [
-        Row(name, [_cell(study, label, name, study.selection, spread) for label in study.methods])
+    lines = [
+        Line([name, *(_cell(study, label, name, study.selection, spread) for label in study.methods)])
         for name in study.metrics
     ]
-    return Table(list(study.short.values()), {"": rows})
+    return Sheet(["metric", *study.short.values()], lines)
+
+
+def means(title: str, rows: Sequence[tuple[str, Sequence[Run], str]], metrics: Mapping[str, str]) -> Sheet:
+    """Metrics of some runs over their seeds.
+
+    Args:
+        title: What they are.
+        rows: Name, runs of one method, and their epoch.
+        metrics: The heads of the columns by metric.
+    """
+    lines = []
+    for name, members, selection in rows:
+        found = {metric: cell(members, selection, metric) for metric in metrics}
+        cells = ["" if one is None else one.shown(measure_of(members, metric)) for metric, one in found.items()]
+        lines.append(Line([name, *cells]))
+    count = len(rows[0][1])
+    over = "1 seed" if count == 1 else f"mean over {count} seeds ± half of its 95 % interval"
+    return Sheet(["method", *metrics.values()], lines, title=f"{title}, {over}")
 
 
 def main_metrics(study: Study) -> list[str]:
@@ -89,15 +121,15 @@ def column_head(study: Study, metric: str) -> str:
     return metric.removeprefix(f"{study.split}/") + arrow
 
 
-def comparisons(study: Study) -> list[tuple[str, str]]:
-    """The best method against every other on common seeds: its name and what the seeds show, in words."""
+def comparisons(study: Study) -> Sheet | None:
+    """The best method against every other on common seeds: what the seeds show, in words; None where there are none."""
     metric, order = study.monitor, study.best_first()
     factor = study.measure(metric).factor
     values = {label: {s: factor * v for s, v in study.by_seed(label, metric).items()} for label in order}
     best, *others = order
     others = [label for label in others if len(values[best].keys() & values[label].keys()) >= 2]
     if not others:
-        return []
+        return None
     found = together(
         [
             compare(
@@ -107,10 +139,11 @@ def comparisons(study: Study) -> list[tuple[str, str]]:
             for label in others
         ]
     )  # fmt: skip
-    return [(study.short[label], one.text) for label, one in zip(others, found, strict=True)]
+    lines = [Line([study.short[label], one.text]) for label, one in zip(others, found, strict=True)]
+    return Sheet([f"{study.short[best]} against", "what the seeds show"], lines, words=2)
 
 
-def settings_tables(study: Study) -> list[Table]:
+def settings_tables(study: Study) -> list[Sheet]:
     """The settings in which the methods differ: a row for each method, or for each setting where that is narrower.
 
     Several tables where one would be wider than a page.
@@ -125,18 +158,13 @@ def settings_tables(study: Study) -> list[Table]:
         lines = {name: [values[i] for values in cells.values()] for i, name in enumerate(names)}
     parts = [range(len(columns))[start : start + WIDEST] for start in range(0, len(columns) if cells else 0, WIDEST)]
     return [
-        Table(
+        Sheet(
             [head, *(columns[i] for i in part)],
-            {key: [Row("", [line[i] for i in part])] for key, line in lines.items()},
+            [Line([key, *(line[i] for i in part)]) for key, line in lines.items()],
+            words=1 + len(part),
         )
         for part in parts
     ]
-
-
-def _published(entry: Mapping[str, Any], chosen: Sequence[str]) -> Row:
-    values = entry["metrics"]
-    cells = [str(values.get(name, "")) for name in chosen]
-    return Row(f"published: {entry['source']}", cells, str(entry["seeds"] or ""), published=True)
 
 
 def _cell(study: Study, label: str, metric: str, selection: str, spread: str) -> str:

@@ -27,7 +27,7 @@ def test_without_options_a_markdown_table(tmp_path, report, capsys):
     report(tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "| method | selected | test/recall@1 | seeds |",
-        "|---|---|---|---|",
+        "| --- | --- | ---: | ---: |",
         "| cub_rambo loss=triplet | last | 50.0 | 1 |",
     ]
 

@@ -7,11 +7,17 @@ from scipy import stats
 
 from harness.record import runs
 from harness.record.measures import Measure
-from harness.study.results import Cell, cell, find_runs, group_by_method, markdown
+from harness.show import report_tables
+from harness.study.results import Cell, cell, find_runs, group_by_method
 from harness.study.studies import studies
 
 RECALL, SHARE = "test/recall@1", Measure("share", True)
 PUBLISHED = {"cub_rambo": {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}}
+
+
+def markdown(found, *how, **more):
+    (study,) = studies(found)
+    return report_tables.markdown(study, *how, **more)
 
 
 def finished(folder, seed=0, recall=0.5, overrides=(), fingerprint="a", fixture=False, **more):
