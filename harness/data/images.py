@@ -133,14 +133,15 @@ class ImageCache:
         try:
             content = path.read_bytes()
         except OSError:
-            return _contiguous(prepare(decode(path, upright)))  # raises the sentence that names the file
+            decode(path, upright)  # raises the sentence that names the file
+            raise
         key = hashlib.sha256(content + f"\n{prepare}\n{upright}".encode()).hexdigest()
         entry = self.folder / key[:2] / f"{key}.npy"
         try:
             return torch.from_numpy(np.load(entry, allow_pickle=False))
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or cut short by a crash of the machine: make it anew
-        image = _contiguous(prepare(decode(path, upright, content)))
+        image: Tensor = prepare(decode(path, upright, content)).contiguous()
         self._store(entry, image)
         return image
 
@@ -157,7 +158,3 @@ class ImageCache:
                 f"cannot write to the image cache {self.folder} ({error.strerror});"
                 " free some space, or set data.cache=null"
             ) from error
-
-
-def _contiguous(image: Tensor) -> Tensor:
-    return image.contiguous()

@@ -66,7 +66,7 @@ class Tracker:
         self.folder = Path(folder)
         self.file = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.mirrors: list[_Mirror] = []
+        self.mirrors: list[_WandB | _TensorBoard] = []
         if not is_main():
             return
         mode = _wandb_mode(wandb)
@@ -99,7 +99,7 @@ class Tracker:
         self._each(lambda mirror: mirror.close(exit_code))
         self.mirrors = []
 
-    def _mirror(self, name: str, start: Callable[[], _Mirror]) -> None:
+    def _mirror(self, name: str, start: Callable[[], _WandB | _TensorBoard]) -> None:
         try:
             self.mirrors.append(start())
         except Exception as error:  # a mirror is a convenience: whatever goes wrong in it must not cost a run
@@ -107,7 +107,7 @@ class Tracker:
                 raise KeyboardInterrupt from error
             log.warning("no %s for this run (%s: %s); metrics.jsonl has everything", name, type(error).__name__, error)
 
-    def _each(self, call: Callable[[_Mirror], None]) -> None:
+    def _each(self, call: Callable[[_WandB | _TensorBoard], None]) -> None:
         for mirror in list(self.mirrors):
             try:
                 call(mirror)
@@ -118,18 +118,7 @@ class Tracker:
                 self.mirrors.remove(mirror)
 
 
-class _Mirror:
-    def log(self, numbers: Mapping[str, Any], step: int) -> None:
-        raise NotImplementedError
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        raise NotImplementedError
-
-    def close(self, exit_code: int) -> None:
-        raise NotImplementedError
-
-
-class _WandB(_Mirror):
+class _WandB:
     def __init__(self, folder: Path, config: Mapping[str, Any], mode: str, project: str, name: str | None) -> None:
         import wandb
 
@@ -155,7 +144,7 @@ class _WandB(_Mirror):
         self.run.finish(exit_code=exit_code)
 
 
-class _TensorBoard(_Mirror):
+class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -3,8 +3,8 @@
 The trainer moves batches and never looks inside. `model(batch)` returns whatever `loss(output, batch)` understands;
 the loss returns named scalars of which "loss" is minimised; `metrics(model, loader)` returns named floats.
 
-Optional hooks: `loss.prepare(data)` before the optimizer is built,
-`parameter_groups()` of model and loss, `end_of_epoch(model, data, epoch)` of both (may return numbers to log),
+Optional hooks: `loss.prepare(data)` before the optimizer is built, `parameter_groups()` of model and loss,
+`end_of_epoch(model, data, epoch)` of both (may return numbers to log),
 `metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}, and
 `metrics.measures`, which way each metric is better and in what unit it is shown (`harness.record.measures`).
 """
@@ -30,7 +30,7 @@ from harness.distributed import is_main
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation, Metrics, only
-from harness.train.optimization import learning_rates
+from harness.train.optimization import learning_rates, update
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
 
@@ -204,9 +204,8 @@ class _Run:
         """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
         trainer = self.trainer
         seed_everything(trainer.seed, self.epoch)
-        set_epoch = getattr(self.data.train, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(self.epoch)
+        if hasattr(self.data.train, "set_epoch"):
+            self.data.train.set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
         means, micro_batches, since = Means(), 0, time.perf_counter()
@@ -237,8 +236,7 @@ class _Run:
         return means.values() | rates | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
-        trainer = self.trainer
-        dtype = PRECISIONS[trainer.precision]
+        trainer, dtype = self.trainer, PRECISIONS[self.trainer.precision]
         with torch.autocast(trainer.device.type, dtype=dtype, enabled=dtype is not None):
             output = self.forward(batch)
             try:
@@ -257,25 +255,10 @@ class _Run:
 
     def _update(self) -> dict[str, float]:
         """One step along the mean gradient of the micro-batches gathered since the last."""
-        trainer, size = self.trainer, self.gathered
-        self.gathered = 0
+        # Each of their losses was divided by `accumulate`, and an epoch's last group may be smaller.
+        scale, self.gathered = self.trainer.accumulate / self.gathered, 0
         self.step += 1
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
-            return {}
-        numbers = {}
-        self.scaler.unscale_(self.optimizer)
-        if size < trainer.accumulate:  # the last group of an epoch, each of whose losses was divided by `accumulate`
-            for parameter in parameters:
-                parameter.grad.mul_(trainer.accumulate / size)
-        if trainer.clip_norm is not None:
-            norm = float(nn.utils.clip_grad_norm_(parameters, trainer.clip_norm))
-            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
-                numbers["gradient_norm"] = norm
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return numbers
+        return update(self.optimizer, self.scaler, scale, self.trainer.clip_norm)
 
     def _check_weights(self) -> None:
         """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
@@ -314,9 +297,8 @@ class _Run:
         if not is_main():
             return
         for split in self.evaluation.new_best:
-            checkpoint.save(
-                self.folder / f"best_on_{split}.pt", {"model": self.model.state_dict(), "epoch": self.epoch}
-            )
+            best = {"model": self.model.state_dict(), "epoch": self.epoch}
+            checkpoint.save(self.folder / f"best_on_{split}.pt", best)
         self.evaluation.new_best = []
         state = {
             "epoch": self.epoch,
