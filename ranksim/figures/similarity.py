@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from rambo.ranking import unit_vectors
-from ranksim.figures.targets import POINTS, axis_label, interval_means
+from ranksim.figures.targets import axis_label, interval_means, intervals
 from ranksim.metrics import average_ranks, column, correlation
 
 
@@ -65,14 +65,12 @@ def similarity_matrices(
             "similarities need two different targets, and features under one title at least, none of them `targets`; "
             f"got targets from {low:g} to {high:g} and titles {list(features)}"
         )
-    groups = min(POINTS, len(torch.unique(truth)))
-    edges = torch.linspace(low, high, groups + 1, dtype=torch.float64)
-    places = torch.bucketize(truth, edges[1:-1], right=True)
+    edges, places = intervals(truth)
     middle = interval_means(truth, places, edges)
     labels = -(middle[:, None] - middle[None, :]).abs()
     found = {"targets": Similarity(labels, 1.0)}
     for title, values in features.items():
-        cosines = _group_cosines(title, values, places, groups)
+        cosines = _group_cosines(title, values, places, len(edges) - 1)
         found[title] = Similarity(cosines, _agreement(labels, cosines))
 
     figure = Figure(figsize=(3.4 * len(found), 3.2), layout=ConstrainedLayoutEngine(compress=True, wspace=0.09))

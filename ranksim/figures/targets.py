@@ -171,9 +171,7 @@ def predicted_against_true(
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     drawn = {}
     for axes, (name, (guess, truth)) in zip(panels.flat, pairs.items(), strict=False):
-        groups = max(1, min(POINTS, len(torch.unique(truth))))
-        edges = torch.linspace(float(truth.min()), float(truth.max()), groups + 1, dtype=torch.float64)
-        places = torch.bucketize(truth, edges[1:-1], right=True)
+        edges, places = intervals(truth)
         means = torch.stack([interval_means(truth, places, edges), interval_means(guess, places, edges)], dim=1)
         drawn[name] = means
         opacity = min(0.6, max(0.05, 600 / len(truth)))
@@ -205,6 +203,13 @@ def _pairs(results: Results) -> dict[str, tuple[Tensor, Tensor]]:
         if guess.shape != truth.shape:
             raise ValueError(f"{name} has {len(guess)} predictions for {len(truth)} targets")
     return pairs
+
+
+def intervals(truth: Tensor) -> tuple[Tensor, Tensor]:
+    """At most 30 intervals of equal width that hold the targets: their edges, and in which one each target is."""
+    groups = min(POINTS, len(torch.unique(truth)))
+    edges = torch.linspace(float(truth.min()), float(truth.max()), groups + 1, dtype=torch.float64)
+    return edges, torch.bucketize(truth, edges[1:-1], right=True)
 
 
 def interval_means(values: Tensor, places: Tensor, edges: Tensor) -> Tensor:
