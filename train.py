@@ -36,7 +36,7 @@ OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values 
 
 
 def train(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
-    """Builds the seven nouns, fits, and leaves a run folder.
+    """Builds the nouns, fits, and leaves a run folder.
 
     Args:
         config: The composed config.
@@ -68,6 +68,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         pretrained.start_from(model, start)
     metrics = build(config.metrics)
     trainer = build(config.trainer)
+    pictures = build(config.pictures) if trainer.pictures else None
 
     if config.first_stage:
         stages.check(model, config, data.evaluation)
@@ -102,7 +103,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)
     try:
-        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, resume=begun)
+        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
     except BaseException:
         tracker.close(exit_code=1)
         raise

@@ -17,120 +17,14 @@ Each is averaged over the queries that have a relevant item, and lies between 0 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rambo.neighbours import RelevantItems, irrelevant_before, nearest, score_chunks
 
-__all__ = ["Embedded", "RetrievalMetrics", "embed", "nearest", "retrieval_metrics"]
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A data set as the model sees it.
-
-    Attributes:
-        embeddings: float32 (images, dimensions), on the model's device like the rest.
-        labels: int64 (images,).
-        indices: Position in the data set, int64 (images,).
-        roles: int64 (images,); 0 = query and gallery, 1 = query only, 2 = gallery only.
-    """
-
-    embeddings: Tensor
-    labels: Tensor
-    indices: Tensor
-    roles: Tensor
-
-
-def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> Embedded:
-    """Embeds all batches of `loader` without gradients, in evaluation mode, and leaves the model in the mode it was in.
-
-    Raises:
-        ValueError: If the loader gives no batch.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    columns: list[list[Tensor]] = [[], [], [], []]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                there = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-                labels = there["label"].long()
-                row = (model(there).float(), labels, there["index"].long(), there.get("role", torch.zeros_like(labels)))
-                for column, part in zip(columns, row, strict=True):
-                    column.append(part)
-    finally:
-        model.train(was_training)
-    if not columns[0]:
-        raise ValueError("the evaluation loader gave no batch: its data set is empty")
-    embeddings, labels, indices, roles = (torch.cat(column) for column in columns)
-    return Embedded(embeddings, labels, indices, roles.long())
-
-
-class RetrievalMetrics:
-    """Embeds a data set once and measures how the images of a class find each other.
-
-    Args:
-        recall_at: The k of `recall@k`.
-        map: Whether to compute `map` too, which has to order the whole list of every query.
-
-    Raises:
-        ValueError: If a k is not a positive integer.
-    """
-
-    measures: ClassVar = {
-        "queries_without_match": {"kind": "count"},
-        "*": {"kind": "share", "higher_is_better": True},
-    }
-
-    def __init__(self, recall_at: Sequence[int] = (1, 2, 4, 8), map: bool = False) -> None:
-        self.recall_at, self.map = _checked_recall_at(recall_at), map
-
-    def names(self) -> list[str]:
-        """What a call gives."""
-        more = ["map"] if self.map else []
-        return [*(f"recall@{k}" for k in self.recall_at), "r_precision", "map_at_r", *more, "queries_without_match"]
-
-    def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles.
-
-        Raises:
-            ValueError: As `retrieval_metrics`, or if there is no query or no gallery.
-        """
-        data = embed(model, loader)
-        asking, found = (data.roles != 2).nonzero()[:, 0], (data.roles != 1).nonzero()[:, 0]
-        if not len(asking) or not len(found):
-            raise ValueError(
-                f"evaluation needs queries (role 0 or 1) and a gallery (role 0 or 2), "
-                f"got {len(asking)} and {len(found)} images"
-            )
-        if len(asking) == len(found) == len(data.roles):
-            return retrieval_metrics(data.embeddings, data.labels, recall_at=self.recall_at, map=self.map)
-        place = torch.full_like(data.roles, -1)
-        place[found] = torch.arange(len(found), device=place.device)
-        return retrieval_metrics(
-            data.embeddings[asking],
-            data.labels[asking],
-            data.embeddings[found],
-            data.labels[found],
-            own_positions=place[asking],
-            recall_at=self.recall_at,
-            map=self.map,
-        )
-
-    def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
-        """What the model finds for some queries, right and wrong marked, as an image in `folder`, by name."""
-        from rambo.figures.retrievals import retrieval_grid  # here, so that measuring does not need matplotlib
-
-        path = folder / f"retrievals_{split}.png"
-        retrieval_grid(path, model, loader)
-        return {"retrievals": path}
+__all__ = ["checked_recall_at", "nearest", "retrieval_metrics"]
 
 
 @torch.no_grad()
@@ -165,7 +59,7 @@ def retrieval_metrics(
         ValueError: If shapes disagree, labels or positions are not integers, a position lies outside the gallery, an
             embedding is not finite, or no query has a relevant item.
     """
-    recall_at = _checked_recall_at(recall_at)
+    recall_at = checked_recall_at(recall_at)
     query_labels = query_labels.to(query_embeddings.device)
     if gallery_embeddings is None:
         gallery_embeddings, gallery_labels = query_embeddings, query_labels
@@ -223,7 +117,8 @@ def _sums(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> Tensor:
     return torch.stack([*recalls, *((share / counts[:, None]).sum() for share in shares)])
 
 
-def _checked_recall_at(recall_at: Sequence[int]) -> tuple[int, ...]:
+def checked_recall_at(recall_at: Sequence[int]) -> tuple[int, ...]:
+    """The k of `recall@k`, refused if one is not a positive integer."""
     try:
         ks = tuple(operator.index(k) for k in recall_at if not isinstance(k, bool))
     except TypeError:

@@ -15,13 +15,11 @@ What is not defined has no key: a shot without samples, a correlation of fewer t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ranksim.bins import SHOTS, Density
 from ranksim.inputs import as_numbers, as_targets
@@ -31,147 +29,6 @@ ERRORS, CORRELATIONS = ("mae", "mse", "gmean", "balanced_mae"), ("pearson", "spe
 GROUPS = (*SHOTS, "zero_interpolation", "zero_extrapolation")
 GMEAN_RULES = ("none", "zeros", "every", "every_overall")
 GMEAN_EPS = 1e-10
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A data set as the model sees it, on the CPU, in the loader's order.
-
-    Attributes:
-        predictions: In the unit of the targets, float32 (samples,); (samples, outputs) for vector targets.
-        targets: float32, of the same shape.
-        features: What the prediction is read from, float32 (samples, dimensions); (samples, 0) if not asked for.
-        indices: Position in the data set, int64 (samples,).
-    """
-
-    predictions: Tensor
-    targets: Tensor
-    features: Tensor
-    indices: Tensor
-
-
-def predict(model: nn.Module, loader: Iterable[Mapping[str, Any]], features: bool = True) -> Predicted:
-    """Predicts all batches of `loader` without gradients, in evaluation mode; leaves the model in the mode it was in.
-
-    Args:
-        model: `model(batch)` has `prediction`, shaped like the targets, and `features` (samples, ...).
-        loader: Batches with `target` (samples,) or (samples, outputs), and `index` (samples,).
-        features: Whether to keep the features.
-
-    Raises:
-        ValueError: If the loader gives no batch.
-    """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    columns: list[list[Tensor]] = [[], [], [], []]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                there = {name: part.to(device) if isinstance(part, Tensor) else part for name, part in batch.items()}
-                output = model(there)
-                kept = output.features.flatten(1).float()[:, slice(None) if features else slice(0)]
-                row = (output.prediction.float(), there["target"].float(), kept, there["index"].long())
-                for parts, part in zip(columns, row, strict=True):
-                    parts.append(part)
-    finally:
-        model.train(was_training)
-    if not columns[0]:
-        raise ValueError("the evaluation loader gave no batch: its data set is empty")
-    predictions, targets, kept, indices = (torch.cat(column).cpu() for column in columns)
-    return Predicted(predictions, targets, kept, indices)
-
-
-class RegressionMetrics:
-    """Predicts a data set once and measures the errors, overall and by shot.
-
-    The training density is that of `loader.dataset.density`; without one there are neither shots nor `balanced_mae`.
-
-    Args:
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As in `ranksim.shots.shots_of`.
-        few: As in `ranksim.shots.shots_of`.
-        gmean_eps: As in `regression_metrics`.
-        quantity: What is predicted, as the pictures name it.
-        unit: The unit of the targets, as the pictures name it.
-
-    Raises:
-        ValueError: If a rule is unknown or `few` is larger than `many`.
-    """
-
-    measures: ClassVar = {
-        **{f"{error}*": {"kind": "error", "higher_is_better": False} for error in ERRORS},
-        **{f"{correlation}*": {"kind": "share", "higher_is_better": True} for correlation in CORRELATIONS},
-    }
-
-    def __init__(
-        self,
-        shot_rule: str = "counts",
-        many: int = 100,
-        few: int = 20,
-        gmean_eps: str = "none",
-        quantity: str = "target",
-        unit: str = "",
-    ) -> None:
-        _check_rules(shot_rule, many, few, gmean_eps)
-        self.shot_rule, self.many, self.few, self.gmean_eps = shot_rule, many, few, gmean_eps
-        self.quantity, self.unit = quantity, unit
-
-    def names(self) -> list[str]:
-        """What a call can give; each shot only where it has samples, and correlations where they are defined."""
-        groups = ("", *(f"_{name}" for name in GROUPS))
-        return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)]
-
-    def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """The numbers of `regression_metrics`.
-
-        Raises:
-            ValueError: As `regression_metrics`, or if the loader gives no batch.
-        """
-        data = predict(model, loader, features=False)
-        return regression_metrics(
-            data.predictions,
-            data.targets,
-            _density(loader),
-            shot_rule=self.shot_rule,
-            many=self.many,
-            few=self.few,
-            gmean_eps=self.gmean_eps,
-        )
-
-    def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
-        """Errors by target, predictions against truth, and similarity of features, as images in `folder`, by name.
-
-        Of vector targets there is only the second, for each output.
-        """
-        from ranksim.figures import similarity as similarity_figure
-        from ranksim.figures import targets as figures  # here, so that measuring does not need matplotlib
-
-        data, density = predict(model, loader), _density(loader)
-        named = {"quantity": self.quantity, "unit": self.unit}
-        path = folder / f"predicted_against_true_{split}.png"
-        paths = {"predicted_against_true": path}
-        if data.targets.ndim == 2 and data.targets.shape[1] > 1:
-            by_output = zip(data.predictions.T, data.targets.T, strict=True)
-            figures.predicted_against_true(path, {f"output {k}": pair for k, pair in enumerate(by_output)}, **named)
-            return paths
-        results = {split: (data.predictions, data.targets)}
-        figures.predicted_against_true(path, results, **named)
-        if len(torch.unique(data.targets)) > 1:
-            paths["similarity"] = folder / f"similarity_{split}.png"
-            similarity_figure.similarity_matrices(paths["similarity"], {split: data.features}, data.targets, **named)
-        if density is not None:
-            paths["error_by_target"] = folder / f"error_by_target_{split}.png"
-            figures.error_by_target(
-                paths["error_by_target"],
-                results,
-                density,
-                shot_rule=self.shot_rule,
-                many=self.many,
-                few=self.few,
-                **named,
-            )
-        return paths
 
 
 def regression_metrics(
@@ -208,7 +65,7 @@ def regression_metrics(
         ValueError: If shapes disagree, there is no sample, a value is not finite, a rule is unknown, vector targets
             come with a density, or targets in half precision are too large to be told apart.
     """
-    _check_rules(shot_rule, many, few, gmean_eps)
+    check_rules(shot_rule, many, few, gmean_eps)
     truth, guess = _checked("targets", as_targets(targets)), _checked("predictions", predictions)
     if truth.shape != guess.shape:
         raise ValueError(
@@ -274,11 +131,6 @@ def average_ranks(values: Tensor) -> Tensor:
     return middle[place]
 
 
-def _density(loader: Any) -> Density | None:
-    density: Density | None = getattr(getattr(loader, "dataset", None), "density", None)
-    return density
-
-
 def column(name: str, values: Any) -> Tensor:
     """Values of (samples,) or (samples, 1) as float64 (samples,) on the CPU; refuses others, and what is not finite."""
     numbers = _checked(name, values)
@@ -304,7 +156,8 @@ def _checked(name: str, values: Any) -> Tensor:
     return rows
 
 
-def _check_rules(shot_rule: str, many: int, few: int, gmean_eps: str) -> None:
+def check_rules(shot_rule: str, many: int, few: int, gmean_eps: str) -> None:
+    """Refuses rules that `regression_metrics` does not know."""
     check_shot_rule(shot_rule, many, few)
     if gmean_eps not in GMEAN_RULES:
         raise ValueError(f"gmean_eps must be one of {', '.join(GMEAN_RULES)}, got {gmean_eps!r}")

@@ -20,10 +20,10 @@ from harness.show.report_tables import means
 from harness.show.sheet import Sheet
 from harness.study.results import Run, find_runs, group_by_method
 from harness.study.several import train_seeds
+from ranksim.evaluation import predict
 from ranksim.figures import targets as figures
 from ranksim.figures.similarity import similarity_matrices
 from ranksim.imbalance import smoothed_density
-from ranksim.metrics import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "demo_regression"

@@ -28,17 +28,17 @@ from harness.record import allowed, places
 from harness.record.faults import sentence
 from harness.record.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
 from rambo.detection import figures as detection_figures
-from rambo.detection.average_precision import precision_recall, voc_outcomes
-from rambo.detection.metrics import DetectionMetrics, collect, judged
+from rambo.detection.metrics import DetectionMetrics, collect
+from rambo.detection.pictures import class_curves, some_detections
+from rambo.evaluation import Embedded, RetrievalMetrics, embed
 from rambo.figures import retrievals as retrieval_figures
 from rambo.figures.gradients import Batch, gradient_sparsity, tie_rates
 from rambo.figures.projection import METHODS, embedding_projection
 from rambo.figures.scores import batch_map, score_distributions
 from rambo.losses.ranking import RetrievalLoss
-from rambo.metrics import Embedded, RetrievalMetrics, embed
+from ranksim.evaluation import Predicted, RegressionMetrics, predict
 from ranksim.figures import targets as regression_figures
 from ranksim.figures.similarity import similarity_matrices
-from ranksim.metrics import Predicted, RegressionMetrics, predict
 
 KINDS = {"retrieval": RetrievalMetrics, "regression": RegressionMetrics, "detection": DetectionMetrics}
 LIKE_TRAINING = 4  # batches on which the gradient is tried
@@ -195,10 +195,12 @@ def predicted(asked: Asked) -> tuple[dict[str, Predicted], dict[str, Any], Any, 
     data = [asked.restored(name).data for name in asked.runs]
     if len({str(d.describe().get("fingerprint")) for d in data}) > 1:
         raise ValueError("the runs were made on different data, so their errors do not belong in one picture")
-    metrics: RegressionMetrics = asked.restored(next(iter(asked.runs))).metrics
-    rule = {"shot_rule": metrics.shot_rule, "many": metrics.many, "few": metrics.few}
+    first = asked.restored(next(iter(asked.runs)))
+    rule = {"shot_rule": first.metrics.shot_rule, "many": first.metrics.many, "few": first.metrics.few}
     results = {name: (p.predictions, p.targets) for name, p in found.items()}
-    return found, results, data[0].density, rule, {"quantity": metrics.quantity, "unit": metrics.unit}
+    pictures = first.config.get("pictures") or {}
+    axes = {key: pictures[key] for key in ("quantity", "unit") if key in pictures}
+    return found, results, data[0].density, rule, axes
 
 
 def errors(asked: Asked) -> None:
@@ -226,22 +228,16 @@ def similarity(asked: Asked) -> None:
 def draw_precision_recall(asked: Asked) -> None:
     curves: dict[str, dict[str, torch.Tensor]] = {}
     for name in asked.runs:
-        data = asked.loader(name).dataset
-        outcomes = voc_outcomes(asked.seen(name, collect), data.ground_truth)
-        for label, what in enumerate(data.classes, start=1):
-            if label < outcomes.objects.shape[1] and outcomes.objects[:, label].any():
-                curves.setdefault(what, {})[name] = precision_recall(outcomes, label)
+        for what, curve in class_curves(asked.seen(name, collect), asked.loader(name).dataset).items():
+            curves.setdefault(what, {})[name] = curve
     asked.save("precision_recall", partial(detection_figures.precision_recall, curves=curves))
 
 
 def detections(asked: Asked) -> None:
     for name in asked.runs:
-        data, shown = asked.loader(name).dataset, asked.restored(name).metrics.shown
-        boxes = judged(asked.seen(name, collect), data.ground_truth)
-        some = torch.linspace(0, len(boxes) - 1, min(shown, len(boxes))).round().long().tolist()
-        shown_boxes, images = [boxes[i] for i in some], [data.image(i) for i in some]
-        draw = partial(detection_figures.detections, images=images, boxes=shown_boxes, classes=data.classes)
-        asked.save("detections", draw, name)
+        shown = (asked.restored(name).config.get("pictures") or {}).get("shown", 12)
+        found, data = asked.seen(name, collect), asked.loader(name).dataset
+        asked.save("detections", partial(some_detections, found=found, data=data, shown=shown), name)
 
 
 FIGURES: dict[str, tuple[str | None, Callable[[Asked], None], str]] = {

@@ -44,6 +44,11 @@ def test_a_room_of_harness_imports_only_from_those_above_it():
                 assert room_of(name) <= room_of(own), f"{own} imports {name}"
 
 
+def test_figures_read_metrics_and_never_the_reverse():
+    for path in (path for stem in ("metrics", "evaluation") for path in ROOT.glob(f"ra*/**/{stem}.py")):
+        assert not [name for name in imported(path) if "figures" in name or "pictures" in name], path
+
+
 PUBLIC = "rambo.losses, rambo.metrics, rambo.ranking, rambo.sampling, ranksim.losses, ranksim.metrics"
 
 

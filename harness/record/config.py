@@ -25,7 +25,7 @@ class Effect(Enum):
     LENGTH = auto()  # how long it is: an unfinished run may go on for longer
     SEED = auto()  # all random draws: runs that differ in it alone are one method
     ORDER = auto()  # order and augmentation of the data, though not which they are
-    REPORTED = auto()  # which metrics are given and what they are called, though not how they are measured
+    REPORTED = auto()  # which metrics are given, though not how they are measured
 
 
 # By key, with all below it. A key that is not here shapes the numbers.
@@ -39,6 +39,7 @@ AFFECTS = {
     "data.pin_memory": Effect.SPEED,
     "data.workers": Effect.SPEED,
     "paths": Effect.SPEED,
+    "pictures": Effect.SPEED,
     "tracking": Effect.SPEED,
     "trainer.log_every": Effect.SPEED,
     "trainer.pictures": Effect.SPEED,
@@ -50,9 +51,7 @@ AFFECTS = {
     "seed": Effect.SEED,
     "data.seed": Effect.ORDER,
     "metrics.map": Effect.REPORTED,
-    "metrics.quantity": Effect.REPORTED,
     "metrics.recall_at": Effect.REPORTED,
-    "metrics.unit": Effect.REPORTED,
 }
 
 

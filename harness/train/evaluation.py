@@ -17,6 +17,8 @@ from harness.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
+Pictures = Callable[[nn.Module, Any, Path, str], Mapping[str, str | Path]]
+"""Called with the model, a loader, a folder and the name of the split; returns {name: path of an image}."""
 
 
 def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[str, Any]:
@@ -115,16 +117,13 @@ class Evaluation:
                 words.append(f"  {name} {numbers[name]:.4f}" + (" (best)" if best else ""))
         return "".join(words)
 
-    def pictures(self, model: nn.Module, tracker: Tracker, step: int) -> None:
-        """Asks the metrics for pictures of every split, and mirrors them."""
-        draw = getattr(self.metrics, "pictures", None)
-        if draw is None:
-            return
+    def draw(self, pictures: Pictures, model: nn.Module, tracker: Tracker, step: int) -> None:
+        """Asks for the pictures of every split, and mirrors them."""
         folder = tracker.folder / "pictures"
         for split, loader in self.loaders.items():
             try:
                 folder.mkdir(exist_ok=True)
-                for name, path in draw(model, loader, folder, split).items():
+                for name, path in pictures(model, loader, folder, split).items():
                     tracker.image(f"{split}/{name}", Path(path), step)
             except Exception as error:  # whatever goes wrong with a picture must not cost the report
                 log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)

@@ -4,8 +4,7 @@ The trainer moves batches and never looks inside. `model(batch)` returns whateve
 the loss returns named scalars of which "loss" is minimised; `metrics(model, loader)` returns named floats.
 
 Optional hooks: `loss.prepare(data)` before the optimizer is built, `parameter_groups()` of model and loss,
-`end_of_epoch(model, data, epoch)` of both (may return numbers to log),
-`metrics.pictures(model, loader, folder, split)` at the end, which returns {name: path of an image}, and
+`end_of_epoch(model, data, epoch)` of both (may return numbers to log), and
 `metrics.measures`, which way each metric is better and in what unit it is shown (`harness.record.measures`).
 """
 
@@ -29,7 +28,7 @@ from harness.device import all_finite, choose_device, to_device
 from harness.distributed import is_main
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
-from harness.train.evaluation import Evaluation, Metrics, only
+from harness.train.evaluation import Evaluation, Metrics, Pictures, only
 from harness.train.optimization import learning_rates, update
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
@@ -61,7 +60,7 @@ class Trainer:
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
         stopping: Ends training before the last epoch, or None.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
-        pictures: Whether the metrics may draw pictures at the end.
+        pictures: Whether pictures are drawn at the end.
         seed: What every epoch's draws derive from.
 
     Raises:
@@ -113,6 +112,7 @@ class Trainer:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         tracker: Tracker,
         resume: bool = False,
+        pictures: Pictures | None = None,
     ) -> dict[str, Any]:
         """Trains to the last epoch and returns the results of the run.
 
@@ -125,6 +125,7 @@ class Trainer:
             scheduler: Stepped once an epoch.
             tracker: Receives all numbers; its folder receives the checkpoints.
             resume: Whether to go on from the folder's last checkpoint.
+            pictures: Called at the end with the model, each evaluation loader, a folder and the name of the split.
 
         Returns:
             `last`: the metrics after the last epoch; `best_on_<split>`: the epoch that `monitor` prefers on a split,
@@ -155,8 +156,8 @@ class Trainer:
             run.finish_epoch(numbers, time.perf_counter() - started)
         for sentence in run.evaluation.told():
             log.warning("%s", sentence)
-        if is_main() and self.pictures:
-            run.evaluation.pictures(model, tracker, run.step)
+        if is_main() and self.pictures and pictures is not None:
+            run.evaluation.draw(pictures, model, tracker, run.step)
         return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
 
 

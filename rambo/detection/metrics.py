@@ -19,13 +19,12 @@ VOC2007 by the 11-point rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from harness.device import to_device
+from harness.train.answers import answers
 from rambo.detection.average_precision import (
     RIGHT,
     WRONG,
@@ -33,7 +32,6 @@ from rambo.detection.average_precision import (
     Outcomes,
     average_precisions,
     coco_outcomes,
-    precision_recall,
     voc_outcomes,
 )
 
@@ -54,9 +52,7 @@ class Interval(NamedTuple):
 
 
 def collect(model: nn.Module, loader: Any) -> list[dict[str, Tensor]]:
-    """Detections of every image of the loader's data set, in its order, on the CPU.
-
-    Without gradients, in evaluation mode; the model is left in the mode it was in.
+    """Detections of every image of the loader's data set, in its order, on the CPU; see `harness.train.answers`.
 
     Args:
         model: `model(batch)` gives for each image `boxes` (detections, 4) in pixels of the original image, `scores` and
@@ -66,29 +62,30 @@ def collect(model: nn.Module, loader: Any) -> list[dict[str, Tensor]]:
     Raises:
         ValueError: If the loader leaves out an image, or the model answers for more or fewer images than it was given.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    found: dict[int, dict[str, Tensor]] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                answers = model(to_device(dict(batch), device))
-                indices = batch["index"].tolist()
-                if len(answers) != len(indices):
-                    raise ValueError(f"the model gave detections of {len(answers)} images for {len(indices)}")
-                for index, answer in zip(indices, answers, strict=True):
-                    kept = {key: answer[key].detach().cpu() for key in ("boxes", "scores", "labels")}
-                    found[index] = {**kept, "boxes": kept["boxes"].float(), "scores": kept["scores"].float()}
-    finally:
-        model.train(was_training)
+
+    def keep(found: Sequence[Boxes], batch: Mapping[str, Any]) -> dict[int, dict[str, Tensor]]:
+        indices = batch["index"].tolist()
+        if len(found) != len(indices):
+            raise ValueError(f"the model gave detections of {len(found)} images for {len(indices)}")
+        return {index: _on_cpu(boxes) for index, boxes in zip(indices, found, strict=True)}
+
     images = len(loader.dataset)
-    if not images or sorted(found) != list(range(images)):
+    parts = answers(model, loader, keep) if images else []
+    by_place = {index: boxes for part in parts for index, boxes in part.items()}
+    if not images or sorted(by_place) != list(range(images)):
         raise ValueError(
-            f"the evaluation loader gave {len(found)} of the {images} images of its data set, so the objects of the "
+            f"the evaluation loader gave {len(by_place)} of the {images} images of its data set, so the objects of the "
             "others would count as missed: let it go through the whole set, and let that have images"
         )
-    return [found[index] for index in range(images)]
+    return [by_place[index] for index in range(images)]
+
+
+def _on_cpu(boxes: Boxes) -> dict[str, Tensor]:
+    return {
+        "boxes": boxes["boxes"].float().cpu(),
+        "scores": boxes["scores"].float().cpu(),
+        "labels": boxes["labels"].cpu(),
+    }
 
 
 def detection_metrics(
@@ -196,26 +193,23 @@ class DetectionMetrics:
     """Detects once on every image of a data set, and measures.
 
     `loader.dataset` has `ground_truth`, a list of `boxes` in pixels of the original images, `labels` and `difficult`,
-    in its order; `classes`, the names of labels 1, 2, ...; and for pictures `image(index)`, uint8 (3, height, width).
+    in its order, and `classes`, the names of labels 1, 2, ...
 
     Args:
         rule: Of the numbers of single classes, "11_point" (VOC2007) or "all_point".
-        shown: Images in the picture of detections.
         draws: Of images, for the 95 % interval of AP50 by `bootstrap`: `ap50_<rule>_low` and `_high`. 0: none.
 
     Raises:
-        ValueError: If the rule is unknown, `shown` is not positive or `draws` is negative.
+        ValueError: If the rule is unknown or `draws` is negative.
     """
 
     measures: ClassVar = {"*": {"kind": "share", "higher_is_better": True}}
 
-    def __init__(self, rule: str = "11_point", shown: int = 12, draws: int = 0) -> None:
+    def __init__(self, rule: str = "11_point", draws: int = 0) -> None:
         _check_rule(rule)
-        if shown < 1:
-            raise ValueError(f"shown must be at least 1 image, got {shown}")
         if draws < 0:
             raise ValueError(f"draws must be >= 0, got {draws}; 1000 give an interval")
-        self.rule, self.shown, self.draws = rule, shown, draws
+        self.rule, self.draws = rule, draws
 
     def names(self) -> list[str]:
         """What a call gives; * stands for the name of a class."""
@@ -237,30 +231,6 @@ class DetectionMetrics:
             interval = bootstrap(detections, data.ground_truth, rule, draws=self.draws)
             numbers |= {f"ap50_{rule}_low": interval.low, f"ap50_{rule}_high": interval.high}
         return numbers
-
-    def pictures(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
-        """Precision against recall of every class, and what is found in some images, as images in `folder`, by name.
-
-        The images are spread evenly over the data set, so nobody chose them.
-        """
-        from rambo.detection import figures  # here, so that measuring does not need matplotlib
-
-        data = loader.dataset
-        detections, truth = collect(model, loader), data.ground_truth
-        outcomes = voc_outcomes(detections, truth)
-        curves = {
-            name: {split: precision_recall(outcomes, label)}
-            for label, name in enumerate(data.classes, start=1)
-            if label < outcomes.objects.shape[1] and outcomes.objects[:, label].any()
-        }
-        paths = {name: folder / f"{name}_{split}.png" for name in ("precision_recall", "detections")}
-        figures.precision_recall(paths["precision_recall"], curves)
-        boxes = judged(detections, truth)
-        images = torch.linspace(0, len(truth) - 1, min(self.shown, len(truth))).round().long().tolist()
-        figures.detections(
-            paths["detections"], [data.image(image) for image in images], [boxes[i] for i in images], data.classes
-        )
-        return paths
 
 
 def _named(before: str, after: str, precisions: Tensor) -> dict[str, float]:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from harness.show.figures import RIGHT, WRONG
-from rambo.metrics import Embedded, embed, nearest
+from rambo.evaluation import Embedded, embed
+from rambo.neighbours import nearest
 from rambo.ranking import ranks
 
 

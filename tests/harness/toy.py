@@ -74,7 +74,16 @@ def closeness(model, loader):
 
 
 def fit(
-    folder, epochs=3, resume=False, data=None, model=None, loss=None, optimizer=ADAM, metrics=closeness, **settings
+    folder,
+    epochs=3,
+    resume=False,
+    data=None,
+    model=None,
+    loss=None,
+    optimizer=ADAM,
+    metrics=closeness,
+    drawing=None,
+    **settings,
 ):
     """A run of the toy, or of what is given in its place; returns its results and the trained model."""
     if model is None:
@@ -85,7 +94,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.MultiStepLR(built, [2], 0.5)
     trainer = Trainer(epochs, monitor="closeness", device="cpu", **settings)
     tracker = Tracker(folder, {}, wandb="disabled")
-    return trainer.fit(model, loss, data or PointData(), metrics, built, scheduler, tracker, resume), model
+    return trainer.fit(model, loss, data or PointData(), metrics, built, scheduler, tracker, resume, drawing), model
 
 
 def lines(folder):

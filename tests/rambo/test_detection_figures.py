@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from rambo.detection import figures
-from rambo.detection.metrics import DetectionMetrics
+from rambo.detection.pictures import DetectionPictures
 
 PNG = b"\x89PNG"
 
@@ -124,7 +124,12 @@ class Finder(nn.Module):
         return [{**answer, "scores": scores} for answer in answers]
 
 
-def test_metrics_offer_both_pictures_of_a_split(tmp_path, monkeypatch):
+def test_a_picture_of_no_image_is_refused():
+    with pytest.raises(ValueError, match="at least 1 image"):
+        DetectionPictures(shown=0)
+
+
+def test_a_run_leaves_both_pictures_of_a_split(tmp_path, monkeypatch):
     drawn = {}
     for name in ("precision_recall", "detections"):
         original = getattr(figures, name)
@@ -134,7 +139,7 @@ def test_metrics_offer_both_pictures_of_a_split(tmp_path, monkeypatch):
 
         monkeypatch.setattr(figures, name, kept)
     loader = torch.utils.data.DataLoader(Scenes(), batch_size=3, collate_fn=lambda i: {"index": torch.tensor(i)})
-    paths = DetectionMetrics(shown=3).pictures(Finder(), loader, tmp_path, "test")
+    paths = DetectionPictures(shown=3)(Finder(), loader, tmp_path, "test")
     assert paths == {name: tmp_path / f"{name}_test.png" for name in ("precision_recall", "detections")}
     assert all(size(path) for path in paths.values())
     arguments, curves = drawn["precision_recall"]

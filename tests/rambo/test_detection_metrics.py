@@ -464,8 +464,6 @@ def test_refusals():
         average_precisions(voc_outcomes(good, objects), "12_point")
     with pytest.raises(ValueError, match="rule must be 11_point"):
         DetectionMetrics(rule="101_point")
-    with pytest.raises(ValueError, match="at least 1 image"):
-        DetectionMetrics(shown=0)
     with pytest.raises(ValueError, match="draws must be >= 0"):
         DetectionMetrics(draws=-1)
     with pytest.raises(ValueError, match="label 3 but names of only 2 classes: cat, dog"):

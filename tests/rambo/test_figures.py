@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from harness.show.figures import learning_curves
+from rambo.evaluation import Embedded
 from rambo.figures import loss_landscape, neighbours_of_some, retrieval_grid
-from rambo.metrics import Embedded, RetrievalMetrics
+from rambo.pictures import RetrievalPictures
 from rambo.ranking import ranks
 
 PNG = b"\x89PNG"
@@ -69,8 +70,8 @@ def test_query_and_gallery_roles_are_respected():
     assert found.tolist() == [[1], [2]]
 
 
-def test_metrics_offer_the_grid_of_a_split(tmp_path):
-    paths = RetrievalMetrics().pictures(Brightness(), loader(), tmp_path, "test")
+def test_a_run_leaves_the_grid_of_a_split(tmp_path):
+    paths = RetrievalPictures()(Brightness(), loader(), tmp_path, "test")
     assert paths == {"retrievals": tmp_path / "retrievals_test.png"}
     assert paths["retrievals"].exists()
 

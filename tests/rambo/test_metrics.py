@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rambo import neighbours
-from rambo.metrics import RetrievalMetrics, embed, retrieval_metrics
+from rambo.evaluation import RetrievalMetrics, embed
+from rambo.metrics import retrieval_metrics
 
 
 def slow_definition(queries, query_labels, gallery, gallery_labels, own, recall_at):

@@ -10,7 +10,7 @@ from torch import nn
 from ranksim.bins import Bins, Density
 from ranksim.figures import error_by_target, predicted_against_true, target_density
 from ranksim.figures.similarity import similarity_matrices
-from ranksim.metrics import RegressionMetrics
+from ranksim.pictures import RegressionPictures
 
 
 def is_picture(path: Path) -> bool:
@@ -172,8 +172,8 @@ class Loader(list):
         (torch.rand(9, 2), None, {"predicted_against_true"}),
     ],
 )
-def test_metrics_offer_the_pictures_of_a_split(tmp_path, targets, density, names):
-    metrics = RegressionMetrics(quantity="age", unit="years")
-    paths = metrics.pictures(Model(), Loader(targets, density), tmp_path, "test")
+def test_a_run_leaves_the_pictures_of_a_split(tmp_path, targets, density, names):
+    pictures = RegressionPictures(quantity="age", unit="years")
+    paths = pictures(Model(), Loader(targets, density), tmp_path, "test")
     assert paths == {name: tmp_path / f"{name}_test.png" for name in names}
     assert all(is_picture(path) for path in paths.values())

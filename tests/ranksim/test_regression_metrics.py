@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ranksim.bins import SHOTS, Bins, Density
-from ranksim.metrics import (
-    RegressionMetrics,
-    average_ranks,
-    correlation,
-    predict,
-    regression_metrics,
-)
+from ranksim.evaluation import RegressionMetrics, predict
+from ranksim.metrics import average_ranks, correlation, regression_metrics
 from ranksim.shots import shot_groups, shots_of
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz")

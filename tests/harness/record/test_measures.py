@@ -12,8 +12,8 @@ from harness.record import measures
 from harness.record.composition import CONFIGS, composed
 from harness.record.measures import Measure
 from rambo.detection.metrics import DetectionMetrics
-from rambo.metrics import RetrievalMetrics
-from ranksim.metrics import RegressionMetrics
+from rambo.evaluation import RetrievalMetrics
+from ranksim.evaluation import RegressionMetrics
 
 EXPERIMENTS = sorted(path.stem for path in (Path(CONFIGS) / "experiment").glob("*.yaml"))
 SHARE, ERROR = Measure("share", True), Measure("error", False)
@@ -98,11 +98,11 @@ def test_a_report_says_how_its_numbers_are_read():
 
 
 def test_an_old_report_is_read_by_our_own_metrics_and_by_nobody_elses():
-    old = report("ranksim.metrics.RegressionMetrics")
+    old = report("ranksim.evaluation.RegressionMetrics")
     assert measures.of([old], "test/mae_few") == ERROR
     assert measures.of([old], "test/pearson") == SHARE
     assert measures.of([report("somebody.Own")], "test/mae") == Measure()
-    assert measures.of([report("ranksim.metrics.Gone")], "test/mae") == Measure()
+    assert measures.of([report("ranksim.evaluation.Gone")], "test/mae") == Measure()
     assert measures.of([report("somebody.Own"), old], "test/mae") == ERROR
 
 

@@ -34,6 +34,7 @@ def demo(*overrides):
         "paths.data=elsewhere",
         "tracking.wandb=disabled",
         "trainer.log_every=1",
+        "pictures=detection",
         "resume=folder",
     ],
 )

@@ -206,16 +206,13 @@ def test_end_of_epoch_hook_is_called_with_the_epochs_done(tmp_path):
     assert loss.seen == (1, 2, 3)
 
 
-class WithPictures:
-    """Metrics that also draw, and cannot draw the splits named in `broken`."""
+class Pictures:
+    """Cannot draw the splits named in `broken`."""
 
     def __init__(self, *broken):
         self.asked, self.broken = [], broken
 
-    def __call__(self, model, loader):
-        return closeness(model, loader)
-
-    def pictures(self, model, loader, folder, split):
+    def __call__(self, model, loader, folder, split):
         assert folder.is_dir()
         self.asked.append((split, *loader))
         if split in self.broken:
@@ -224,17 +221,17 @@ class WithPictures:
 
 
 def test_pictures_of_every_split_are_asked_for_at_the_end(tmp_path, caplog):
-    metrics = WithPictures()
-    fit(tmp_path, epochs=1, metrics=metrics)
-    assert metrics.asked == [("validation", 2.0), ("test", 5.0)]
+    pictures = Pictures()
+    fit(tmp_path, epochs=1, drawing=pictures)
+    assert pictures.asked == [("validation", 2.0), ("test", 5.0)]
     assert "no pictures" not in caplog.text
 
 
 def test_a_picture_that_fails_costs_a_warning_and_not_the_results(tmp_path, caplog):
-    metrics = WithPictures("validation")
-    results, _ = fit(tmp_path, epochs=1, metrics=metrics)
+    pictures = Pictures("validation")
+    results, _ = fit(tmp_path, epochs=1, drawing=pictures)
     assert results["last"]["epoch"] == 1
-    assert metrics.asked == [("validation", 2.0), ("test", 5.0)]
+    assert pictures.asked == [("validation", 2.0), ("test", 5.0)]
     assert "no pictures of validation (KeyError: 'no such font')" in caplog.text
 
 

@@ -1,0 +1,44 @@
+"""What a model answers to every batch of a loader: the one loop under all that embeds, predicts and detects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from harness.data.loading import Batch
+from harness.device import to_device
+
+T = TypeVar("T")
+
+
+def answers(model: nn.Module, loader: Iterable[Mapping[str, Any]], keep: Callable[[Any, Batch], T]) -> list[T]:
+    """Goes through `loader` without gradients, in evaluation mode, and leaves the model in the mode it was in.
+
+    Args:
+        model: Called with each batch, on the model's device.
+        loader: Gives batches.
+        keep: Called with the model's output and the batch; what it returns is kept.
+
+    Returns:
+        What was kept of each batch, in the loader's order.
+
+    Raises:
+        ValueError: If the loader gives no batch.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    kept = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in loader:
+                there = to_device(dict(batch), device)
+                kept.append(keep(model(there), there))
+    finally:
+        model.train(was_training)
+    if not kept:
+        raise ValueError("the evaluation loader gave no batch: its data set is empty")
+    return kept

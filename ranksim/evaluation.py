@@ -1,0 +1,110 @@
+"""A data set as a regression model sees it, and the metrics of it that a run asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from harness.train.answers import answers
+from ranksim.bins import Density
+from ranksim.metrics import CORRELATIONS, ERRORS, GROUPS, check_rules, regression_metrics
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A data set as the model sees it, on the CPU, in the loader's order.
+
+    Attributes:
+        predictions: In the unit of the targets, float32 (samples,); (samples, outputs) for vector targets.
+        targets: float32, of the same shape.
+        features: What the prediction is read from, float32 (samples, dimensions); (samples, 0) if not asked for.
+        indices: Position in the data set, int64 (samples,).
+    """
+
+    predictions: Tensor
+    targets: Tensor
+    features: Tensor
+    indices: Tensor
+
+
+def predict(model: nn.Module, loader: Iterable[Mapping[str, Any]], features: bool = True) -> Predicted:
+    """Predicts all batches of `loader`; see `harness.train.answers`.
+
+    Args:
+        model: `model(batch)` has `prediction`, shaped like the targets, and `features` (samples, ...).
+        loader: Batches with `target` (samples,) or (samples, outputs), and `index` (samples,).
+        features: Whether to keep the features.
+
+    Raises:
+        ValueError: If the loader gives no batch.
+    """
+
+    def keep(output: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        kept = output.features.flatten(1).float()[:, slice(None) if features else slice(0)]
+        return output.prediction.float(), batch["target"].float(), kept, batch["index"].long()
+
+    columns = zip(*answers(model, loader, keep), strict=True)
+    return Predicted(*(torch.cat(column).cpu() for column in columns))
+
+
+class RegressionMetrics:
+    """Predicts a data set once and measures the errors, overall and by shot.
+
+    The training density is that of `loader.dataset.density`; without one there are neither shots nor `balanced_mae`.
+
+    Args:
+        shot_rule: As in `ranksim.shots.shots_of`.
+        many: As in `ranksim.shots.shots_of`.
+        few: As in `ranksim.shots.shots_of`.
+        gmean_eps: As in `regression_metrics`.
+
+    Raises:
+        ValueError: If a rule is unknown or `few` is larger than `many`.
+    """
+
+    measures: ClassVar = {
+        **{f"{error}*": {"kind": "error", "higher_is_better": False} for error in ERRORS},
+        **{f"{correlation}*": {"kind": "share", "higher_is_better": True} for correlation in CORRELATIONS},
+    }
+
+    def __init__(
+        self,
+        shot_rule: str = "counts",
+        many: int = 100,
+        few: int = 20,
+        gmean_eps: str = "none",
+    ) -> None:
+        check_rules(shot_rule, many, few, gmean_eps)
+        self.shot_rule, self.many, self.few, self.gmean_eps = shot_rule, many, few, gmean_eps
+
+    def names(self) -> list[str]:
+        """What a call can give; each shot only where it has samples, and correlations where they are defined."""
+        groups = ("", *(f"_{name}" for name in GROUPS))
+        return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)]
+
+    def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """The numbers of `regression_metrics`.
+
+        Raises:
+            ValueError: As `regression_metrics`, or if the loader gives no batch.
+        """
+        data = predict(model, loader, features=False)
+        return regression_metrics(
+            data.predictions,
+            data.targets,
+            density_of(loader),
+            shot_rule=self.shot_rule,
+            many=self.many,
+            few=self.few,
+            gmean_eps=self.gmean_eps,
+        )
+
+
+def density_of(loader: Any) -> Density | None:
+    """The density of the training targets, where the data set of `loader` has it."""
+    density: Density | None = getattr(getattr(loader, "dataset", None), "density", None)
+    return density

@@ -1,0 +1,53 @@
+"""The pictures that a regression run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ranksim.evaluation import density_of, predict
+from ranksim.figures.similarity import similarity_matrices
+from ranksim.figures.targets import error_by_target, predicted_against_true
+
+
+class RegressionPictures:
+    """Errors by target, predictions against truth, and similarity of features.
+
+    Of vector targets there is only the second, for each output.
+
+    Args:
+        shot_rule: As in `ranksim.shots.shots_of`.
+        many: As in `ranksim.shots.shots_of`.
+        few: As in `ranksim.shots.shots_of`.
+        quantity: What is predicted, as the axes name it.
+        unit: The unit of the targets.
+    """
+
+    def __init__(
+        self, shot_rule: str = "counts", many: int = 100, few: int = 20, quantity: str = "target", unit: str = ""
+    ) -> None:
+        self.shot_rule, self.many, self.few = shot_rule, many, few
+        self.quantity, self.unit = quantity, unit
+
+    def __call__(self, model: nn.Module, loader: Any, folder: Path, split: str) -> dict[str, Path]:
+        """Draws into `folder`; returns the files by name."""
+        data, density = predict(model, loader), density_of(loader)
+        axes = {"quantity": self.quantity, "unit": self.unit}
+        path = folder / f"predicted_against_true_{split}.png"
+        paths = {"predicted_against_true": path}
+        if data.targets.ndim == 2 and data.targets.shape[1] > 1:
+            by_output = zip(data.predictions.T, data.targets.T, strict=True)
+            predicted_against_true(path, {f"output {k}": pair for k, pair in enumerate(by_output)}, **axes)
+            return paths
+        results = {split: (data.predictions, data.targets)}
+        predicted_against_true(path, results, **axes)
+        if len(torch.unique(data.targets)) > 1:
+            paths["similarity"] = folder / f"similarity_{split}.png"
+            similarity_matrices(paths["similarity"], {split: data.features}, data.targets, **axes)
+        if density is not None:
+            path = paths["error_by_target"] = folder / f"error_by_target_{split}.png"
+            error_by_target(path, results, density, shot_rule=self.shot_rule, many=self.many, few=self.few, **axes)
+        return paths
