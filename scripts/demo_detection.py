@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 import torch
-from rich.console import Console
 
-from harness.record import places
 from harness.record.restored import restored
 from harness.show import sheet
-from harness.show.report_tables import means
-from harness.show.sheet import Sheet
-from harness.study.results import Run, find_runs, group_by_method
-from harness.study.several import train_seeds
+from harness.show.demo import table, trained
+from harness.study.results import Run
 from rambo.detection import figures
 from rambo.detection.average_precision import precision_recall, voc_outcomes
 from rambo.detection.metrics import collect, judged
 
-ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENT = "demo_detection"
 METHODS = {
     "cross-entropy": ["loss=detection_cross_entropy"],
     "RaMBO (average precision)": ["loss=detection_average_precision"],
@@ -37,22 +29,6 @@ METRICS = {
     "test/coco_ap": "AP COCO",
 }
 SHOWN = 8
-console = Console()
-
-
-def by_method(folder: Path) -> dict[str, list[Run]]:
-    """The runs below `folder` under the names that the table has."""
-    labelled = group_by_method(find_runs([folder]))
-    return {
-        name: next(members for label, members in labelled.items() if chosen[0] in label.split())
-        for name, chosen in METHODS.items()
-    }
-
-
-def table(groups: dict[str, list[Run]]) -> Sheet:
-    """Average precision of every method after its last epoch, over the seeds."""
-    rows = [(name, members, "last") for name, members in groups.items()]
-    return means("rendered scenes, %, after the last epoch", rows, METRICS)
 
 
 def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
@@ -75,16 +51,8 @@ def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1)
-    default = places.outputs() / EXPERIMENT / time.strftime("%Y-%m-%d_%H-%M-%S")
-    parser.add_argument("--folder", type=Path, default=default)
-    parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
-    arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
-    train_seeds(EXPERIMENT, METHODS, arguments.seeds, folder, arguments.overrides, ROOT / "train.py", console.print)
-    groups = by_method(folder)
-    sheet.show(table(groups))
+    folder, groups = trained(__doc__, "demo_detection", METHODS, seeds=1)
+    sheet.show(table(groups, "rendered scenes, %", METRICS))
     for path in pictures(folder, groups):
         print("picture:", os.path.relpath(path))
 

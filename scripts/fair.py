@@ -88,10 +88,11 @@ def made(
     here: AtHand,
 ) -> int:
     """The rest of `make`, for which no other process may do the same."""
-    at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-in runs are too small to fill a GPU
+    short = bool(arguments.scale)  # and too small to fill a GPU
+    at_once = arguments.at_once or (cores() if short else None)
 
     def run(jobs: list[Job]) -> None:
-        fair.run(jobs, ROOT / "train.py", outputs, at_once, lambda line: print(line, flush=True), here)
+        fair.run(jobs, ROOT / "train.py", outputs, at_once, here, short)
 
     run(fair.alternating([search.jobs for search in searches.values()]))
     searches = fair.located(searches, outputs, here)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.device import cores
 from harness.record import allowed, places, runs
 from harness.record.composition import CONFIGS
 from harness.show import sheet, table_page
 from harness.study import table_runs
-from harness.study.several import Pace
 from harness.study.table_cells import fill
 from harness.study.table_runs import Job
 from harness.study.tables import Table, named
@@ -77,7 +74,9 @@ def make(arguments: argparse.Namespace) -> int:
     if unknown := [row for row in arguments.only if row not in rows]:
         raise ValueError(f"--only {unknown[0]}: no such row can be run; there are {', '.join(rows)}")
     pending = [] if arguments.no_run else table_runs.to_do(jobs, arguments.only)
-    failed = run(pending, outputs, arguments)
+    short = bool(arguments.scale)  # and too small to fill a GPU
+    at_once = arguments.at_once or (cores() if short else None)
+    failed = table_runs.run(pending, ROOT / "train.py", outputs, at_once, short)
     found = runs.index(outputs) if pending else found
 
     for table, own in plans:
@@ -125,33 +124,6 @@ def planned(
             print(line, flush=True)
         plans.append((table, jobs))
     return plans, code
-
-
-def run(pending: Sequence[Job], outputs: Path, arguments: argparse.Namespace) -> dict[str, str]:
-    """Runs what is pending with a line for each that ends, and in a terminal a bar with the time that remains."""
-    columns = (
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    terminal = sys.stdout.isatty()
-    with Progress(*columns, transient=True, disable=not terminal) as bar:
-        task = bar.add_task("", total=len(pending))
-
-        def watch(pace: Pace) -> None:
-            bar.update(task, completed=round(sum(pace.parts.values()), 1), description=pace.left)
-
-        def say(line: str) -> None:
-            if terminal:
-                bar.console.print(line, markup=False, highlight=False)
-            else:
-                print(line, flush=True)
-
-        at_once = arguments.at_once or (cores() if arguments.scale else None)  # stand-ins are too small to fill a GPU
-        in_turn = bool(arguments.scale)
-        return table_runs.run(pending, ROOT / "train.py", outputs, at_once, say, watch, in_turn)
 
 
 if __name__ == "__main__":

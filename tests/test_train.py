@@ -1,7 +1,6 @@
 """Whole runs of every experiment on tiny data in the true on-disk format, and what bad input is answered with."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 import train
 from harness.record import runs
 from harness.study import tables
-from harness.study.in_turn import InTurn
+from harness.study.execution import Worker, close
 from harness.train import trainer
 from ranksim.datasets.fixture import write_own_numbers
 
@@ -209,16 +208,17 @@ def test_only_a_training_that_stopped_by_itself_leaves_that_on_record(error, sto
 
 
 @pytest.fixture(scope="module")
-def command():
-    """train.py with a command line; one Python serves all, which spares the seconds of importing torch."""
-    python = InTurn(ROOT / "train.py", os.environ | {"OMP_NUM_THREADS": "1"})
+def command(tmp_path_factory):
+    """train.py with a command line, without the seconds of importing torch."""
+    worker = Worker(ROOT / "train.py", tmp_path_factory.mktemp("said"))
 
     def called(*arguments):
-        said = []
-        return SimpleNamespace(returncode=python.run(arguments, said.append), said="".join(said))
+        worker.begin(arguments)
+        code, said = worker.end()
+        return SimpleNamespace(returncode=code, said=said)
 
     yield called
-    python.close()
+    close([worker])
 
 
 def test_without_an_experiment_the_choices_are_listed(command):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +18,15 @@ from typing import Any
 
 from scipy.stats import qmc
 
-from harness import words
 from harness.record import runs
 from harness.record.composition import CONFIGS, composed, composed_for_seeds
 from harness.record.config import fingerprint, first_difference, shaping
 from harness.seeds import derived_seed
+from harness.study import table_runs
+from harness.study.execution import default_at_once
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, Value, text
-from harness.study.several import default_at_once, run_all
 from harness.study.specification import check_columns
-from harness.study.table_runs import AtHand, Job, locate, sentence, to_do
+from harness.study.table_runs import AtHand, Job, locate, to_do
 
 SPLIT = "validation"
 SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
@@ -144,8 +144,8 @@ def run(
     entry: Path,
     outputs: Path,
     at_once: int | None = None,
-    say: Callable[[str], None] = print,
     here: AtHand | None = None,
+    short: bool = False,
 ) -> None:
     """Runs what is not finished, and goes on with what was interrupted.
 
@@ -157,26 +157,16 @@ def run(
         entry: The path of train.py.
         outputs: Where the runs go.
         at_once: As in `run_all`.
-        say: Receives a line for each run that ends.
         here: As for `locate`.
+        short: As in `table_runs.run`.
 
     Raises:
         ValueError: As `check_ended`.
     """
     pending, few = to_do([job for job in jobs if not job.stopped]), at_once or default_at_once()
     for part in filter(None, (pending[:few], pending[few:])):
-        arguments = {
-            # going on takes a look at all runs there are, which a new run is spared
-            job.name: [
-                *job.arguments,
-                words.override("paths.outputs", outputs),
-                *(["reuse=true"] if job.interrupted else []),
-            ]
-            for job in part
-        }
-        failed = run_all(arguments, entry, at_once, say, keep_going=True)
-        told = {job.fingerprint: sentence(failed[job.name]) for job in part if job.name in failed}
-        check_ended(locate(part, runs.index(outputs), here), told)
+        failed = table_runs.run(part, entry, outputs, at_once, short)
+        check_ended(locate(part, runs.index(outputs), here), failed)
 
 
 def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from harness import words
 from harness.record import faults, runs
 from harness.record.composition import CONFIGS, composed_for_seeds
 from harness.record.config import Effect, affecting, fingerprint, shaping
-from harness.study.several import Pace, run_all
+from harness.study.execution import run_all
 from harness.study.specification import check_columns
 from harness.study.tables import Row, Table
 
@@ -171,9 +171,7 @@ def run(
     entry: Path,
     outputs: Path,
     at_once: int | None = None,
-    say: Callable[[str], None] = print,
-    watch: Callable[[Pace], None] | None = None,
-    in_turn: bool = False,
+    short: bool = False,
 ) -> dict[str, str]:
     """Runs the jobs, or goes on with what was interrupted; a failure leaves the others running.
 
@@ -181,24 +179,19 @@ def run(
         jobs: Such as `to_do` gives.
         entry: The path of train.py.
         outputs: Where the runs go.
-        at_once: As in `run_all`, and so the rest.
-        say: As in `run_all`.
-        watch: As in `run_all`.
-        in_turn: As in `run_all`.
+        at_once: As in `run_all`.
+        short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there are
+            for the same, which with `reuse` keeps two processes from making one run.
 
     Returns:
         What went wrong, in a sentence, by the fingerprint of each job that failed.
     """
 
     def more(job: Job) -> list[str]:
-        # With `reuse` train.py goes on with what was interrupted, and lets no two processes make one run. To find out,
-        # it reads the config of every run that there is, which takes longer than a short run; so do pictures.
-        short = in_turn and not job.interrupted
-        return ["trainer.pictures=false" if short else "reuse=true", words.override("paths.outputs", outputs)]
+        spared = short and not job.interrupted
+        return ["trainer.pictures=false" if spared else "reuse=true", words.override("paths.outputs", outputs)]
 
-    failed = run_all(
-        {job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, say, True, watch, in_turn
-    )
+    failed = run_all({job.name: [*job.arguments, *more(job)] for job in jobs}, entry, at_once, keep_going=True)
     return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
 
 

@@ -53,7 +53,7 @@ def hostile(witness):
         "by a lookup": {"_target_": "hydra.utils.get_method", "path": "os.system"},
         "import": {"_target_": "antigravity.webbrowser"},
         "our function": {"_target_": "harness.files.write_json", "path": str(witness), "value": 1},
-        "our method": {"_target_": "harness.study.in_turn.InTurn.run", "self": None, "arguments": []},
+        "our method": {"_target_": "harness.study.execution.Worker.end", "self": None},
         "a data set of pickles": {"_target_": "torchvision.datasets.CIFAR10", "root": str(witness)},
         "a library's method": {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict", "self": None},
         "partial": {"_target_": "os.system", "_partial_": True},

@@ -9,7 +9,7 @@ import pytest
 import toy
 
 from harness.record.composition import CONFIGS, composed
-from harness.study import fair
+from harness.study import fair, table_runs
 from harness.study.fair_file import Setting, load, named
 from harness.train.evaluation import only
 
@@ -171,7 +171,7 @@ def test_what_would_fail_all_runs_is_told_before_they_are_begun(tiny, tmp_path, 
         begun.extend(arguments)
         return dict.fromkeys(arguments, "epoch 1\nerror: no data in data/letters\n")
 
-    monkeypatch.setattr(fair, "run_all", without_data)
+    monkeypatch.setattr(table_runs, "run_all", without_data)
     with pytest.raises(
         ValueError, match=r"^2 of 2 runs failed .*recall, trial 1 of 4, seed 100: no data in data/letters$"
     ):
@@ -183,7 +183,7 @@ def test_a_stopped_training_is_a_result_and_anything_else_ends_the_comparison(ti
     jobs = fair.plan_search(tiny.smaller(2, None, ["recall"]))["recall"].jobs
     ended = [replace(jobs[0], finished=tmp_path), replace(jobs[1], stopped=tmp_path, interrupted=tmp_path)]
     fair.check_ended(ended, {})
-    monkeypatch.setattr(fair, "run_all", lambda *given: pytest.fail(f"ran {given}"))
+    monkeypatch.setattr(table_runs, "run_all", lambda *given: pytest.fail(f"ran {given}"))
     fair.run(ended, tmp_path, tmp_path)
     lost = [ended[0], jobs[1]]
     with pytest.raises(

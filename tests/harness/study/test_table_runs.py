@@ -7,8 +7,7 @@ from table_toy import finished, loaded
 
 from harness.record import runs
 from harness.record.composition import composed
-from harness.study import table_cells, table_runs
-from harness.study.several import Pace
+from harness.study import execution, table_cells, table_runs
 from ranksim.datasets.fixture import write_own_numbers
 
 METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"), ("better: higher", "better: lower"))
@@ -134,14 +133,13 @@ def test_no_seeds_are_refused(tmp_path, seeds):
         plan(loaded(tmp_path), tmp_path, seeds=seeds)
 
 
-def test_a_failing_run_costs_itself_only_and_its_sentence_is_kept(tmp_path):
+def test_a_failing_run_costs_itself_only_and_its_sentence_is_kept(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(execution, "IMPORTED", ())
     (tmp_path / "train.py").write_text(ENTRY)
-    jobs, told, paces = plan(loaded(tmp_path), tmp_path, seeds=3), [], []
-    failed = table_runs.run(jobs, tmp_path / "train.py", tmp_path / "out (1)", 1, told.append, watch=paces.append)
+    jobs = plan(loaded(tmp_path), tmp_path, seeds=3)
+    failed = table_runs.run(jobs, tmp_path / "train.py", tmp_path / "out (1)", 1)
     assert failed == {jobs[1].fingerprint: "no letters in data/letters; run: python scripts/download.py letters"}
-    assert [("FAILED" in line) for line in told] == [False, True, False]
-    assert isinstance(paces[-1], Pace)
-    assert paces[-1].remaining == 0
+    assert [("FAILED" in line) for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     called = (tmp_path / "called").read_text().splitlines()
     assert len(called) == 3
     assert all(f"reuse=true paths.outputs='{tmp_path / 'out (1)'}'" in line for line in called)
