@@ -118,7 +118,7 @@ def test_a_copy_with_other_counts_does_not_pass_for_the_real_thing(voc):
     ):
         PascalVOC(folder)
     with pytest.raises(
-        ValueError, match=r"2012 trainval has 12 images, .* 11,540 images, 27,450 objects; run: .*voc2012"
+        ValueError, match=r"2012 trainval has images 12, .* images 11,540, objects 27,450; run: .*voc2012"
     ):
         PascalVOC(folder, train=[[2012, "trainval"]])
 
