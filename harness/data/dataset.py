@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, seeded_draws
@@ -75,23 +75,16 @@ class PartDataset(Dataset[Batch], Generic[R]):
         return viewed.contiguous()
 
 
-class Loading(TypedDict, total=False):
-    """The arguments that data sets of every kind hand on to `PartedData`."""
-
-    evaluation_batch_size: int
-    workers: int
-    seed: int
-    fixture: bool
-    pin_memory: bool
-
-
 class PartedData(Generic[R]):
     """A data set in parts: "train", "test" and perhaps "validation".
 
-    A kind of data sets `train` and `evaluation`, with `training_loader` and `evaluation_loader`.
+    A kind of data adds its arguments and checks, and calls `open_loaders` once the parts are ready.
 
     Args:
         root: Folder of the data.
+        train_transform: Augmentation, from uint8 (3, height, width) to uint8 (3, h, w); None for other inputs.
+        test_transform: The same without chance.
+        cache: Folder in which resized images are kept, or None.
         evaluation_batch_size: Samples per batch when evaluating.
         workers: Loading processes for each loader; never more than there are processor cores.
         seed: Decides batches and augmentation, and nothing else.
@@ -128,6 +121,9 @@ class PartedData(Generic[R]):
         self,
         root: str | Path,
         *,
+        train_transform: Callable[..., Any] | None = None,
+        test_transform: Callable[..., Any] | None = None,
+        cache: str | Path | None = None,
         evaluation_batch_size: int = 128,
         workers: int = 0,
         seed: int = 0,
@@ -137,12 +133,15 @@ class PartedData(Generic[R]):
         for name, value, least in (("evaluation_batch_size", evaluation_batch_size, 1), ("workers", workers, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.train_transform, self.test_transform = train_transform, test_transform
         self.seed, self.fixture = seed, fixture
         self._evaluation_batch_size, self._pin_memory = evaluation_batch_size, pin_memory
         self._workers = min(workers, cores())  # more would only wait for each other, and torch would warn
         self.root = self.write_fixture(Path(root)) if fixture else Path(root)
         self.parts = self.load_parts()
         self.fingerprint = fingerprint(self.parts)
+        in_files = self.parts["train"].folder is not None
+        self.cache = ImageCache(cache) if cache is not None and in_files else None
 
     def read(self, root: Path) -> dict[str, R]:
         """The parts as found below `root`."""
@@ -151,6 +150,17 @@ class PartedData(Generic[R]):
     def write_fixture(self, root: Path) -> Path:
         """Writes a tiny copy of the layout beside `root` and returns where it is."""
         raise NotImplementedError(f"{type(self).__name__} has no fixture; set data.fixture=false")
+
+    def located(self, name: str, *folders: Path) -> Path:
+        """The first of the folders that has the file `name`.
+
+        Raises:
+            FileNotFoundError: If none has it.
+        """
+        for folder in folders:
+            if (folder / name).is_file():
+                return folder
+        raise FileNotFoundError(f"no {self.title} in {self.root} ({name} is missing); {self.remedy}")
 
     def load_parts(self) -> dict[str, R]:
         """Reads and checks."""
@@ -173,28 +183,39 @@ class PartedData(Generic[R]):
                 f" {_counted(facts)}; {remedy}"
             )
 
-    def image_cache(self, folder: str | Path | None) -> ImageCache | None:
-        """Keeps resized images in `folder`; None where none is given, or images lie in memory."""
-        return None if folder is None or self.parts["train"].folder is None else ImageCache(folder)
+    @staticmethod
+    def collate(samples: list[Any]) -> Batch:
+        """Samples to batch; to be replaced where stacking them does not do."""
+        batch: Batch = default_collate(samples)
+        return batch
 
-    def training_loader(
-        self, dataset: Dataset[Batch], batches: BatchSampler, collate: Callable[[list[Any]], Batch] | None = None
-    ) -> EpochLoader:
-        """Goes through the batches of an epoch."""
-        return EpochLoader(dataset, batches, self._workers, self._pin_memory, collate)
+    def open_loaders(self, batches: BatchSampler) -> None:
+        """Sets `train`, in the batches given, and `evaluation`, which goes through each other part in order."""
+        self.train = self.epoch_loader(batches)
+        self.evaluation = {
+            part: DataLoader(
+                self.dataset(part),
+                batch_size=self._evaluation_batch_size,
+                num_workers=self._workers,
+                pin_memory=self._pin_memory,
+                collate_fn=self.collate,
+                generator=torch.Generator(),  # else each pass would draw from the global generator
+            )
+            for part in self.parts
+            if part != "train"
+        }
 
-    def evaluation_loader(
-        self, dataset: Dataset[Batch], collate: Callable[[list[Any]], Batch] | None = None
-    ) -> DataLoader[Batch]:
-        """Goes through a part in order."""
-        return DataLoader(
-            dataset,
-            batch_size=self._evaluation_batch_size,
-            num_workers=self._workers,
-            pin_memory=self._pin_memory,
-            collate_fn=collate,
-            generator=torch.Generator(),  # else each pass would draw from the global generator
-        )
+    def epoch_loader(self, batches: BatchSampler) -> EpochLoader:
+        """Goes through the training part in the batches of an epoch."""
+        return EpochLoader(self.dataset("train"), batches, self._workers, self._pin_memory, self.collate)
+
+    def dataset(self, part: str) -> PartDataset[R]:
+        """One part as the loaders read it."""
+        return PartDataset(self.parts[part], self.transform_of(part), self.seed, self.cache)
+
+    def transform_of(self, part: str) -> Callable[..., Any] | None:
+        """What pictures of a part go through."""
+        return self.train_transform if part == "train" else self.test_transform
 
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""

@@ -7,15 +7,15 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from typing_extensions import Unpack
 
 from harness.data.images import check_same_files
 from rambo.datasets.fixture import write_folder
 from rambo.datasets.listing import ROLES, assigned, from_folders, from_table, warn_of_capitals
 from rambo.datasets.records import BOTH, QUERY, Records, some
-from rambo.datasets.retrieval import RetrievalData, Shared
+from rambo.datasets.retrieval import RetrievalData
 
 log = logging.getLogger(__name__)
 PARTS = ("train", "validation", "test")
@@ -58,7 +58,7 @@ class ImageFolder(RetrievalData):
         test_fraction: float = 0.5,
         test_classes: Sequence[str] | None = None,
         validation_classes: Sequence[str] | None = None,
-        **shared: Unpack[Shared],
+        **shared: Any,
     ) -> None:
         if not 0 < test_fraction < 1:
             raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from typing_extensions import Unpack
 
 from rambo.datasets.records import Records
-from rambo.datasets.retrieval import RetrievalData, Shared
+from rambo.datasets.retrieval import RetrievalData
 
 # Letters that look like an earlier one of the three lists are left out (K for Kappa and Ka, x for X). The rule: drawn
 # to fill the same box, averaged over the twelve faces, two letters are at least 0.06 apart (one minus cosine of the
@@ -50,7 +50,7 @@ class Glyphs(RetrievalData):
     title = "glyphs"
     remedy = "pip install matplotlib"
 
-    def __init__(self, image_size: int = 32, renders: int = 24, **shared: Unpack[Shared]) -> None:
+    def __init__(self, image_size: int = 32, renders: int = 24, **shared: Any) -> None:
         if not 8 <= image_size <= _CANVAS:
             raise ValueError(f"image_size must be 8 to {_CANVAS}, got {image_size}")
         if renders < 2:

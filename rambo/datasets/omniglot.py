@@ -7,18 +7,18 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as vision
 from PIL import Image
 from torch import Tensor
-from typing_extensions import Unpack
 
 from harness.data.download import RemoteFile
 from rambo.datasets.fixture import write_omniglot
 from rambo.datasets.records import Records
-from rambo.datasets.retrieval import RetrievalData, Shared
+from rambo.datasets.retrieval import RetrievalData
 
 ARCHIVES = ("images_background_small1", "images_background_small2")
 _HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/32aee47094f15296299b761dcaa01400b90c60d5/python"
@@ -60,7 +60,7 @@ class Omniglot(RetrievalData):
         "test": {"images": 2140, "classes": 107, "super_classes": 4},
     }
 
-    def __init__(self, root: str | Path, image_size: int = 48, invert: bool = False, **shared: Unpack[Shared]) -> None:
+    def __init__(self, root: str | Path, image_size: int = 48, invert: bool = False, **shared: Any) -> None:
         if not 8 <= image_size <= 105:
             raise ValueError(f"image_size must be 8 to 105, the size of the originals, got {image_size}")
         self.image_size, self.invert = image_size, invert

@@ -12,24 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from typing_extensions import Unpack
 
-from harness.data.dataset import Loading, PartDataset, PartedData
+from harness.data.dataset import PartedData
 from harness.data.loading import BatchSampler
-from rambo.datasets.records import Records, classes_of, held_out_classes, renumbered, some
+from rambo.datasets.records import Records, held_out_classes, renumbered, some
 
 log = logging.getLogger(__name__)
-
-
-class Shared(Loading, total=False):
-    """The arguments of `RetrievalData`, for data sets that add their own."""
-
-    sampler: Callable[..., BatchSampler]
-    train_transform: nn.Module
-    test_transform: nn.Module
-    validation_fraction: float
-    cache: str | Path | None
 
 
 class RetrievalData(PartedData[Records]):
@@ -38,12 +26,9 @@ class RetrievalData(PartedData[Records]):
     Args:
         root: Folder of the data.
         sampler: Called with `labels`, `super_labels` and `seed`; returns the batch sampler of the training part.
-        train_transform: Augmentation, from uint8 (3, height, width) to uint8 (3, h, w).
-        test_transform: The same without chance.
         validation_fraction: Share of the training classes kept from training and evaluated as "validation", where the
             data have no validation classes of their own.
-        cache: Folder in which resized images are kept, or None.
-        loading: As in `PartedData`.
+        shared: As in `PartedData`.
 
     Raises:
         FileNotFoundError: If there are no data in `root`, or only part of them.
@@ -55,27 +40,17 @@ class RetrievalData(PartedData[Records]):
         root: str | Path,
         *,
         sampler: Callable[..., BatchSampler],
-        train_transform: nn.Module,
-        test_transform: nn.Module,
         validation_fraction: float = 0.0,
-        cache: str | Path | None = None,
-        **loading: Unpack[Loading],
+        **shared: Any,
     ) -> None:
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}")
         self.validation_fraction = validation_fraction
-        super().__init__(root, **loading)
+        super().__init__(root, **shared)
         train = self.parts["train"] = renumbered(self.parts["train"])
-        self.classes = len(classes_of(train.labels))
-        labelled = {"labels": train.labels, "super_labels": train.super_labels, "seed": self.seed}
-        batches = _for_fixture(sampler)(**labelled) if self.fixture else sampler(**labelled)
-        kept = self.image_cache(cache)
-        self.train = self.training_loader(PartDataset(train, train_transform, self.seed, kept), batches)
-        self.evaluation = {
-            name: self.evaluation_loader(PartDataset(records, test_transform, self.seed, kept))
-            for name, records in self.parts.items()
-            if name != "train"
-        }
+        self.classes = int(train.labels.max()) + 1
+        sampler = _for_fixture(sampler) if self.fixture else sampler
+        self.open_loaders(sampler(labels=train.labels, super_labels=train.super_labels, seed=self.seed))
 
     def load_parts(self) -> dict[str, Records]:
         """Reads, checks and splits: "train", "test" and perhaps "validation"."""

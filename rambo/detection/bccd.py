@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-from typing_extensions import Unpack
+from typing import Any
 
 from harness.data.download import RemoteFile
-from rambo.detection.data import Shared, VOCStyle
+from rambo.detection.data import VOCStyle
 from rambo.detection.fixture import BCCD_CLASSES, write_bccd
 from rambo.detection.records import AnnotatedImages
 
@@ -54,7 +53,7 @@ class BCCD(VOCStyle):
         )
     }
 
-    def __init__(self, root: str | Path, **shared: Unpack[Shared]) -> None:
+    def __init__(self, root: str | Path, **shared: Any) -> None:
         shared.setdefault("broken_boxes", "drop")
         super().__init__(root, **shared)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from typing_extensions import Unpack
 
-from harness.data.dataset import Loading, PartedData
+from harness.data.dataset import PartedData
 from harness.data.loading import ShuffledBatches
 from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
 from rambo.detection.fixture import SHAPES, write_flat
@@ -23,24 +22,6 @@ from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
 
 ImageSet = tuple[str | int, str]
 """Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""
-
-
-class Shared(Loading, total=False):
-    """The arguments of `VOCStyle`, for data sets that add their own."""
-
-    train: Sequence[Any] | None
-    test: Sequence[Any] | None
-    validation: Sequence[Any] | None
-    classes: Sequence[str] | None
-    batch_size: int
-    train_transform: Transform | None
-    test_transform: Transform | None
-    train_on_difficult: bool
-    train_on_empty_images: bool
-    broken_boxes: str
-    smallest_box: float
-    other_classes: str
-    upright: bool
 
 
 class VOCStyle(PartedData[AnnotatedImages]):
@@ -100,7 +81,7 @@ class VOCStyle(PartedData[AnnotatedImages]):
         smallest_box: float = 2.0,
         other_classes: str = "refuse",
         upright: bool = False,
-        **loading: Unpack[Loading],
+        **loading: Any,
     ) -> None:
         self.upright, self.rules = upright, Rules(broken_boxes, smallest_box, other_classes)
         self.train_on_difficult, self.train_on_empty_images = train_on_difficult, train_on_empty_images
@@ -108,18 +89,18 @@ class VOCStyle(PartedData[AnnotatedImages]):
         self.sets = {name: self._image_sets(name, sets) for name, sets in given.items()}
         self.classes = _checked_classes(self.default_classes if classes is None else classes)
         loading.setdefault("evaluation_batch_size", 8)
+        loading["train_transform"] = train_transform or ResizeAndFlip()
+        loading["test_transform"] = test_transform or Resize()
         super().__init__(root, **loading)
+        size = len(self.parts["train"])
+        self.open_loaders(ShuffledBatches(size, min(batch_size, 4) if self.fixture else batch_size, self.seed))
 
-        dataset = DetectionDataset(
-            self.parts["train"], train_transform or ResizeAndFlip(), self.seed, train_on_difficult
-        )
-        batches = ShuffledBatches(len(dataset), min(batch_size, 4) if self.fixture else batch_size, self.seed)
-        self.train = self.training_loader(dataset, batches, collate)
-        self.evaluation = {
-            name: self.evaluation_loader(DetectionDataset(images, test_transform or Resize(), self.seed), collate)
-            for name, images in self.parts.items()
-            if name != "train"
-        }
+    collate = staticmethod(collate)
+
+    def dataset(self, part: str) -> DetectionDataset:
+        """One part as the loaders read it."""
+        with_difficult = part == "train" and self.train_on_difficult
+        return DetectionDataset(self.parts[part], self.transform_of(part), self.seed, with_difficult, self.cache)
 
     def folder(self, where: str | int) -> Path:
         """The folder that has `Annotations`, `JPEGImages` and `ImageSets` for the first half of an image set."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.dataset import PartDataset
+from harness.data.images import ImageCache
 from harness.data.loading import Batch
 from rambo.detection.records import AnnotatedImages
 from rambo.detection.transforms import Transform, apply
@@ -28,9 +29,14 @@ class DetectionDataset(PartDataset[AnnotatedImages]):
     """
 
     def __init__(
-        self, rows: AnnotatedImages, transform: Transform, seed: int = 0, with_difficult: bool = False
+        self,
+        rows: AnnotatedImages,
+        transform: Transform | None,
+        seed: int = 0,
+        with_difficult: bool = False,
+        cache: ImageCache | None = None,
     ) -> None:
-        super().__init__(rows, transform, seed)
+        super().__init__(rows, transform, seed, cache)
         self.with_difficult = with_difficult
         self.classes = rows.classes
 

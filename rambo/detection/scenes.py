@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-from typing_extensions import Unpack
+from typing import Any
 
 from harness.data.fixtures import beside
-from rambo.detection.data import Shared, VOCStyle
+from rambo.detection.data import VOCStyle
 from rambo.detection.fixture import write_sets
 from rambo.detection.rendering import SHAPES, VERSION, Look
 from rambo.detection.transforms import Resize, ResizeAndFlip
@@ -57,7 +56,7 @@ class Scenes(VOCStyle):
         rotation: float = 17.0,
         background: float = 0.3,
         scene_seed: int = 0,
-        **shared: Unpack[Shared],
+        **shared: Any,
     ) -> None:
         counts = {"train": train_images, "val": validation_images, "test": test_images}
         for name, count in counts.items():

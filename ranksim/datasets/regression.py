@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import default_collate
-from typing_extensions import Unpack
+from torch import Tensor
 
-from harness.data.dataset import Loading, PartDataset, PartedData
-from harness.data.images import ImageCache
+from harness.data.dataset import PartDataset, PartedData
 from harness.data.loading import Batch, ShuffledBatches
 from ranksim.bins import Bins, Density
 from ranksim.datasets.samples import Samples, check_targets
@@ -24,27 +21,7 @@ from ranksim.datasets.samples import Samples, check_targets
 class RegressionDataset(PartDataset[Samples]):
     """One part of a data set, with the density of the training targets, by which metrics tell shots."""
 
-    def __init__(
-        self,
-        rows: Samples,
-        density: Density,
-        transform: nn.Module | None = None,
-        seed: int = 0,
-        cache: ImageCache | None = None,
-    ) -> None:
-        super().__init__(rows, transform, seed, cache)
-        self.density = density
-
-
-class Shared(Loading, total=False):
-    """The arguments of `RegressionData`, for data sets that add their own."""
-
-    bins: Bins | int
-    batch_size: int
-    train_transform: nn.Module | None
-    test_transform: nn.Module | None
-    target_scale: float
-    cache: str | Path | None
+    density: Density | None = None
 
 
 class RegressionData(PartedData[Samples]):
@@ -56,11 +33,8 @@ class RegressionData(PartedData[Samples]):
             width over the range of all targets: of the test's too, so that a target far from every training target has
             a bin of its own instead of the nearest one.
         batch_size: Samples in a training batch; the last one of an epoch may be smaller, as in the official code.
-        train_transform: Augmentation, from uint8 (3, height, width) to uint8 (3, h, w); None for other inputs.
-        test_transform: The same without chance.
         target_scale: What the losses divide targets by. Nothing here uses it: configs of models and losses refer to it.
-        cache: Folder in which resized images are kept, or None.
-        loading: As in `PartedData`.
+        shared: As in `PartedData`.
 
     Raises:
         FileNotFoundError: If there are no data in `root`, or only part of them.
@@ -79,30 +53,26 @@ class RegressionData(PartedData[Samples]):
         *,
         bins: Bins | int,
         batch_size: int = 64,
-        train_transform: nn.Module | None = None,
-        test_transform: nn.Module | None = None,
         target_scale: float = 1.0,
-        cache: str | Path | None = None,
-        **loading: Unpack[Loading],
+        **shared: Any,
     ) -> None:
         if not 0 < target_scale < float("inf"):
             raise ValueError(f"target_scale must be a positive number, got {target_scale}")
         self.target_scale, self._bins = target_scale, bins
-        loading.setdefault("evaluation_batch_size", 256)
-        super().__init__(root, **loading)
+        shared.setdefault("evaluation_batch_size", 256)
+        super().__init__(root, **shared)
         self.bins = self.binned(torch.cat([samples.targets for samples in self.parts.values()]))
         self.density = Density(self.parts["train"].targets, self.bins, self.official_shots)
+        size = len(self.parts["train"])
+        batches = ShuffledBatches(size, min(batch_size, 16) if self.fixture else batch_size, self.seed)
+        self.open_loaders(batches)
+        self._pass = self.epoch_loader(batches)
 
-        kept = self.image_cache(cache)
-        train = RegressionDataset(self.parts["train"], self.density, train_transform, self.seed, kept)
-        batches = ShuffledBatches(len(train), min(batch_size, 16) if self.fixture else batch_size, self.seed)
-        self.train, self._pass = (self.training_loader(train, batches, self.collate) for _ in range(2))
-        self.evaluation = {
-            name: self.evaluation_loader(
-                RegressionDataset(self.parts[name], self.density, test_transform, self.seed, kept), self.collate
-            )
-            for name in ("validation", "test")
-        }
+    def dataset(self, part: str) -> RegressionDataset:
+        """One part as the loaders read it."""
+        dataset = RegressionDataset(self.parts[part], self.transform_of(part), self.seed, self.cache)
+        dataset.density = self.density
+        return dataset
 
     def binned(self, targets: Tensor) -> Bins:
         """The bins asked for: as given, or a number of them over the range of all `targets`, float32 (n,).
@@ -124,12 +94,6 @@ class RegressionData(PartedData[Samples]):
                 " or edges"
             )
         return Bins.uniform(low, high, (high - low) / self._bins)
-
-    @staticmethod
-    def collate(samples: list[Batch]) -> Batch:
-        """Samples to batch; to be replaced where samples differ in length."""
-        batch: Batch = default_collate(samples)
-        return batch
 
     def training_pass(self, epoch: int) -> Iterable[Batch]:
         """Every training sample once, augmented, in batches as large as training's, for statistics at epoch end.

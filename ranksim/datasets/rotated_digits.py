@@ -6,15 +6,15 @@ import gzip
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
-from typing_extensions import Unpack
 
 from ranksim.datasets.imbalanced import exponential_tail
-from ranksim.datasets.regression import RegressionData, Shared
+from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples
 
 HIGHEST = 90.0  # degrees
@@ -55,7 +55,7 @@ class RotatedDigits(RegressionData):
         samples: int = 4000,
         held_out: int = 450,
         decay: float = 18.0,
-        **shared: Unpack[Shared],
+        **shared: Any,
     ) -> None:
         if not 8 <= image_size <= _CANVAS:
             raise ValueError(f"image_size must be 8 to {_CANVAS}, got {image_size}")

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import default_collate
-from typing_extensions import Unpack
 
 from harness.data.download import RemoteFile
 from harness.data.loading import Batch
 from ranksim.bins import Bins
-from ranksim.datasets.regression import RegressionData, Shared
+from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples
 from ranksim.datasets.sts_b_fixture import HEADER, write_sts_b
 from ranksim.text import build_vocabulary, numbered, padded, words_of
@@ -149,7 +148,7 @@ class STSB(RegressionData):
         most_words: int = 40,
         vocabulary_size: int = 30_000,
         split_sentences: bool = False,
-        **shared: Unpack[Shared],
+        **shared: Any,
     ) -> None:
         if draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}, got {draw!r}")

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from harness.data.images import check_same_files
 from harness.data.spreadsheet import PARTS, Spreadsheet, listed_path, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own_images, write_own_numbers
 from ranksim.datasets.imbalanced import TEST, TRAIN, VALIDATION, balanced_parts, random_parts
-from ranksim.datasets.regression import RegressionData, Shared
+from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class TableData(RegressionData):
         most: int = 30,
         share: float = 0.1,
         split_seed: int = 0,
-        **shared: Unpack[Shared],
+        **shared: Any,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

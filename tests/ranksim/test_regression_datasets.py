@@ -439,7 +439,7 @@ def test_targets_may_be_negative_where_nothing_forbids():
 
 def test_an_augmented_image_is_drawn_from_epoch_and_index(tmp_path):
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(2, 1, 16, 16), dtype=np.uint8))
-    dataset = RegressionDataset(Samples(["a", "b"], torch.zeros(2), pixels=noise), None, PaddedCrop(16, 8), seed=4)
+    dataset = RegressionDataset(Samples(["a", "b"], torch.zeros(2), pixels=noise), PaddedCrop(16, 8), seed=4)
     assert torch.equal(dataset[(1, 0)]["image"], dataset[(1, 0)]["image"])
     assert not torch.equal(dataset[(0, 0)]["image"], dataset[(1, 0)]["image"])
 
