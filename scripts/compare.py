@@ -145,7 +145,7 @@ def compared_sheet(lines: Sequence[Line]) -> Sheet:
     rows: list[sheet.Line] = []
     for number, line in enumerate(lines):
         c = line.comparison
-        first, other = (interval([side[seed] for seed in c.seeds]).shown() for side in line.sides)
+        first, other = (interval([side[seed] for seed in c.differences]).shown() for side in line.sides)
         metric = " ".join(filter(None, [line.metric, ARROWS[c.better] if c.better else "", line.unit]))
         apart = number > 0 and line.label != lines[number - 1].label
         cells = [metric, first, f"{c.names[1]}: {other}", _p(c.adjusted), c.text]

@@ -10,15 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from harness.device import cores
-from harness.record import allowed, places, reuse, runs
+from harness.record import allowed, places, reuse
 from harness.record.composition import CONFIGS
+from harness.record.reproducibility import CODE
 from harness.show import fair_page
 from harness.study import fair
-from harness.study.fair_file import Fair, named
+from harness.study.fair_file import Fair
 from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
-from harness.study.table_runs import AtHand, Job, locate
+from harness.study.jobs import Outputs, alternating
 
-ROOT = Path(__file__).resolve().parent.parent
 FEW = 2  # trials and seeds of stand-in data, unless they are given: enough to see it run
 
 
@@ -58,64 +58,46 @@ def make(arguments: argparse.Namespace) -> int:
     if arguments.at_once is not None and arguments.at_once < 1:
         raise ValueError(f"--at-once must be at least 1, got {arguments.at_once}")
     default = FEW if arguments.scale else None
-    comparison = named(arguments.name, arguments.files).smaller(
+    comparison = Fair.named(arguments.name, arguments.files).smaller(
         default if arguments.trials is None else arguments.trials,
         default if arguments.seeds is None else arguments.seeds,
         arguments.methods,
     )
-    outputs = (arguments.runs or ROOT / places.outputs()).absolute()
     print(f"{comparison.name}: looking for what is there", flush=True)
-    here = AtHand()
-    planned = fair.plan_search(comparison, arguments.scale, CONFIGS, arguments.allow)
-    searches = fair.located(planned, outputs, here)
-    count = len(searches) * comparison.trials
-    there = sum(bool(job.finished) for search in searches.values() for job in search.jobs)
-    finals = len(searches) * comparison.seeds
-    print(f"search: {count} runs, {there} finished; then {finals} final runs", flush=True)
-    for line in here.notes([job for search in searches.values() for job in search.jobs]):
-        print(line, flush=True)
+    outputs = Outputs((arguments.runs or CODE / places.outputs()).absolute())
+    searches = fair.located(fair.plan_search(comparison, arguments.scale, arguments.allow), outputs)
+    jobs = [job for search in searches.values() for job in search.jobs]
+    there, finals = sum(bool(job.finished) for job in jobs), len(searches) * comparison.seeds
+    told = f"search: {len(jobs)} runs, {there} finished; then {finals} final runs"
+    print("\n".join([told, *outputs.notes(jobs)]), flush=True)
     if arguments.no_run:
         return 0
-    with reuse.held(outputs / reuse.LOCKS / f"fair-{comparison.name}"):
-        return made(comparison, searches, outputs, arguments, here)
+    with reuse.held(outputs.folder / reuse.LOCKS / comparison.label):
+        return made(comparison, searches, outputs, arguments)
 
 
-def made(
-    comparison: Fair,
-    searches: Mapping[str, fair.Search],
-    outputs: Path,
-    arguments: argparse.Namespace,
-    here: AtHand,
-) -> int:
+def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs, arguments: argparse.Namespace) -> int:
     """The rest of `make`, for which no other process may do the same."""
     short = bool(arguments.scale)  # and too small to fill a GPU
     at_once = arguments.at_once or (cores() if short else None)
 
-    def run(jobs: list[Job]) -> None:
-        fair.run(jobs, ROOT / "train.py", outputs, at_once, here, short)
-
-    run(fair.alternating([search.jobs for search in searches.values()]))
-    searches = fair.located(searches, outputs, here)
+    fair.run(alternating([search.jobs for search in searches.values()]), outputs, at_once, short)
+    searches = fair.located(searches, outputs)
     tried = [job for search in searches.values() for job in search.jobs]
     check_alike(tried)
-    found = {key: read_search(comparison, search) for key, search in searches.items()}
-    chosen = {key: search.chosen for key, search in found.items() if search.chosen is not None}
-    if not chosen:
-        fault = next(fault for search in found.values() for fault in search.faults.values())
+    searches = {key: read_search(comparison, search) for key, search in searches.items()}
+    tests = fair.plan_tests(comparison, searches, arguments.scale, arguments.allow)
+    if not tests:
+        fault = next(fault for search in searches.values() for fault in search.faults.values())
         raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
-    index = runs.index(outputs)
-    tests = fair.plan_tests(comparison, chosen, arguments.scale, CONFIGS, arguments.allow)
-    planned = {key: locate(jobs, index, here) for key, jobs in tests.items()}
-    jobs = fair.alternating(list(planned.values()))
+    jobs = outputs.locate(alternating(list(tests.values())))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
-    run(jobs)
-    index = runs.index(outputs)
-    planned = {key: locate(own, index, here) for key, own in planned.items()}
-    everything = [job for own in planned.values() for job in own]
-    check_alike([*tried, *everything])
-    results = {key: read_tests(comparison, search, planned.get(key, [])) for key, search in found.items()}
-    shown = outcome(comparison, results, everything, stand_in=bool(arguments.scale))
+    fair.run(jobs, outputs, at_once, short)
+    ended = {key: outputs.locate(tests.get(key, [])) for key in searches}
+    check_alike([*tried, *(job for own in ended.values() for job in own)])
+    results = {key: read_tests(comparison, search, ended[key]) for key, search in searches.items()}
+    shown = outcome(comparison, results, stand_in=bool(arguments.scale))
     print()
     fair_page.show(shown)
     print(f"written: {', '.join(map(str, fair_page.write(shown, arguments.out)))}")

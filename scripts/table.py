@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from harness.device import cores
-from harness.record import allowed, places, runs
+from harness.record import allowed, places
 from harness.record.composition import CONFIGS
+from harness.record.reproducibility import CODE
 from harness.show import sheet, table_page
-from harness.study import table_runs
+from harness.study.jobs import Job, Outputs, plan, to_do
 from harness.study.table_cells import fill
-from harness.study.table_runs import Job
-from harness.study.tables import Table, named
-
-ROOT = Path(__file__).resolve().parent.parent
+from harness.study.tables import Table
 
 
 def main() -> None:
@@ -62,25 +59,21 @@ def make(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{option} must be at least 1, got {value}")
     formats = [] if arguments.formats == ["none"] else arguments.formats
     table_page.check_formats(formats)
-    outputs = (arguments.runs or ROOT / places.outputs()).absolute()
-    found = runs.index(outputs)
-    if arguments.no_run and arguments.runs and not found:
+    outputs = Outputs((arguments.runs or CODE / places.outputs()).absolute())
+    if arguments.no_run and arguments.runs and not outputs.found:
         raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")
 
-    here = table_runs.AtHand()
-    plans, code = planned(arguments, outputs, found, here)
+    plans, code = planned(arguments, outputs)
     jobs = [job for _, own in plans for job in own]
     rows = dict.fromkeys(job.row for job in jobs)
     if unknown := [row for row in arguments.only if row not in rows]:
         raise ValueError(f"--only {unknown[0]}: no such row can be run; there are {', '.join(rows)}")
-    pending = [] if arguments.no_run else table_runs.to_do(jobs, arguments.only)
     short = bool(arguments.scale)  # and too small to fill a GPU
     at_once = arguments.at_once or (cores() if short else None)
-    failed = table_runs.run(pending, ROOT / "train.py", outputs, at_once, short)
-    found = runs.index(outputs) if pending else found
+    failed = {} if arguments.no_run else outputs.run(to_do(jobs, arguments.only), at_once, short)
 
     for table, own in plans:
-        filled = fill(table, table_runs.locate(own, found, here), arguments.seeds, arguments.scale, failed)
+        filled = fill(table, outputs.locate(own), arguments.seeds, arguments.scale, failed)
         print()
         sheet.show(table_page.table_sheet(filled))
         if filled.faults and not any(line.folders for line in filled.lines):
@@ -91,21 +84,18 @@ def make(arguments: argparse.Namespace) -> int:
     return code
 
 
-def planned(
-    arguments: argparse.Namespace, outputs: Path, found: Mapping[str, runs.Found], here: table_runs.AtHand
-) -> tuple[list[tuple[Table, list[Job]]], int]:
+def planned(arguments: argparse.Namespace, outputs: Outputs) -> tuple[list[tuple[Table, list[Job]]], int]:
     """Every table that was asked for with its runs; of several, one that is faulty is told and costs only itself."""
-    names = sorted(path.stem for path in arguments.tables.glob("*.yaml")) if arguments.all else arguments.names
+    there = sorted(path.stem for path in arguments.tables.glob("*.yaml"))
+    names = there if arguments.all else arguments.names
     if not names:
-        there = ", ".join(sorted(path.stem for path in arguments.tables.glob("*.yaml")))
-        raise ValueError(f"which table? name one or more, or --all; there are {there or f'none in {arguments.tables}'}")
+        known = ", ".join(there) or f"none in {arguments.tables}"
+        raise ValueError(f"which table? name one or more, or --all; there are {known}")
     plans, code = [], 0
     for name in names:
         try:
-            table = named(name, arguments.tables)
-            jobs = table_runs.plan(
-                table, arguments.seeds, outputs, CONFIGS, arguments.scale, found, here, arguments.allow
-            )
+            table = Table.named(name, arguments.tables)
+            jobs = outputs.locate(plan(table, arguments.seeds, arguments.scale, arguments.allow))
         except ValueError as error:
             if len(names) == 1:
                 raise
@@ -115,13 +105,10 @@ def planned(
         if arguments.scale and not jobs:
             print(f"{table.name}: published numbers only, so nothing to run on stand-in data", flush=True)
             continue
-        finished, begun = sum(bool(job.finished) for job in jobs), sum(bool(job.interrupted) for job in jobs)
-        missing = len(jobs) - finished - begun
-        print(
-            f"{table.name}: {len(jobs)} runs: {finished} finished, {begun} interrupted, {missing} missing", flush=True
-        )
-        for line in here.notes(jobs):
-            print(line, flush=True)
+        finished = sum(bool(job.finished) for job in jobs)
+        begun = sum(bool(job.interrupted and not job.finished) for job in jobs)
+        counts = f"{finished} finished, {begun} interrupted, {len(jobs) - finished - begun} missing"
+        print("\n".join([f"{table.name}: {len(jobs)} runs: {counts}", *outputs.notes(jobs)]), flush=True)
         plans.append((table, jobs))
     return plans, code
 

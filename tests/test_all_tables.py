@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.tables import load
+from harness.study.tables import Table
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "configs" / "table").glob("*.yaml"))
-TABLES = [path.stem for path in PATHS if any(row.experiment for row in load(path).rows.values())]
+TABLES = [path.stem for path in PATHS if any(row.experiment for row in Table.load(path).rows.values())]
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ import pytest
 
 from harness.record.composition import CONFIGS, composed
 from harness.record.runs import fingerprint
-from harness.study import tables
 from harness.study.specification import check_columns
+from harness.study.tables import Table
 
 FOLDER = CONFIGS / "table"
-TABLES = {path.stem: tables.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
+TABLES = {path.stem: Table.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
 RUNNABLE = {
     name: runnable
     for name, table in TABLES.items()

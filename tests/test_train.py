@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 import train
 from harness.record import runs
-from harness.study import tables
 from harness.study.execution import Worker, close
+from harness.study.tables import Table
 from harness.train import trainer
 from ranksim.datasets.fixture import write_own_numbers
 
@@ -27,7 +27,7 @@ EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("
 IN_TABLES = {
     row.experiment
     for path in (train.CONFIGS / "table").glob("*.yaml")
-    for row in tables.load(path).rows.values()
+    for row in Table.load(path).rows.values()
     if not row.overrides
 }
 RUN_HERE = ["cub_rambo", "agedb_ranksim", "voc07_rambo", *(name for name in EXPERIMENTS if name not in IN_TABLES)]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.show.figures import COLOURS, INK, drawing
-from harness.study.fair_outcome import Outcome, spread
+from harness.study.fair_outcome import Outcome
+from harness.study.uncertainty import spread
 
 
 def dot_plot(path: Path, outcome: Outcome) -> dict[str, tuple[float, float, float]]:

@@ -12,8 +12,10 @@ from harness.record.runs import STAND_IN
 from harness.show import sheet
 from harness.show.fair_figure import dot_plot
 from harness.show.sheet import Line, Sheet
-from harness.study.fair_outcome import Outcome, Searched, Tested, Values, spread
+from harness.study.fair import Search
+from harness.study.fair_outcome import Outcome, Tested, Values
 from harness.study.specification import Column
+from harness.study.uncertainty import spread
 
 
 def sheets(outcome: Outcome) -> list[Sheet]:
@@ -124,7 +126,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "untrained": outcome.untrained,
         "against": {
             reference: {
-                key: {"difference": c.mean_difference, "half": c.interval.half, "p": c.p_value, "p_holm": c.adjusted,
+                key: {"difference": c.interval.mean, "half": c.interval.half, "p": c.p_value, "p_holm": c.adjusted,
                       "seeds_needed": c.seeds_needed, "text": c.text}
                 for key, c in compared.items()
             }
@@ -207,7 +209,7 @@ def _chosen(outcome: Outcome) -> Sheet:
     return Sheet(head, rows, words=2, title="Chosen on validation data", below=[about])
 
 
-def _setting(search: Searched) -> str:
+def _setting(search: Search) -> str:
     if search.chosen is None:
         return "every trial failed"
     marks = ["*" if key in search.chosen.at_edge else "" for key in search.chosen.values]

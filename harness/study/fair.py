@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import qmc
 
-from harness.record import runs
-from harness.record.composition import CONFIGS, composed, composed_for_seeds
-from harness.record.config import fingerprint, first_difference, shaping
+from harness.record.config import first_difference, shaping
+from harness.record.reproducibility import CODE
 from harness.seeds import derived_seed
-from harness.study import table_runs
 from harness.study.execution import default_at_once
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, Value, text
+from harness.study.jobs import Job, Outputs, jobs_of, to_do
 from harness.study.specification import check_columns
-from harness.study.table_runs import AtHand, Job, locate, to_do
 
 SPLIT = "validation"
-SEARCH = (f"trainer.splits=[{SPLIT}]",)  # what a search run changes, beside its settings
+SEARCH = f"trainer.splits=[{SPLIT}]"  # what a search run changes, beside its settings
 EQUAL = ("data", "model", "trainer", "optimizer", "scheduler", "metrics")  # in which methods must not differ, but for
 OF_A_METHOD = ("model.smoothing",)  # of these, what is a method's own, and the settings that are searched
 
@@ -71,131 +69,47 @@ def draw(fair: Fair, method: Method) -> list[Trial]:
     for number, point in enumerate(points[: fair.trials].tolist()):
         shifted = [(x + s) % 1.0 for x, s in zip(point, shift, strict=True)]
         places = dict(zip(method.settings, shifted, strict=False))
-        trials.append(
-            Trial(method, number, {key: setting.at(places[key]) for key, setting in method.settings.items()}, places)
-        )
+        values = {key: setting.at(places[key]) for key, setting in method.settings.items()}
+        trials.append(Trial(method, number, values, places))
     return trials
 
 
 @dataclass(frozen=True)
 class Search:
-    """The search of a method: its trials, the run of each, and the validation metric that decides."""
+    """The search of a method: its trials, the run of each, and the validation metric that decides.
+
+    Attributes:
+        found: That metric by trial, once it is read; None for a trial that failed, which counts as the worst.
+        faults: What went wrong, by trial.
+        seconds: Training took, over all trials.
+    """
 
     method: Method
     trials: tuple[Trial, ...]
     jobs: tuple[Job, ...]
     monitor: str
     higher_is_better: bool
+    found: Mapping[int, float | None] = field(default_factory=dict)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
+    @property
+    def chosen(self) -> Trial | None:
+        """The trial with the best metric; None if every trial failed."""
+        number = choose(self.found, self.higher_is_better)
+        return None if number is None else self.trials[number]
 
-def plan_search(
-    fair: Fair, scale: str | None = None, configs: Path = CONFIGS, allow: Sequence[str] = ()
-) -> dict[str, Search]:
-    """Every run of every search, by method.
+    @property
+    def best(self) -> float:
+        """The metric of the chosen trial."""
+        value = None if self.chosen is None else self.found[self.chosen.number]
+        return math.nan if value is None else value
 
-    Args:
-        fair: The comparison.
-        scale: `fixture` for the same on stand-in data; None for the real thing.
-        configs: The folder with train.yaml.
-        allow: As in `composed`.
-
-    Raises:
-        ValueError: If a method names what does not exist, changes more than it may, or does not measure a column.
-    """
-    searches: dict[str, Search] = {}
-    first: Mapping[str, Any] = {}
-    for key, method in fair.methods.items():
-        trials, jobs = draw(fair, method), []
-        for trial in trials:
-            arguments = (*_recipe(fair, method, scale), *trial.overrides, *SEARCH, f"seed={fair.search_seed}")
-            with _told_of(fair, method):
-                config = composed(arguments, configs, allow)
-            first = first or config
-            _check_equal(fair, method, first, config, {key for m in fair.methods.values() for key in m.settings})
-            row = f"{key}, trial {trial.number + 1} of {fair.trials}"
-            jobs.append(_job(fair, row, fair.search_seed, arguments, config))
-        monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
-        searches[key] = Search(method, tuple(trials), tuple(jobs), monitor, higher)
-    check_columns(fair.name, fair.columns.values(), fair.experiment, first)
-    return searches
-
-
-def plan_tests(
-    fair: Fair,
-    chosen: Mapping[str, Trial],
-    scale: str | None = None,
-    configs: Path = CONFIGS,
-    allow: Sequence[str] = (),
-) -> dict[str, list[Job]]:
-    """The final runs, seeds 0, 1, ... of every method that has a chosen trial; the rest as for `plan_search`."""
-    planned: dict[str, list[Job]] = {}
-    for key, trial in chosen.items():
-        arguments = (*_recipe(fair, trial.method, scale), *trial.overrides)
-        with _told_of(fair, trial.method):
-            by_seed = composed_for_seeds(arguments, range(fair.seeds), configs, allow)
-        planned[key] = [
-            _job(fair, f"{key}, chosen", seed, (*arguments, f"seed={seed}"), config) for seed, config in by_seed.items()
-        ]
-    return planned
-
-
-def run(
-    jobs: Sequence[Job],
-    entry: Path,
-    outputs: Path,
-    at_once: int | None = None,
-    here: AtHand | None = None,
-    short: bool = False,
-) -> None:
-    """Runs what is not finished, and goes on with what was interrupted.
-
-    A run whose training stopped by itself has come to its end, and is not run again unless its folder is deleted. The
-    first few are looked at before the rest is begun, as missing data would fail them all.
-
-    Args:
-        jobs: With the folders of their runs, as `located` gives them.
-        entry: The path of train.py.
-        outputs: Where the runs go.
-        at_once: As in `run_all`.
-        here: As for `locate`.
-        short: As in `table_runs.run`.
-
-    Raises:
-        ValueError: As `check_ended`.
-    """
-    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or default_at_once()
-    for part in filter(None, (pending[:few], pending[few:])):
-        failed = table_runs.run(part, entry, outputs, at_once, short)
-        check_ended(locate(part, runs.index(outputs), here), failed)
-
-
-def check_ended(jobs: Sequence[Job], failed: Mapping[str, str]) -> None:
-    """Refuses to go on where a run failed for a reason that is not its method's, such as missing data or memory.
-
-    Args:
-        jobs: As found after running.
-        failed: What went wrong, in a sentence, by fingerprint.
-
-    Raises:
-        ValueError: With the first of them, and what it said.
-    """
-    if lost := [job for job in jobs if not job.finished and not job.stopped]:
-        raise ValueError(
-            f"{len(lost)} of {len(jobs)} runs failed before they came to an end, and no page was written; "
-            f"{lost[0].name}: {failed.get(lost[0].fingerprint, 'it was not run')}"
-        )
-
-
-def located(searches: Mapping[str, Search], outputs: Path, here: AtHand | None = None) -> dict[str, Search]:
-    """The searches with the folders of their runs; `here` as for `locate`."""
-    found, here = runs.index(outputs), here or AtHand()
-    return {key: replace(search, jobs=tuple(locate(search.jobs, found, here))) for key, search in searches.items()}
-
-
-def alternating(groups: Sequence[Sequence[Job]]) -> list[Job]:
-    """The first of every group, then the second, and so on: stopped anywhere, every method has had as many."""
-    longest = max(map(len, groups), default=0)
-    return [group[k] for k in range(longest) for group in groups if k < len(group)]
+    @property
+    def median(self) -> float:
+        """Of the trials that did not fail."""
+        values = [value for value in self.found.values() if value is not None]
+        return statistics.median(values) if values else math.nan
 
 
 def choose(values: Mapping[int, float | None], higher_is_better: bool) -> int | None:
@@ -210,22 +124,81 @@ def choose(values: Mapping[int, float | None], higher_is_better: bool) -> int | 
     return best(sorted(sound), key=lambda number: sound[number]) if sound else None
 
 
-def _recipe(fair: Fair, method: Method, scale: str | None) -> tuple[str, ...]:
-    scaled = [f"scale={scale}"] if scale else []
-    return (f"experiment={fair.experiment}", *fair.overrides, *method.overrides, *scaled)
+def plan_search(fair: Fair, scale: str | None = None, allow: Sequence[str] = ()) -> dict[str, Search]:
+    """Every run of every search, by method.
+
+    Args:
+        fair: The comparison.
+        scale: `fixture` for the same on stand-in data; None for the real thing.
+        allow: As in `composed`.
+
+    Raises:
+        ValueError: If a method names what does not exist, changes more than it may, or does not measure a column.
+    """
+    searches: dict[str, Search] = {}
+    first: Mapping[str, Any] = {}
+    searched = {key for method in fair.methods.values() for key in method.settings}
+    for key, method in fair.methods.items():
+        trials, jobs = draw(fair, method), list[Job]()
+        for trial in trials:
+            row = f"trial {trial.number + 1} of {fair.trials}"
+            jobs += _jobs(fair, trial, row, [fair.search_seed], scale, allow, SEARCH)
+            first = first or jobs[0].config
+            _check_equal(fair, method, first, jobs[-1].config, searched)
+        monitor, higher = f"{SPLIT}/{first['trainer']['monitor']}", bool(first["trainer"]["higher_is_better"])
+        searches[key] = Search(method, tuple(trials), tuple(jobs), monitor, higher)
+    check_columns(fair.name, fair.columns.values(), fair.experiment, first)
+    return searches
 
 
-def _job(fair: Fair, row: str, seed: int, arguments: tuple[str, ...], config: Mapping[str, Any]) -> Job:
-    return Job(f"fair-{fair.name}", row, seed, arguments, fingerprint(config), config["data"])
+def plan_tests(
+    fair: Fair, searches: Mapping[str, Search], scale: str | None = None, allow: Sequence[str] = ()
+) -> dict[str, list[Job]]:
+    """The final runs, seeds 0, 1, ... of every method that has a chosen trial; the rest as for `plan_search`."""
+    chosen = {key: search.chosen for key, search in searches.items()}
+    return {
+        key: _jobs(fair, trial, "chosen", range(fair.seeds), scale, allow) for key, trial in chosen.items() if trial
+    }
 
 
-@contextmanager
-def _told_of(fair: Fair, method: Method) -> Iterator[None]:
-    """Tells an error with its place in the file."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{fair.name}.yaml: methods.{method.key}: {error}") from error
+def run(
+    jobs: Sequence[Job],
+    outputs: Outputs,
+    at_once: int | None = None,
+    short: bool = False,
+    entry: Path = CODE / "train.py",
+) -> None:
+    """Runs what is not finished, and goes on with what was interrupted; arguments as of `Outputs.run`.
+
+    A run whose training stopped by itself has come to its end, and is not run again unless its folder is deleted. The
+    first few are looked at before the rest is begun, as missing data would fail them all.
+
+    Raises:
+        ValueError: If a run failed for a reason that is not its method's, such as missing data or memory; with the
+            first of them, and what it said.
+    """
+    pending, few = to_do([job for job in jobs if not job.stopped]), at_once or default_at_once()
+    for part in filter(None, (pending[:few], pending[few:])):
+        failed = outputs.run(part, at_once, short, entry)
+        if lost := [job for job in outputs.locate(part) if not job.finished and not job.stopped]:
+            raise ValueError(
+                f"{len(lost)} of {len(part)} runs failed before they came to an end, and no page was written; "
+                f"{lost[0].name}: {failed.get(lost[0].fingerprint, 'it was not run')}"
+            )
+
+
+def located(searches: Mapping[str, Search], outputs: Outputs) -> dict[str, Search]:
+    """The searches with the folders of their runs."""
+    return {key: replace(search, jobs=tuple(outputs.locate(search.jobs))) for key, search in searches.items()}
+
+
+def _jobs(
+    fair: Fair, trial: Trial, row: str, seeds: Iterable[int], scale: str | None, allow: Sequence[str], *more: str
+) -> list[Job]:
+    method, scaled = trial.method, [f"scale={scale}"] if scale else []
+    recipe = (f"experiment={fair.experiment}", *fair.overrides, *method.overrides, *scaled)
+    arguments = (*recipe, *trial.overrides, *more)
+    return jobs_of(fair, f"methods.{method.key}", f"{method.key}, {row}", arguments, seeds, allow)
 
 
 def _check_equal(

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from harness.study.specification import (
-    Column,
-    FileName,
-    Number,
-    Part,
-    Specification,
-    Whole,
-    fault,
-    file_called,
-    knowing,
-    one_of,
-    outside,
-    read,
-)
+from harness.study import specification
+from harness.study.specification import Column, FileName, Number, Part, Specification, Whole, fault, knowing, outside
 
 Value = float | int | str | bool
-SELECTIONS = ("last", "best_on_validation")
 MOST_SETTINGS = 6  # of one method: beyond it, the draws in the last dimensions hang together
 EDGE = 0.05  # of a range, at either end
 
@@ -57,6 +43,13 @@ class Setting(Part):
             raise fault("log", f"must begin above 0, got {list(self.log)}")
         return self
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """From where to where, unless there is a choice."""
+        found = self.log or self.uniform
+        assert found is not None
+        return found
+
     def at(self, place: float) -> Value:
         """The value at `place` in [0, 1); numbers have three digits, so that they can be typed."""
         if self.choice:
@@ -67,13 +60,6 @@ class Setting(Part):
         else:
             value = low + place * (high - low)
         return min(max(float(f"{value:.3g}"), low), high)
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """From where to where, unless there is a choice."""
-        found = self.log or self.uniform
-        assert found is not None
-        return found
 
     def near_edge(self, place: float) -> bool:
         """Whether `place` is in the first or last twentieth of the range, so that a better value may lie beyond."""
@@ -88,14 +74,10 @@ class Setting(Part):
 Settings = Annotated[Mapping[str, Setting], knowing("key")]
 
 
-class Method(Part):
+class Method(specification.Method):
     """What the recipe changes for it, and the `settings` that its search varies: those of all, then its own."""
 
-    key: str = outside("key")
-    name: str
-    overrides: tuple[str, ...] = ()
     settings: Settings = Field(default_factory=dict)
-    note: str | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Method:
@@ -106,14 +88,16 @@ class Method(Part):
 
 
 class Fair(Specification):
-    """A fair comparison, named as its file. `experiment` and `overrides` are the recipe; the first column decides."""
+    """A fair comparison. `experiment` and `overrides` are the recipe; the first column decides."""
+
+    kind: ClassVar[str] = "fair comparison"
 
     experiment: str
     overrides: tuple[str, ...] = ()
     trials: Whole
     seeds: Whole = 5
     search_seed: Whole = 100
-    selection: Annotated[str, one_of(SELECTIONS)]
+    selection: Literal["last", "best_on_validation"]
     baseline: str
     columns: Annotated[Mapping[str, Column], Field(min_length=1), knowing("name")]
     settings: Settings = Field(default_factory=dict)  # of every method
@@ -123,18 +107,26 @@ class Fair(Specification):
     @model_validator(mode="before")
     @classmethod
     def _with_shared_settings(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("methods"), dict):
+        """Gives every method the settings of all before its own."""
+        shared, methods = (given.get(k, {}) if isinstance(given, dict) else None for k in ("settings", "methods"))
+        if not isinstance(shared, dict) or not isinstance(methods, dict):
             return given
-        shared = given.get("settings", {})
-        return given | {"methods": {key: _sharing(key, method, shared) for key, method in given["methods"].items()}}
+        found = dict(methods)
+        for key, method in methods.items():
+            own = method.get("settings", {}) if isinstance(method, dict) else None
+            if not isinstance(own, dict):
+                continue
+            if twice := next((setting for setting in own if setting in shared), None):
+                raise fault(f"methods.{key}.settings", f"and the shared ones both have {twice}")
+            found[key] = method | {"settings": shared | own}
+        return given | {"methods": found}
 
     @model_validator(mode="after")
     def _sound(self) -> Fair:
         for name, column in self.columns.items():
             if not (column.metric or "").startswith("test/"):
-                raise fault(
-                    f"columns.{name}.metric", f"is reported on the test split, as test/...; got {column.metric}"
-                )
+                says = f"is reported on the test split, as test/...; got {column.metric}"
+                raise fault(f"columns.{name}.metric", says)
             if not column.scale > 0:
                 raise fault(f"columns.{name}.scale", f"must be positive, got {column.scale}")
         if says := _budget_fault(self.trials, self.seeds, self.search_seed):
@@ -142,6 +134,11 @@ class Fair(Specification):
         if self.baseline not in self.methods:
             raise fault("baseline", f"is {self.baseline}, no method; there are {', '.join(self.methods)}")
         return self
+
+    @property
+    def label(self) -> str:
+        """In the names of runs and files."""
+        return f"fair-{self.name}"
 
     @property
     def main(self) -> Column:
@@ -164,16 +161,6 @@ class Fair(Specification):
         return self.model_copy(update={"methods": kept, "trials": trials, "seeds": seeds, "partial": partial})
 
 
-def _sharing(key: str, method: Any, shared: Any) -> Any:
-    """A method with the settings of all before its own."""
-    own = method.get("settings", {}) if isinstance(method, dict) else None
-    if not isinstance(own, dict) or not isinstance(shared, dict):
-        return method
-    if twice := next((setting for setting in own if setting in shared), None):
-        raise fault(f"methods.{key}.settings", f"and the shared ones both have {twice}")
-    return method | {"settings": shared | own}
-
-
 def _budget_fault(trials: int, seeds: int, search_seed: int) -> str:
     if trials < 1 or seeds < 1:
         return f"trials and seeds must be at least 1, got {trials} and {seeds}"
@@ -190,17 +177,3 @@ def text(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def named(name: str, folder: Path) -> Fair:
-    """The comparison of that name, in which - and _ are the same.
-
-    Raises:
-        ValueError: If there is none, with those there are; or as `load`.
-    """
-    return load(file_called(name, folder, "fair comparison"))
-
-
-def load(path: Path) -> Fair:
-    """The comparison of a file; errors as `read`."""
-    return read(path, Fair)

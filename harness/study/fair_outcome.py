@@ -4,65 +4,34 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from harness.record import runs, stages
 from harness.study import table_cells
-from harness.study.fair import Search, Trial, choose
-from harness.study.fair_file import Fair, Method
+from harness.study.fair import Search
+from harness.study.fair_file import Fair
+from harness.study.jobs import Job
+from harness.study.results import Run
 from harness.study.specification import Column
-from harness.study.table_runs import Job
-from harness.study.uncertainty import Comparison, Interval, compare, interval, together
+from harness.study.table_cells import selected
+from harness.study.uncertainty import Comparison, compare, together
 
 Values = dict[int, float]  # by seed
 
 
 @dataclass(frozen=True)
-class Searched:
-    """How the search of a method went.
-
-    Attributes:
-        found: The validation metric by trial; None for a trial that failed, which counts as the worst.
-        faults: What went wrong, by trial.
-        chosen: None if every trial failed.
-        seconds: Training took, over all trials.
-        monitor: The validation metric that decided.
-    """
-
-    method: Method
-    trials: tuple[Trial, ...]
-    found: dict[int, float | None]
-    faults: dict[int, str]
-    chosen: Trial | None
-    seconds: float
-    monitor: str
-
-    @property
-    def best(self) -> float:
-        """The validation metric of the chosen trial."""
-        value = None if self.chosen is None else self.found[self.chosen.number]
-        return math.nan if value is None else value
-
-    @property
-    def median(self) -> float:
-        """Of the trials that did not fail."""
-        values = [value for value in self.found.values() if value is not None]
-        return statistics.median(values) if values else math.nan
-
-
-@dataclass(frozen=True)
 class Tested:
-    """A method: its search, and its final runs by seed, in the unit of the columns."""
+    """A method: its search, and its final runs by seed, with their metrics in the unit of the columns."""
 
-    searched: Searched
-    validation: Values = field(default_factory=dict)
-    test: dict[str, Values] = field(default_factory=dict)
-    untrained: dict[str, Values] = field(default_factory=dict)
-    faults: dict[int, str] = field(default_factory=dict)
-    seconds: float = 0.0
+    searched: Search
+    runs: Sequence[Run]
+    validation: Values
+    test: Mapping[str, Values]
+    untrained: Mapping[str, Values]
+    faults: Mapping[int, str]
+    seconds: float
 
     @property
     def name(self) -> str:
@@ -114,25 +83,20 @@ class Outcome:
         allowing = dict(zip(once, together([self._compared(*pair) for pair in once.values()]), strict=True))
         found: dict[str, dict[str, Comparison]] = {reference: {} for reference in references}
         for reference, key in pairs:
-            judged, plain = allowing[frozenset((reference, key))], self._compared(reference, key)
-            found[reference][key] = replace(
-                plain, adjusted=judged.adjusted, among=judged.among, seeds_needed=judged.seeds_needed
-            )
+            judged = allowing[frozenset((reference, key))]
+            plain = self._compared(reference, key)
+            found[reference][key] = replace(plain, adjusted=judged.adjusted, among=judged.among)
         return found
 
     def _compared(self, reference: str, key: str) -> Comparison:
-        main = self.fair.main
+        main, names = self.fair.main, (self.methods[key].name, self.methods[reference].name)
         return compare(
-            self.values(key),
-            self.values(reference),
-            better=main.better,
-            names=(self.methods[key].name, self.methods[reference].name),
-            decimals=main.decimals,
+            self.values(key), self.values(reference), better=main.better, names=names, decimals=main.decimals
         )
 
 
-def read_search(fair: Fair, search: Search) -> Searched:
-    """Reads the validation metrics of a search and chooses; no record that it reads holds anything of the test split.
+def read_search(fair: Fair, search: Search) -> Search:
+    """Reads the validation metrics of a search; no record that it reads holds anything of the test split.
 
     Args:
         fair: The comparison.
@@ -141,38 +105,26 @@ def read_search(fair: Fair, search: Search) -> Searched:
     Raises:
         ValueError: If the report of a run is missing or truncated.
     """
+    ended, faults, seconds = _ended(enumerate(search.jobs))
     found: dict[int, float | None] = {}
-    faults, seconds = dict[int, str](), 0.0
-    for trial, job in zip(search.trials, search.jobs, strict=True):
-        value: float | None = None
-        if job.stopped is not None:
-            faults[trial.number] = runs.why_stopped(job.stopped)
-        else:
-            value = _finite(_selected(job, fair).get(search.monitor))
-            seconds += _seconds(job)
-            if value is None:
-                faults[trial.number] = f"{search.monitor} is not a number"
-        found[trial.number] = value
-    number = choose(found, search.higher_is_better)
-    chosen = None if number is None else search.trials[number]
-    return Searched(search.method, search.trials, found, faults, chosen, seconds, search.monitor)
+    for trial in search.trials:
+        run = ended.get(trial.number)
+        found[trial.number] = None if run is None else _finite(selected(run, fair.selection).get(search.monitor))
+        if found[trial.number] is None:
+            faults.setdefault(trial.number, f"{search.monitor} is not a number")
+    return replace(search, found=found, faults=faults, seconds=seconds)
 
 
-def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
+def read_tests(fair: Fair, search: Search, jobs: Sequence[Job]) -> Tested:
     """Reads the final runs of a method; arguments and errors as `read_search`."""
-    measured, before = dict[int, Mapping[str, float | None]](), dict[int, Mapping[str, float | None]]()
-    faults, seconds = dict[int, str](), 0.0
-    for job in jobs:
-        if job.stopped is not None:
-            faults[job.seed] = runs.why_stopped(job.stopped)
-            continue
-        seconds += _seconds(job)
-        measured[job.seed] = _selected(job, fair)
-        before[job.seed] = runs.metrics_of(_report(job), "untrained") or {}
-    found_again = {seed: _finite(metrics.get(found.monitor)) for seed, metrics in measured.items()}
+    ended, faults, seconds = _ended((job.seed, job) for job in jobs)
+    measured = {seed: selected(run, fair.selection) for seed, run in ended.items()}
+    before = {seed: run.metrics("untrained") for seed, run in ended.items()}
+    validation = {seed: _finite(metrics.get(search.monitor)) for seed, metrics in measured.items()}
     return Tested(
-        found,
-        validation={seed: value for seed, value in found_again.items() if value is not None},
+        search,
+        list(ended.values()),
+        validation={seed: value for seed, value in validation.items() if value is not None},
         test={name: _by_seed(column, measured) for name, column in fair.columns.items()},
         untrained={name: _by_seed(column, before) for name, column in fair.columns.items()},
         faults=faults,
@@ -180,18 +132,17 @@ def read_tests(fair: Fair, found: Searched, jobs: Sequence[Job]) -> Tested:
     )
 
 
-def check_alike(jobs: Sequence[Job]) -> None:
+def check_alike(jobs: Iterable[Job]) -> None:
     """As `table_cells.check_alike`, over all finished runs; errors also if a report is truncated."""
-    table_cells.check_alike({job.finished: runs.read_report(job.finished) for job in jobs if job.finished})
+    table_cells.check_alike([Run(job.finished, runs.read_report(job.finished)) for job in jobs if job.finished])
 
 
-def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stand_in: bool = False) -> Outcome:
+def outcome(fair: Fair, methods: Mapping[str, Tested], stand_in: bool = False) -> Outcome:
     """Sorts the methods from best to worst and adds what they have in common.
 
     Args:
         fair: The comparison.
         methods: By key.
-        jobs: All final runs.
         stand_in: Whether the data are known to be stand-ins; a run on such data says so itself.
     """
 
@@ -206,15 +157,25 @@ def outcome(fair: Fair, methods: Mapping[str, Tested], jobs: Sequence[Job], stan
     for method in methods.values():  # alike for all: the network's first weights are drawn before anything of the loss
         for name, values in method.untrained.items():
             untrained[name] = values | untrained[name]
-    ordered = {key: methods[key] for key in sorted(methods, key=place)}
-    reports = [_report(job) for job in jobs if job.finished]
+    reports = [run.report for method in methods.values() for run in method.runs]
     stand_in = stand_in or any(report["data"].get("fixture") for report in reports)
+    ordered = {key: methods[key] for key in sorted(methods, key=place)}
     return Outcome(fair, ordered, untrained, runs.made_of(reports), stand_in)
 
 
-def spread(values: Values) -> Interval | None:
-    """The 95 % t-interval of the mean over seeds; None under two."""
-    return interval(list(values.values())) if len(values) > 1 else None
+def _ended(jobs: Iterable[tuple[int, Job]]) -> tuple[dict[int, Run], dict[int, str], float]:
+    """The finished runs of numbered jobs, why the others stopped, and the seconds that training took."""
+    ended, faults, seconds = dict[int, Run](), dict[int, str](), 0.0
+    for number, job in jobs:
+        if job.finished is None:
+            assert job.stopped is not None
+            faults[number] = runs.why_stopped(job.stopped)
+            continue
+        ended[number] = Run(job.finished, runs.read_report(job.finished))
+        first = job.finished / stages.FOLDER
+        for report in (ended[number].report, *([runs.read_report(first)] if first.is_dir() else [])):
+            seconds += float(report["results"].get("seconds", 0.0))
+    return ended, faults, seconds
 
 
 def _by_seed(column: Column, measured: Mapping[int, Mapping[str, float | None]]) -> Values:
@@ -223,19 +184,3 @@ def _by_seed(column: Column, measured: Mapping[int, Mapping[str, float | None]])
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _selected(job: Job, fair: Fair) -> Mapping[str, float | None]:
-    assert job.finished is not None
-    return table_cells.selected(_report(job), job.finished, fair.selection)
-
-
-def _report(job: Job) -> dict[str, Any]:
-    assert job.finished is not None
-    return runs.read_report(job.finished)
-
-
-def _seconds(job: Job) -> float:
-    assert job.finished is not None
-    parts = [folder for folder in (job.finished, job.finished / stages.FOLDER) if folder.is_dir()]
-    return sum(float(runs.read_report(part)["results"].get("seconds", 0.0)) for part in parts)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 from yaml import YAMLError
 
 from harness.record import measures
@@ -61,13 +62,9 @@ def knowing(field: str) -> BeforeValidator:
     def give(entries: Any) -> Any:
         if not isinstance(entries, dict):
             return entries
-        return {key: _placed(entry, field, key) for key, entry in entries.items()}
+        return {k: entry | {f"({field})": k} if isinstance(entry, dict) else entry for k, entry in entries.items()}
 
     return BeforeValidator(give)
-
-
-def _placed(entry: Any, field: str, key: str) -> Any:
-    return entry | {f"({field})": key} if isinstance(entry, dict) else entry
 
 
 class Part(BaseModel):
@@ -78,12 +75,11 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            written = [name for name, field in cls.model_fields.items() if field.alias is None]
-            placed = [field.alias for field in cls.model_fields.values()]
-            for key in given:
-                if key not in written and key not in placed:
-                    raise fault(key, f"is not known here; {nearest(key, written)}")
+        fields = cls.model_fields.items()
+        written = [name for name, field in fields if field.alias is None]
+        for key in given if isinstance(given, dict) else ():
+            if key not in written and key not in [field.alias for _, field in fields]:
+                raise fault(key, f"is not known here; {nearest(key, written)}")
         return given
 
 
@@ -102,8 +98,19 @@ class Column(Part):
         return None if number is None or not math.isfinite(number) else self.scale * number
 
 
+class Method(Part):
+    """What is compared: the recipe with these `overrides`."""
+
+    key: str = outside("key")
+    name: str
+    overrides: tuple[str, ...] = ()
+    note: str | None = None
+
+
 class Specification(Part):
     """A file, by whose name it is known."""
+
+    kind: ClassVar[str]
 
     name: str = outside("name")
     title: str
@@ -111,24 +118,39 @@ class Specification(Part):
     unit: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """In the names of runs."""
+        return self.name
 
-Read = TypeVar("Read", bound=Specification)
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and checks a file by itself; `check_columns` asks whether a run can fill its columns.
 
+        Raises:
+            ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
+        """
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${...} is for train.py
+        except (YAMLError, OmegaConfBaseException, OSError) as error:
+            raise ValueError(f"{path.name}: not a readable file ({' '.join(str(error).split())})") from error
+        try:
+            return cls.model_validate(content | {"(name)": path.stem} if isinstance(content, dict) else content)
+        except ValidationError as error:
+            raise ValueError(f"{path.name}: {_sentence(error)}") from error
 
-def read(path: Path, model: type[Read]) -> Read:
-    """Reads and checks a file by itself; `check_columns` asks whether a run can fill its columns.
+    @classmethod
+    def named(cls, name: str, folder: Path) -> Self:
+        """The file of that name in `folder`, in which - and _ are the same.
 
-    Raises:
-        ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
-    """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${...} is for train.py
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
-        raise ValueError(f"{path.name}: not a readable file ({' '.join(str(error).split())})") from error
-    try:
-        return model.model_validate(_placed(content, "name", path.stem))
-    except ValidationError as error:
-        raise ValueError(f"{path.name}: {_sentence(error)}") from error
+        Raises:
+            ValueError: If there is none, with those there are; or as `load`.
+        """
+        there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        for stem, path in there.items():
+            if stem.replace("-", "_") == name.replace("-", "_"):
+                return cls.load(path)
+        raise ValueError(f"no {cls.kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
 
 
 def _sentence(error: ValidationError) -> str:
@@ -136,33 +158,17 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     below = first.get("ctx", {}).get("key", "")
     place = ".".join(str(part) for part in (*first["loc"], below) if part not in ("", "[key]"))
-    if first["type"] == "fault":
-        says = first["msg"]
-    elif first["type"] == "missing":
-        says = "is missing"
-    else:
+    says = {"fault": first["msg"], "missing": "is missing"}.get(first["type"])
+    if says is None:
         says = f"should{first['msg'].partition('should')[2]}, got {first['input']!r}"
     return f"{place} {says}".lstrip()
 
 
-def file_called(name: str, folder: Path, kind: str) -> Path:
-    """The file of that name in `folder`; - and _ are the same.
-
-    Raises:
-        ValueError: If there is none, with those there are.
-    """
-    there = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    for stem, path in there.items():
-        if stem.replace("-", "_") == name.replace("-", "_"):
-            return path
-    raise ValueError(f"no {kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
-
-
 def check_columns(name: str, columns: Collection[Column], who: str, config: Mapping[str, Any]) -> None:
-    """Refuses columns that a run of `config` would not give, or whose arrow is not what its metrics declare.
+    """Refuses columns that a run would not give, or whose arrow is not what its metrics declare.
 
     Args:
-        name: That of the table or the comparison, for the error.
+        name: That of the file.
         columns: Its columns.
         who: Whose config it is, for the error.
         config: Composed and resolved. Its metrics may say by a method `names()` what they give, with * for a part that

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.record import runs
 from harness.record.config import Effect, affecting, first_difference, shaping
 from harness.study import uncertainty
-from harness.study.table_runs import Job
+from harness.study.jobs import Job
+from harness.study.results import Run
 from harness.study.tables import PaperColumn, Published, Row, Table
 
 STAND_IN, FAILED, NOT_MEASURED = "stand-in data", "failed", "not measured"
@@ -39,7 +39,7 @@ class Cell:
     @property
     def interval(self) -> uncertainty.Interval | None:
         """Of the mean; None under two seeds."""
-        return uncertainty.interval(list(self.values.values())) if len(self.values) > 1 else None
+        return uncertainty.spread(self.values)
 
     @property
     def difference(self) -> float | None:
@@ -65,8 +65,8 @@ class Line:
 
     row: Row
     cells: Mapping[str, Cell]
-    folders: Mapping[int, Path] = field(default_factory=dict)
-    stand_in: bool = False
+    folders: Mapping[int, Path]
+    stand_in: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Filled:
     stand_in: bool
     faults: Sequence[str]
     missing: int
-    made_of: Sequence[str] = ()
+    made_of: Sequence[str]
 
 
 def fill(
@@ -106,46 +106,68 @@ def fill(
         scale: As in the plan.
         failed: What went wrong in running, by fingerprint.
     """
-    failed = failed or {}
-    lines, faults, used = [], [], dict[Path, Mapping[str, Any]]()
-    known: dict[str, tuple[str | None, Path]] = {}
+    lines, faults, used = list[Line](), list[str](), list[Run]()
+    known: dict[str, Run] = {}
     for row in table.rows.values():
-        own = [job for job in jobs if job.row == row.key]
-        lost = {job.seed: failed[job.fingerprint] for job in own if job.fingerprint in failed and not job.finished}
-        folders = {job.seed: job.finished for job in own if job.finished}
-        reports, unreadable = _read(folders)
-        faults += [f"{table.called(row)}: {fault}" for fault in unreadable]
+        found, unreadable, lost = _read([job for job in jobs if job.row == row.key], failed or {})
         try:
-            check_alike({folders[seed]: report for seed, report in reports.items()})
-            if reports:
-                seed = min(reports)  # the others are like it
-                _check_same_data(reports[seed], folders[seed], known)
-            cells = {name: _cell(column, row, reports, folders) for name, column in table.columns.items()}
+            check_alike(list(found.values()))
+            if found:
+                first = found[min(found)]  # the others are like it
+                _check_same_data(known.setdefault(_data(first), first), first, "share a table")
+            line = _line(table, row, found, scale, bool(unreadable or lost))
         except ValueError as error:
-            faults.append(f"{table.called(row)}: {error}")
-            reports, cells = {}, {name: _empty(column, row, FAILED) for name, column in table.columns.items()}
-        if (lost or unreadable) and not reports:
-            cells = {name: _empty(column, row, FAILED) for name, column in table.columns.items()}
-        stand_in = bool(scale) or any(report["data"].get("fixture") for report in reports.values())
-        if stand_in and row.experiment:
-            cells = {name: _stood_in(cell) for name, cell in cells.items()}
-        faults += _told(table.called(row), lost)
-        lines.append(Line(row, cells, {seed: folders[seed] for seed in reports}, stand_in))
-        used |= {folders[seed]: report for seed, report in reports.items()}
+            unreadable.append(str(error))
+            found = {}
+            line = _line(table, row, found, scale, True)
+        name = table.called(row)
+        faults += [f"{name}: {fault}" for fault in unreadable]
+        for said, of in lost.items():
+            faults.append(f"{name}, seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}: failed: {said}")
+        lines.append(line)
+        used += found.values()
     missing = len({job.fingerprint for job in jobs if not job.finished})
     stand_in = any(line.stand_in for line in lines)
-    return Filled(table, lines, seeds, scale, stand_in, faults, missing, runs.made_of(used.values()))
+    return Filled(table, lines, seeds, scale, stand_in, faults, missing, runs.made_of(run.report for run in used))
 
 
-def _read(folders: Mapping[int, Path]) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """The reports by seed, and a sentence for each that cannot be read, which costs its seed only."""
-    reports, faults = dict[int, dict[str, Any]](), list[str]()
-    for seed, folder in folders.items():
+def _read(jobs: Sequence[Job], failed: Mapping[str, str]) -> tuple[dict[int, Run], list[str], dict[str, list[int]]]:
+    """The runs of a row by seed, what is wrong with those that cannot be read, and which seeds failed, by sentence."""
+    found, unreadable, lost = dict[int, Run](), list[str](), dict[str, list[int]]()
+    for job in jobs:
+        if not job.finished:
+            if job.fingerprint in failed:
+                lost.setdefault(failed[job.fingerprint], []).append(job.seed)
+            continue
         try:
-            reports[seed] = runs.read_report(folder)
+            found[job.seed] = Run(job.finished, runs.read_report(job.finished))
         except ValueError as error:
-            faults.append(str(error))
-    return reports, faults
+            unreadable.append(str(error))
+    return found, unreadable, lost
+
+
+def _line(table: Table, row: Row, found: Mapping[int, Run], scale: str | None, broken: bool) -> Line:
+    stand_in = bool(scale) or any(run.report["data"].get("fixture") for run in found.values())
+    cells = {name: _cell(column, row, found, stand_in, broken) for name, column in table.columns.items()}
+    return Line(row, cells, {seed: run.folder for seed, run in found.items()}, stand_in)
+
+
+def _cell(column: PaperColumn, row: Row, found: Mapping[int, Run], stand_in: bool, broken: bool) -> Cell:
+    """A cell; no published number stands beside made-up data."""
+    published = None if stand_in and row.experiment else row.published.get(column.name)
+    if column.metric is None or row.experiment is None:
+        return Cell(column, published)
+    values: dict[int, float] = {}
+    for seed, run in found.items():
+        metrics = selected(run, row.selection)
+        if column.metric not in metrics:
+            continue
+        if (value := column.value(metrics)) is None:
+            raise ValueError(f"{shown(run.folder)}: {column.metric} is not a number")
+        values[seed] = value
+    if values:
+        return Cell(column, published, values, STAND_IN if stand_in else "")
+    return Cell(column, published, state=NOT_MEASURED if found else FAILED if broken else "")
 
 
 def shown(path: Path) -> str:
@@ -154,87 +176,46 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def check_alike(reports: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Refuses to average or compare what was measured on other data or by another definition.
-
-    Args:
-        reports: Of finished runs, by folder.
-
-    Raises:
-        ValueError: With the folders of two of them.
-    """
-    for folder, other in reports.items():
-        first, one = next(iter(reports.items()))
-        both = f"{shown(first)} and {shown(folder)} may not be averaged or compared: they"
-        was, now = one["data"].get("fingerprint"), other["data"].get("fingerprint")
-        if was != now:
-            raise ValueError(f"{both} were run on different data (fingerprints {was} and {now}); delete the older")
-        if differing := first_difference(*(shaping({"metrics": r["config"].get("metrics")}) for r in (one, other))):
-            raise ValueError(f"{both} define their metrics differently ({' and '.join(differing)}); delete the older")
-
-
-def selected(report: Mapping[str, Any], folder: Path, selection: str) -> Mapping[str, float | None]:
+def selected(run: Run, selection: str) -> Mapping[str, float | None]:
     """The metrics of a finished run under `selection` (last, best_on_validation, ...).
 
     Raises:
         ValueError: If it has no such result, with those it has.
     """
-    metrics = runs.metrics_of(report, selection)
+    metrics = runs.metrics_of(run.report, selection)
     if metrics is None:
-        there = ", ".join(name for name in report["results"] if runs.metrics_of(report, name) is not None)
-        raise ValueError(f"{shown(folder)} has no result {selection}; it has {there}")
+        there = ", ".join(name for name in run.report["results"] if runs.metrics_of(run.report, name) is not None)
+        raise ValueError(f"{shown(run.folder)} has no result {selection}; it has {there}")
     return metrics
 
 
-def _check_same_data(report: Mapping[str, Any], folder: Path, known: dict[str, tuple[str | None, Path]]) -> None:
-    """Refuses a row on another version of the data than an earlier row with the same settings of the data had.
+def check_alike(members: Sequence[Run]) -> None:
+    """Refuses to average or compare what was measured on other data or by another definition.
 
-    Args:
-        report: Of one of its runs.
-        folder: Of that run.
-        known: Fingerprint and folder by settings; what is new is added.
+    Raises:
+        ValueError: With the folders of two of them.
     """
-    settings = shaping({"data": report["config"].get("data")}, affecting(Effect.SPEED, Effect.PLACE, Effect.ORDER))
-    now = report["data"].get("fingerprint")
-    was, first = known.setdefault(json.dumps(settings, sort_keys=True, default=str), (now, folder))
+    for run in members[1:]:
+        first = members[0]
+        _check_same_data(first, run, "be averaged or compared")
+        metrics = (shaping({"metrics": of.report["config"].get("metrics")}) for of in (first, run))
+        if differing := first_difference(*metrics):
+            raise ValueError(
+                f"{shown(first.folder)} and {shown(run.folder)} may not be averaged or compared: they define their "
+                f"metrics differently ({' and '.join(differing)}); delete the older"
+            )
+
+
+def _check_same_data(first: Run, run: Run, together: str) -> None:
+    was, now = (of.report["data"].get("fingerprint") for of in (first, run))
     if was != now:
         raise ValueError(
-            f"{shown(first)} and {shown(folder)} may not share a table: they were run on different data (fingerprints "
-            f"{was} and {now}); delete the older"
+            f"{shown(first.folder)} and {shown(run.folder)} may not {together}: they were run on different data "
+            f"(fingerprints {was} and {now}); delete the older"
         )
 
 
-def _cell(column: PaperColumn, row: Row, reports: Mapping[int, Mapping[str, Any]], folders: Mapping[int, Path]) -> Cell:
-    published = row.published.get(column.name)
-    if column.metric is None or row.experiment is None:
-        return Cell(column, published)
-    values: dict[int, float] = {}
-    for seed, report in reports.items():
-        metrics = selected(report, folders[seed], row.selection)
-        if column.metric not in metrics:
-            continue
-        if (value := column.value(metrics)) is None:
-            raise ValueError(f"{shown(folders[seed])}: {column.metric} is not a number")
-        values[seed] = value
-    return Cell(column, published, values, NOT_MEASURED if reports and not values else "")
-
-
-def _empty(column: PaperColumn, row: Row, state: str) -> Cell:
-    return Cell(column, row.published.get(column.name), state=state if row.experiment and column.metric else "")
-
-
-def _stood_in(cell: Cell) -> Cell:
-    """Without the published number, which must not stand beside made-up data."""
-    state = cell.state or (STAND_IN if cell.values else "")
-    return Cell(cell.column, None, cell.values, state)
-
-
-def _told(name: str, lost: Mapping[int, str]) -> list[str]:
-    """A sentence for each thing that went wrong, with the seeds that it happened to."""
-    by_sentence: dict[str, list[int]] = {}
-    for seed, said in lost.items():
-        by_sentence.setdefault(said, []).append(seed)
-    return [
-        f"{name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: failed: {said}"
-        for said, seeds in by_sentence.items()
-    ]
+def _data(run: Run) -> str:
+    """The settings of its data, which tell rows on other data from those on another version of the data."""
+    apart = affecting(Effect.SPEED, Effect.PLACE, Effect.ORDER)
+    return json.dumps(shaping({"data": run.report["config"].get("data")}, apart), sort_keys=True, default=str)

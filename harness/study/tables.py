@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, Strict, WrapValidator, model_validator
 
-from harness.study.specification import (
-    Column,
-    FileName,
-    Number,
-    Part,
-    Specification,
-    fault,
-    file_called,
-    knowing,
-    one_of,
-    outside,
-    read,
-)
+from harness.study.specification import Column, FileName, Method, Number, Part, Specification, fault, knowing, one_of
 
 # Which moment of a run stands beside the paper's number, and how the header says so.
 SELECTIONS = {
@@ -35,7 +23,6 @@ READ = {
     "later_paper": "as quoted by a later paper",
     "poster": "read on the poster",
 }
-SPLITS = ("test", "validation")
 Selection = Annotated[str, one_of(SELECTIONS)]
 
 
@@ -55,7 +42,7 @@ class PaperColumn(Column):
 
     @model_validator(mode="after")
     def _sound(self) -> PaperColumn:
-        if self.metric and self.metric.partition("/")[0] not in SPLITS:
+        if self.metric and self.metric.partition("/")[0] not in ("test", "validation"):
             raise fault("metric", f"wants a split before its name, as in test/{self.metric}; got {self.metric}")
         if self.metric and "resolution" not in self.model_fields_set:
             raise fault("resolution", "is missing")
@@ -82,20 +69,16 @@ class Published(Part):
         return 0 if isinstance(self.value, int) else max(column.decimals, len(repr(self.value).partition(".")[2]))
 
 
-class Row(Part):
+class Row(Method):
     """A method: `experiment` with `overrides` is what we run; without an experiment it is published only.
 
     `source` is that of the published numbers which name none themselves; `selection` is the table's if none is given.
     """
 
-    key: str = outside("key")
-    name: str
     experiment: str | None = None
-    overrides: tuple[str, ...] = ()
     published: Mapping[str, Published] = {}
     source: str = ""
     seeds: Annotated[PositiveInt, Strict()] | None = None
-    note: str | None = None
     selection: Selection
     group: str | None = None
 
@@ -122,7 +105,9 @@ class Row(Part):
 
 
 class Table(Specification):
-    """A table of a paper. `name` is that of its file."""
+    """A table of a paper."""
+
+    kind: ClassVar[str] = "table"
 
     selection: Selection
     columns: Annotated[Mapping[str, PaperColumn], Field(min_length=1), knowing("name")]
@@ -155,20 +140,6 @@ class Table(Specification):
         return row.name if alone or row.group is None else f"{row.name} ({row.group})"
 
 
-def named(name: str, folder: Path) -> Table:
-    """The table of that name, in which - and _ are the same.
-
-    Raises:
-        ValueError: If there is none, with those there are; or as `load`.
-    """
-    return load(file_called(name, folder, "table"))
-
-
-def load(path: Path) -> Table:
-    """The table of a file; errors as `read`."""
-    return read(path, Table)
-
-
 def published_by_label(folder: Path) -> dict[str, dict[str, Any]]:
     """What was published for each method that a row runs, by metric: for reports of runs, beside which it may stand.
 
@@ -179,22 +150,18 @@ def published_by_label(folder: Path) -> dict[str, dict[str, Any]]:
         `metrics`, each in the unit of the paper.
 
     Raises:
-        ValueError: As `load`.
+        ValueError: As `Table.load`.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.yaml")):
-        table = load(path)
+        table = Table.load(path)
         for row in table.rows.values():
-            numbers = {
-                column.metric: row.published[name].value
-                for name, column in table.columns.items()
-                if name in row.published and column.metric
-            }
+            named = {table.columns[name].metric: number.value for name, number in row.published.items()}
+            numbers = {metric: value for metric, value in named.items() if metric}
             if row.experiment is None or not numbers:
                 continue
             label = " ".join([row.experiment, *sorted(override.lstrip("+") for override in row.overrides)])
             texts = dict.fromkeys(table.sources[number.source].text for number in row.published.values())
-            entry = {"source": "; ".join(texts), "seeds": row.seeds, "metrics": numbers}
-            if len(numbers) > len(found.get(label, {"metrics": {}})["metrics"]):
-                found[label] = entry
+            if label not in found or len(numbers) > len(found[label]["metrics"]):
+                found[label] = {"source": "; ".join(texts), "seeds": row.seeds, "metrics": numbers}
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,36 +23,42 @@ MOST_SEEDS = 1000  # beyond it nobody would train, and the estimate means nothin
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the mean over all seeds lies: `mean` +- `half`, from `low` to `high`, by `n` values."""
+    """Where the mean over all seeds lies: `mean` +- `half`, from `low` to `high`."""
 
     mean: float
     low: float
     high: float
     half: float
-    n: int
 
     def shown(self, decimals: int | None = None) -> str:
-        """64.0 ± 0.3; without `decimals`, as many as give the half-width two digits."""
-        digits = _digits(self.half, self.mean) if decimals is None else decimals
-        return f"{_rounded(self.mean, digits)} ± {self.half:.{digits}f}"
+        """64.0 ± 0.3; without `decimals`, as many as give the half-width, or without one the mean, two digits."""
+        if decimals is None:
+            size = self.half or abs(self.mean)
+            decimals = max(0, 1 - math.floor(math.log10(size))) if size else 1
+        mean = round(self.mean, decimals) + 0.0  # without the sign of a zero that rounding made
+        return f"{mean:.{decimals}f} ± {self.half:.{decimals}f}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods over the seeds that both were run with: the first minus the second, seed by seed.
+    """Two methods over the seeds that both were run with.
 
-    `seeds_needed` would tell a difference of the size seen, with the spread seen, in four of five attempts; None where
-    that takes more than `MOST_SEEDS`, or where there is no difference. `p_value` is that of this comparison alone;
-    `adjusted` allows for the `among` comparisons that it was made with (see `together`), and decides.
+    Attributes:
+        names: Of both.
+        better: Which way the metric gets better; None where nobody knows.
+        differences: The first method minus the second, by seed.
+        interval: Of the mean difference.
+        p_value: That of this comparison alone.
+        adjusted: The p-value that allows for all comparisons that this one was made with (see `together`); it decides.
+        among: How many these are.
+        decimals: Shown in the text; None for what the interval deserves.
     """
 
     names: tuple[str, str]
     better: Better | None
-    mean_difference: float
+    differences: Mapping[int, float]
     interval: Interval
-    seeds: tuple[int, ...]
     p_value: float
-    seeds_needed: int | None
     adjusted: float
     among: int = 1
     decimals: int | None = None
@@ -62,46 +69,43 @@ class Comparison:
         return self.adjusted < 1 - LEVEL
 
     @property
+    def seeds_needed(self) -> int | None:
+        """The function of that name, at the error rate that is left to one of `among` comparisons."""
+        return seeds_needed(list(self.differences.values()), (1 - LEVEL) / self.among)
+
+    @property
     def text(self) -> str:
         """In words: who is better and by how much, or that nothing was shown; higher where no way is better."""
-        seeds = f"{len(self.seeds)} seeds"
+        seeds = f"{len(self.differences)} seeds"
         if self.told_apart:
-            winner = self.names[(self.mean_difference > 0) != (self.better != "lower")]
-            gain = replace(self.interval, mean=abs(self.mean_difference))
+            winner = self.names[(self.interval.mean > 0) != (self.better != "lower")]
+            gain = replace(self.interval, mean=abs(self.interval.mean))
             return f"{winner} is {'better' if self.better else 'higher'} by {gain.shown(self.decimals)} ({seeds})"
+        needed = self.seeds_needed
+        outlook = f"{f'about {needed}' if needed else f'more than {MOST_SEEDS}'} seeds would be needed"
+        if self.interval.mean == 0:
+            outlook = "equal on average, so no number of seeds follows"
         allowing = f" among {self.among} comparisons" if self.p_value < 1 - LEVEL else ""
-        difference = self.interval.shown(self.decimals)
-        return f"no difference shown{allowing} ({difference}, {seeds}; {self._outlook()})"
-
-    def _outlook(self) -> str:
-        if self.mean_difference == 0:
-            return "equal on average, so no number of seeds follows"
-        if self.seeds_needed is None:
-            return f"more than {MOST_SEEDS} seeds would be needed"
-        return f"about {self.seeds_needed} seeds would be needed"
+        return f"no difference shown{allowing} ({self.interval.shown(self.decimals)}, {seeds}; {outlook})"
 
 
-def deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation, over n - 1.
+def interval(values: Sequence[float]) -> Interval:
+    """The t-interval of the mean: it covers the mean over all seeds in 95 % of such experiments.
 
     Raises:
         ValueError: Under 2 values, or if one is not finite.
     """
-    return statistics.stdev(_checked(values))
+    if len(values) < 2:
+        raise ValueError(f"an interval takes at least 2 values (seeds), got {len(values)}")
+    _check_finite(values)
+    n, mean = len(values), statistics.fmean(values)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, half)
 
 
-def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """The t-interval of the mean: it covers the mean over all seeds in `level` of such experiments.
-
-    Raises:
-        ValueError: Under 2 values, if one is not finite, or if `level` is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
-    checked = _checked(values)
-    n, mean = len(checked), statistics.fmean(checked)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * statistics.stdev(checked) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, half, n)
+def spread(by_seed: Mapping[int, float]) -> Interval | None:
+    """The interval of the mean over seeds; None under two."""
+    return interval(list(by_seed.values())) if len(by_seed) > 1 else None
 
 
 def compare(
@@ -123,26 +127,28 @@ def compare(
         second: The metric by seed; seeds that only one method has are left out.
         better: Which way the metric gets better; None where nobody knows.
         names: Of the two methods, for the text.
-        decimals: Shown in the text; None for what the interval deserves.
+        decimals: As in `Comparison`.
 
     Raises:
         ValueError: Under 2 common seeds, for values that are not finite, or an unknown `better`.
     """
     if better not in ("higher", "lower", None):
         raise ValueError(f"better must be higher or lower, got {better}")
-    seeds = tuple(sorted(first.keys() & second.keys()))
+    seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 2:
+        there = ["seeds " + ", ".join(map(str, sorted(own))) if own else "none" for own in (first, second)]
         raise ValueError(
-            f"comparing {names[0]} with {names[1]} takes at least 2 common seeds; "
-            f"they have {_listed(first)} and {_listed(second)}"
+            f"comparing {names[0]} with {names[1]} takes at least 2 common seeds; they have {' and '.join(there)}"
         )
-    _checked([*(first[s] for s in seeds), *(second[s] for s in seeds)])
-    differences = _without_rounding([first[s] - second[s] for s in seeds], [*first.values(), *second.values()])
-    found = interval(differences)
-    p_value = _p_value(differences)
-    return Comparison(
-        names, better, found.mean, found, seeds, p_value, seeds_needed(differences), p_value, decimals=decimals
-    )
+    both = [own[seed] for own in (first, second) for seed in seeds]
+    _check_finite(both)
+    differences = {seed: first[seed] - second[seed] for seed in seeds}
+    grain = 1e-13 * max(map(abs, both))  # of rounding, which makes no spread: 0.3 - 0.2 and 0.2 - 0.1 are equal
+    middle = 0.0 if abs(differences[seeds[0]]) <= grain else differences[seeds[0]]
+    differences = {seed: middle if abs(value - middle) <= grain else value for seed, value in differences.items()}
+    values = list(differences.values())
+    p_value = _p_value(values)
+    return Comparison(names, better, differences, interval(values), p_value, p_value, decimals=decimals)
 
 
 def together(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -154,10 +160,7 @@ def together(comparisons: Sequence[Comparison]) -> list[Comparison]:
     Source: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
     adjusted = holm([c.p_value for c in comparisons])
-    return [
-        replace(c, adjusted=p, among=len(comparisons), seeds_needed=_needed(c, (1 - LEVEL) / len(comparisons)))
-        for c, p in zip(comparisons, adjusted, strict=True)
-    ]
+    return [replace(c, adjusted=p, among=len(adjusted)) for c, p in zip(comparisons, adjusted, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -182,12 +185,14 @@ def seeds_needed(differences: Sequence[float], error: float = 1 - LEVEL) -> int 
     Returns:
         None if the mean is 0 or if more than `MOST_SEEDS` are needed.
     """
-    found, spread = statistics.fmean(differences), statistics.stdev(differences)
-    if found == 0:
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    if mean == 0:
         return None
-    if spread == 0:  # the sign test of `compare`: the first n with 2 / 2^n below `error`
+    if deviation == 0:  # the sign test of `compare`: the first n with 2 / 2^n below `error`
         return next(n for n in range(2, MOST_SEEDS) if 2.0 ** (1 - n) < error)
-    return _needed_at(abs(found) / spread, error)
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect_left(counts, POWER, key=lambda seeds: power(abs(mean) / deviation, seeds, error))
+    return counts[place] if place < len(counts) else None
 
 
 def power(effect: float, seeds: int, error: float = 1 - LEVEL) -> float:
@@ -226,61 +231,13 @@ def verdict(values: Sequence[float], published: float, decimals: int, resolution
     return "below" if ours.mean < published else "above"
 
 
-def _checked(values: Sequence[float]) -> list[float]:
-    """As floats, at least two and all finite."""
-    numbers = [float(value) for value in values]
-    if len(numbers) < 2:
-        raise ValueError(f"an interval takes at least 2 values (seeds), got {len(numbers)}")
-    if wrong := [number for number in numbers if not math.isfinite(number)]:
+def _check_finite(values: Sequence[float]) -> None:
+    if wrong := [value for value in values if not math.isfinite(value)]:
         raise ValueError(f"values must be finite, got {wrong[0]}")
-    return numbers
-
-
-def _without_rounding(differences: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Takes differences that differ by rounding alone for equal, so that 0.3 - 0.2 and 0.2 - 0.1 have no spread."""
-    grain = 1e-13 * max(abs(value) for value in values)
-    middle = 0.0 if abs(differences[0]) <= grain else differences[0]
-    return [middle if abs(difference - middle) <= grain else difference for difference in differences]
 
 
 def _p_value(differences: Sequence[float]) -> float:
-    n, mean, spread = len(differences), statistics.fmean(differences), statistics.stdev(differences)
-    if spread == 0:
+    n, mean, deviation = len(differences), statistics.fmean(differences), statistics.stdev(differences)
+    if deviation == 0:
         return 1.0 if mean == 0 else 2.0 ** (1 - n)
-    return float(2 * stats.t.sf(abs(mean) / spread * math.sqrt(n), n - 1))
-
-
-def _needed(comparison: Comparison, error: float) -> int | None:
-    """`seeds_needed` by what a comparison still knows: its interval holds mean and spread."""
-    n, half = comparison.interval.n, comparison.interval.half
-    if comparison.mean_difference == 0 or half == 0:
-        same = [comparison.mean_difference] * n
-        return seeds_needed(same, error)
-    spread = half * math.sqrt(n) / float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return _needed_at(abs(comparison.mean_difference) / spread, error)
-
-
-def _needed_at(effect: float, error: float) -> int | None:
-    """Power grows with the seeds: bisection between too few and enough."""
-    few, enough = 1, MOST_SEEDS
-    if power(effect, enough, error) < POWER:
-        return None
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if power(effect, middle, error) >= POWER else (middle, enough)
-    return enough
-
-
-def _rounded(value: float, digits: int) -> str:
-    """Without the sign of a zero that rounding made."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def _digits(half: float, mean: float) -> int:
-    """Decimals that give the half-width, or without one the mean, two digits that count."""
-    size = half or abs(mean)
-    return max(0, 1 - math.floor(math.log10(size))) if size else 1
-
-
-def _listed(seeds: Mapping[int, float]) -> str:
-    return "seeds " + ", ".join(map(str, sorted(seeds))) if seeds else "none"
+    return float(2 * stats.t.sf(abs(mean) / deviation * math.sqrt(n), n - 1))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from harness.record import runs
-from harness.study import tables
-from harness.study.table_runs import Job
+from harness.study.jobs import Job
+from harness.study.tables import Table
 
 TABLE = """
 title: Letters, recall@k
@@ -44,7 +44,7 @@ def loaded(folder, *changes):
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return tables.load(written(folder, text))
+    return Table.load(written(folder, text))
 
 
 def finished(folder, recall=(0.64, 0.75), data="a", fixture=False, metrics=None, selection="best_on_test"):

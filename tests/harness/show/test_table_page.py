@@ -14,8 +14,8 @@ from harness.record import runs
 from harness.record.runs import STAND_IN as BANNER
 from harness.show import sheet, table_page
 from harness.show.table_page import number, table_sheet
-from harness.study import tables
 from harness.study.table_cells import fill, shown
+from harness.study.tables import Table
 
 T_975_2 = 4.302652729911275  # quantile of Student's t with 2 degrees of freedom, from a printed table
 
@@ -249,7 +249,7 @@ def test_a_metric_that_the_data_do_not_have_is_not_measured(tmp_path):
 
 def test_another_selection_and_groups_are_told(tmp_path):
     text = TABLE.replace("seeds: 3\n", "seeds: 3\n    group: with a margin\n    selection: last\n")
-    table = tables.load(written(tmp_path, text))
+    table = Table.load(written(tmp_path, text))
     filled = fill(table, jobs(finished(tmp_path / "a", selection="last")), 1)
     assert block(table_sheet(filled), "Ours, log log")["ours"][0] == "ours, 1 seed, after the last epoch"
     assert "| **with a margin**" in sheet.markdown(table_sheet(filled))
@@ -392,7 +392,7 @@ def test_files_are_written_and_stand_in_data_have_names_of_their_own(filled, tmp
 
 def test_a_table_that_nothing_can_be_run_of_is_still_a_page(tmp_path):
     text = TABLE[: TABLE.index("  ours:")]
-    filled = fill(tables.load(written(tmp_path, text)), [], 3)
+    filled = fill(Table.load(written(tmp_path, text)), [], 3)
     for _, make in table_page.FILES.values():
         assert "36.1" in make(filled)
     empty = fill(filled.table, [], 3, "fixture")  # where it says nothing at all

@@ -9,8 +9,9 @@ import pytest
 import toy
 
 from harness.record.composition import CONFIGS, composed
-from harness.study import fair, table_runs
-from harness.study.fair_file import Setting, load, named
+from harness.study import fair, jobs
+from harness.study.fair_file import Fair, Setting
+from harness.study.jobs import Outputs, alternating
 from harness.train.evaluation import only
 
 TINY = """
@@ -46,7 +47,7 @@ def tiny(tmp_path):
 def written(folder, text):
     path = folder / "tiny.yaml"
     path.write_text(text)
-    return load(path)
+    return Fair.load(path)
 
 
 def setting(**values):
@@ -118,21 +119,21 @@ def test_a_trial_says_what_to_type_and_what_lies_at_an_edge(tiny):
 
 def test_the_search_never_evaluates_test_and_the_final_runs_do(tiny):
     searches = fair.plan_search(tiny)
-    jobs = [job for search in searches.values() for job in search.jobs]
-    assert len({job.fingerprint for job in jobs}) == len(jobs) == 8
-    for job in jobs:
+    tried = [job for search in searches.values() for job in search.jobs]
+    assert len({job.fingerprint for job in tried}) == len(tried) == 8
+    for job in tried:
         trainer = composed(job.arguments)["trainer"]
         assert (trainer["splits"], trainer["epochs"]) == (["validation"], 3)
         assert job.seed == 100
-    chosen = {key: search.trials[1] for key, search in searches.items()}
-    tests = fair.plan_tests(tiny, chosen)
+    searches = {key: replace(search, found={1: 0.5}) for key, search in searches.items()}
+    tests = fair.plan_tests(tiny, searches)
     for key, own in tests.items():
         assert [job.seed for job in own] == [0, 1]
         for job in own:
             config = composed(job.arguments)
             assert (config["trainer"]["splits"], config["trainer"]["epochs"]) == (None, 3)
-            assert config["optimizer"]["lr"] == chosen[key].values["optimizer.lr"]
-    assert {job.fingerprint for own in tests.values() for job in own}.isdisjoint(job.fingerprint for job in jobs)
+            assert config["optimizer"]["lr"] == searches[key].trials[1].values["optimizer.lr"]
+    assert {job.fingerprint for own in tests.values() for job in own}.isdisjoint(job.fingerprint for job in tried)
 
 
 def test_the_search_goes_by_what_the_recipe_monitors(tiny):
@@ -142,7 +143,7 @@ def test_the_search_goes_by_what_the_recipe_monitors(tiny):
 
 def test_methods_take_turns_so_that_a_search_may_be_stopped_anywhere(tiny):
     searches = fair.plan_search(tiny.smaller(2, None, []))
-    assert [job.row.split(",")[0] for job in fair.alternating([s.jobs for s in searches.values()])] == [
+    assert [job.row.split(",")[0] for job in alternating([s.jobs for s in searches.values()])] == [
         "recall", "smooth_ap", "recall", "smooth_ap",
     ]  # fmt: skip
 
@@ -165,33 +166,30 @@ def test_the_best_on_validation_is_chosen_and_a_failed_trial_is_the_worst(values
 
 
 def test_what_would_fail_all_runs_is_told_before_they_are_begun(tiny, tmp_path, monkeypatch):
-    jobs, begun = fair.plan_search(tiny.smaller(4, None, ["recall"]))["recall"].jobs, []
+    planned, begun = fair.plan_search(tiny.smaller(4, None, ["recall"]))["recall"].jobs, []
 
     def without_data(arguments, *given, **named):
         begun.extend(arguments)
         return dict.fromkeys(arguments, "epoch 1\nerror: no data in data/letters\n")
 
-    monkeypatch.setattr(table_runs, "run_all", without_data)
+    monkeypatch.setattr(jobs, "run_all", without_data)
     with pytest.raises(
         ValueError, match=r"^2 of 2 runs failed .*recall, trial 1 of 4, seed 100: no data in data/letters$"
     ):
-        fair.run(jobs, tmp_path, tmp_path, at_once=2)
-    assert begun == [job.name for job in jobs[:2]]
+        fair.run(planned, Outputs(tmp_path), at_once=2)
+    assert begun == [job.name for job in planned[:2]]
 
 
 def test_a_stopped_training_is_a_result_and_anything_else_ends_the_comparison(tiny, tmp_path, monkeypatch):
-    jobs = fair.plan_search(tiny.smaller(2, None, ["recall"]))["recall"].jobs
-    ended = [replace(jobs[0], finished=tmp_path), replace(jobs[1], stopped=tmp_path, interrupted=tmp_path)]
-    fair.check_ended(ended, {})
-    monkeypatch.setattr(table_runs, "run_all", lambda *given: pytest.fail(f"ran {given}"))
-    fair.run(ended, tmp_path, tmp_path)
-    lost = [ended[0], jobs[1]]
+    first, second = fair.plan_search(tiny.smaller(2, None, ["recall"]))["recall"].jobs
+    monkeypatch.setattr(jobs, "run_all", lambda *given, **named: {second.name: "error: no space left"})
+    ended = replace(first, finished=tmp_path)
+    fair.run([ended, replace(second, stopped=tmp_path, interrupted=tmp_path)], Outputs(tmp_path))
     with pytest.raises(
-        ValueError, match=r"1 of 2 runs failed before .* no page was written; fair-tiny/recall, trial 2 of 2"
+        ValueError,
+        match=r"1 of 1 runs failed before .* no page was written; fair-tiny/recall, trial 2 of 2, .*: no space left",
     ):
-        fair.check_ended(lost, {jobs[1].fingerprint: "no space left"})
-    with pytest.raises(ValueError, match="no space left"):
-        fair.check_ended(lost, {jobs[1].fingerprint: "no space left"})
+        fair.run([ended, second], Outputs(tmp_path))
 
 
 BAD = [
@@ -199,7 +197,11 @@ BAD = [
     ("trials: 4", "trials: 0", "trials and seeds must be at least 1, got 0 and 2"),
     ("seeds: 2", "seeds: 2\nsearch_seed: 1", "seed 1, which is one of the final seeds 0 to 1"),
     ("test/recall@1", "validation/recall@1", "columns.R@1.metric is reported on the test split"),
-    ("selection: last", "selection: best_on_test", "selection must be one of last, best_on_validation"),
+    (
+        "selection: last",
+        "selection: best_on_test",
+        "selection should be 'last' or 'best_on_validation', got 'best_on_test'",
+    ),
     ("{uniform: [0.1, 0.3]}", "{uniform: [0.3, 0.1]}", "loss.margin.uniform must be a lower and an upper number"),
     ("{log: [1.0e-4, 1.0e-1]}", "{log: [0, 1]}", "optimizer.lr.log must begin above 0"),
     ("{choice: [log, loglog]}", "{choice: [log]}", "loss.weight.choice must list two values or more"),
@@ -241,7 +243,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path, was, becomes
 
 def test_an_unknown_name_lists_what_there_is(tmp_path, tiny):
     with pytest.raises(ValueError, match="no fair comparison is called birds; there are tiny"):
-        named("birds", tmp_path)
+        Fair.named("birds", tmp_path)
     with pytest.raises(ValueError, match="compares no method triplet; there are recall, smooth_ap"):
         tiny.smaller(None, None, ["triplet"])
     with pytest.raises(ValueError, match="at least 1"):
@@ -251,7 +253,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_can_be_run_and_its_ranges_hold_the_usual_values(path):
-    comparison = load(path)
+    comparison = Fair.load(path)
     searches = fair.plan_search(comparison.smaller(1, None, []))
     assert {len(search.jobs) for search in searches.values()} == {1}
     for key, method in comparison.methods.items():

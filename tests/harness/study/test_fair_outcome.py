@@ -14,9 +14,9 @@ from harness.record.runs import STAND_IN
 from harness.show import fair_page
 from harness.show.fair_figure import dot_plot
 from harness.study.fair import Search, draw
-from harness.study.fair_file import load
+from harness.study.fair_file import Fair
 from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
-from harness.study.table_runs import Job
+from harness.study.jobs import Job
 from harness.study.uncertainty import holm
 
 FILE = """
@@ -44,7 +44,7 @@ MONITOR = "validation/recall@1"
 @pytest.fixture
 def fair(tmp_path):
     (tmp_path / "made.yaml").write_text(FILE)
-    return load(tmp_path / "made.yaml")
+    return Fair.load(tmp_path / "made.yaml")
 
 
 def job(folder, name, validation, test, seed=100, data="a", untrained=None, fixture=False):
@@ -78,20 +78,20 @@ def search(fair, folder, key, validations, tests=(0.0, 0.0, 0.0)):
 @pytest.fixture
 def made(fair, tmp_path):
     """Old: 50, 51, 52; New: 60, 61, 62 with one failed trial."""
-    found, jobs = {}, {}
+    found = {}
     for key, validations, tests in (
         ("old", (0.5, 0.7, 0.6), (0.50, 0.51, 0.52)),
         ("new", (0.8, None, 0.6), (0.6, 0.61, 0.62)),
     ):
         result = read_search(fair, search(fair, tmp_path, key, validations))
-        jobs[key] = [
+        jobs = [
             job(
                 tmp_path, key, 0.7 + seed / 100, {"test/recall@1": value, "test/error": 1.0 + seed}, seed, untrained=0.1
             )
             for seed, value in enumerate(tests)
         ]
-        found[key] = read_tests(fair, result, jobs[key])
-    return outcome(fair, found, [j for own in jobs.values() for j in own], stand_in=False)
+        found[key] = read_tests(fair, result, jobs)
+    return outcome(fair, found)
 
 
 def test_validation_chooses_whatever_the_test_split_says(fair, tmp_path):
@@ -126,7 +126,7 @@ def test_a_failed_trial_counts_as_the_worst_and_is_named(fair, tmp_path):
 def test_a_method_whose_trials_all_failed_is_reported_and_loses_nothing_else(fair, tmp_path, made):
     found = read_search(fair, search(fair, tmp_path / "more", "new", (None, None, None)))
     assert found.chosen is None
-    shown = outcome(fair, {"new": read_tests(fair, found, []), "old": made.methods["old"]}, [], stand_in=False)
+    shown = outcome(fair, {"new": read_tests(fair, found, []), "old": made.methods["old"]})
     assert list(shown.methods) == ["old", "new"]
     assert shown.compared == ["old"]
     assert "New | better: every trial failed, so nothing was tested." in fair_page.lines(shown)
@@ -137,18 +137,18 @@ def test_methods_stand_from_best_to_worst_and_are_compared_over_seeds(made):
     assert list(made.methods) == ["new", "old"]
     assert made.values("old") == pytest.approx({0: 50.0, 1: 51.0, 2: 52.0})
     against = made.against["old"]["new"]
-    assert against.mean_difference == pytest.approx(60 - 50)
+    assert against.interval.mean == pytest.approx(60 - 50)
     # all three differences are 10: the sign test, 2 / 2^3
     assert against.p_value == 0.25
     assert "no difference shown" in against.text
-    assert made.against["new"]["old"].mean_difference == pytest.approx(50 - 60)
+    assert made.against["new"]["old"].interval.mean == pytest.approx(50 - 60)
 
 
 def test_an_error_is_best_where_it_is_lowest(fair, made):
     by_error = fair.model_copy(update={"columns": {"error": fair.columns["error"]}})
     low = replace(made.methods["old"], test={"error": {0: 1.0, 1: 1.1}}, untrained={})
     high = replace(made.methods["new"], test={"error": {0: 2.0, 1: 2.1}}, untrained={})
-    assert list(outcome(by_error, {"new": high, "old": low}, [], stand_in=False).methods) == ["old", "new"]
+    assert list(outcome(by_error, {"new": high, "old": low}).methods) == ["old", "new"]
 
 
 def test_a_final_run_that_failed_is_left_out_and_named(fair, tmp_path, made):
@@ -157,7 +157,7 @@ def test_a_final_run_that_failed_is_left_out_and_named(fair, tmp_path, made):
     result = read_tests(fair, found, jobs)
     assert sorted(result.test["R@1"]) == [0, 2]
     assert result.faults == {1: "the loss became nan"}
-    shown = outcome(fair, {"old": result}, jobs, stand_in=False)
+    shown = outcome(fair, {"old": result})
     assert "Old, seed 1 failed and is left out: the loss became nan" in fair_page.lines(shown)
 
 
@@ -200,7 +200,7 @@ def test_a_report_that_is_none_is_named(fair, tmp_path, written, says):
 
 def test_runs_on_stand_in_data_say_so_themselves(fair, made, tmp_path):
     finals = [job(tmp_path / "tiny", "old", 0.7, {"test/recall@1": 0.5}, seed, fixture=True) for seed in range(2)]
-    assert outcome(fair, made.methods, finals).stand_in
+    assert outcome(fair, {"old": read_tests(fair, made.methods["old"].searched, finals)}).stand_in
     assert not made.stand_in
 
 
@@ -215,7 +215,7 @@ def test_all_comparisons_of_a_page_allow_for_each_other(fair, made):
     pairs = [against["a"]["b"], against["a"]["c"], against["c"]["b"]]
     assert [pair.adjusted for pair in pairs] == holm([pair.p_value for pair in pairs])
     assert against["c"]["a"].adjusted == against["a"]["c"].adjusted
-    assert against["c"]["a"].mean_difference == -against["a"]["c"].mean_difference
+    assert against["c"]["a"].interval.mean == -against["a"]["c"].interval.mean
     assert {pair.among for found in against.values() for pair in found.values()} == {3}
 
 
@@ -302,7 +302,7 @@ def test_the_figure_shows_the_intervals(made, tmp_path):
 
 def test_there_is_no_figure_of_single_seeds(fair, made, tmp_path):
     single = {key: replace(m, test={"R@1": {0: 50.0}, "error": {}}) for key, m in made.methods.items()}
-    shown = outcome(fair, single, [], stand_in=False)
+    shown = outcome(fair, single)
     assert shown.compared == []
     with pytest.raises(ValueError, match="at least 2 seeds"):
         dot_plot(tmp_path / "plot.png", shown)

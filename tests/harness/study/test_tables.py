@@ -82,11 +82,11 @@ def test_a_fault_is_told_in_one_sentence_with_file_and_key(tmp_path, old, new, s
 
 def test_a_file_that_is_no_mapping_or_has_no_rows_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"toy\.yaml: rows is missing"):
-        tables.load(written(tmp_path, TABLE.partition("rows:")[0]))
+        tables.Table.load(written(tmp_path, TABLE.partition("rows:")[0]))
     with pytest.raises(ValueError, match=r"toy\.yaml: should be a valid dictionary.*, got \[1, 2\]"):
-        tables.load(written(tmp_path, "[1, 2]"))
+        tables.Table.load(written(tmp_path, "[1, 2]"))
     with pytest.raises(ValueError, match=r"toy\.yaml: rows should have at least 1 item"):
-        tables.load(written(tmp_path, TABLE.partition("rows:")[0] + "rows: {}"))
+        tables.Table.load(written(tmp_path, TABLE.partition("rows:")[0] + "rows: {}"))
 
 
 def check(table, config):
@@ -96,12 +96,12 @@ def check(table, config):
 def test_tables_are_found_by_name_and_an_unknown_name_is_answered_with_the_choices(tmp_path):
     written(tmp_path, name="rambo-ablation")
     written(tmp_path, name="imdb_wiki")
-    assert tables.named("rambo_ablation", tmp_path).name == "rambo-ablation"
-    assert tables.named("imdb-wiki", tmp_path).name == "imdb_wiki"
+    assert tables.Table.named("rambo_ablation", tmp_path).name == "rambo-ablation"
+    assert tables.Table.named("imdb-wiki", tmp_path).name == "imdb_wiki"
     with pytest.raises(ValueError, match="no table is called cab; there are imdb_wiki, rambo-ablation"):
-        tables.named("cab", tmp_path)
+        tables.Table.named("cab", tmp_path)
     with pytest.raises(ValueError, match=r"no table is called .*; there are none in .*none"):
-        tables.named("cub", tmp_path / "none")
+        tables.Table.named("cub", tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from table_toy import finished, loaded
 
 from harness.record import runs
 from harness.record.composition import composed
-from harness.study import execution, table_cells, table_runs
+from harness.study import execution, jobs, table_cells
+from harness.study.jobs import Outputs
 from ranksim.datasets.fixture import write_own_numbers
 
 METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"), ("better: higher", "better: lower"))
@@ -22,82 +23,82 @@ if arguments["seed"] == "1":
 """
 
 
-def plan(table, tmp_path, **named):
-    return table_runs.plan(table, named.pop("seeds", 2), tmp_path / "outputs", **named)
+def plan(table, tmp_path, seeds=2, **named):
+    return Outputs(tmp_path / "outputs").locate(jobs.plan(table, seeds, **named))
 
 
 def test_a_plan_has_every_row_with_every_seed_and_the_arguments_of_train(tmp_path):
-    jobs = plan(loaded(tmp_path), tmp_path)
-    assert [(job.row, job.seed) for job in jobs] == [("ours", 0), ("ours", 1)]
-    assert jobs[1].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "seed=1")
-    assert [job.fingerprint for job in jobs] == [runs.fingerprint(composed(job.arguments)) for job in jobs]
+    planned = plan(loaded(tmp_path), tmp_path)
+    assert [(job.row, job.seed) for job in planned] == [("ours", 0), ("ours", 1)]
+    assert planned[1].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "seed=1")
+    assert [job.fingerprint for job in planned] == [runs.fingerprint(composed(job.arguments)) for job in planned]
     fixture = plan(loaded(tmp_path), tmp_path, scale="fixture")
     assert fixture[0].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "scale=fixture", "seed=0")
-    assert not {job.fingerprint for job in jobs} & {job.fingerprint for job in fixture}
+    assert not {job.fingerprint for job in planned} & {job.fingerprint for job in fixture}
 
 
 def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
-    jobs = plan(loaded(tmp_path), tmp_path, seeds=4)
-    record = {"data": {"fingerprint": table_runs.AtHand().fingerprint(jobs[0].data)}}
+    planned = plan(loaded(tmp_path), tmp_path, seeds=4)
+    record = {"data": {"fingerprint": Outputs(tmp_path).data(planned[0])}}
     for seed, name in ((0, "a"), (0, "b"), (1, "c"), (2, "d")):
-        runs.begin(tmp_path / "outputs" / name, composed([*jobs[seed].arguments, "threads=1", "workers=0"]), record)
+        runs.begin(tmp_path / "outputs" / name, composed([*planned[seed].arguments, "threads=1", "workers=0"]), record)
     for name in ("a", "b"):
         runs.finish(tmp_path / "outputs" / name, {"config": {}, "results": {}, **record})
     (tmp_path / "outputs" / "c" / "checkpoints").mkdir()
     (tmp_path / "outputs" / "c" / "checkpoints" / "last.pt").touch()
-    jobs = plan(loaded(tmp_path), tmp_path, seeds=4)
-    assert [job.finished and job.finished.name for job in jobs] == ["b", None, None, None]  # the newest
-    assert [job.interrupted and job.interrupted.name for job in jobs] == [None, "c", None, None]
-    assert [job.seed for job in table_runs.to_do(jobs)] == [1, 2, 3]
-    assert table_runs.to_do(jobs, ["another_row"]) == []
+    planned = plan(loaded(tmp_path), tmp_path, seeds=4)
+    assert [job.finished and job.finished.name for job in planned] == ["b", None, None, None]  # the newest
+    assert [job.interrupted and job.interrupted.name for job in planned] == [None, "c", None, None]
+    assert [job.seed for job in jobs.to_do(planned)] == [1, 2, 3]
+    assert jobs.to_do(planned, ["another_row"]) == []
 
 
 def test_runs_on_other_data_are_left_out_and_told_unless_the_data_are_gone(tmp_path):
     """The table of the data is edited where it lies, moved, and removed; a run knows which data it had."""
     table = write_own_numbers(tmp_path / "mine", "table.csv", "y", ["a", "b"]) / "table.csv"
 
-    def planned(root):
+    def found_in(root):
         settings = f"[data.root='{root}',data.target=y,data.image=null,model=perceptron]"
         row = ("overrides: [loss.margin=0.1]", f"overrides: {settings}")
         changed = loaded(tmp_path, row, ("demo_rambo", "table_ranksim"), *METRICS)
-        here = table_runs.AtHand()
-        (job,) = plan(changed, tmp_path, seeds=1, here=here)
-        return job, here.notes([job])
+        outputs = Outputs(tmp_path / "outputs")
+        (job,) = outputs.locate(jobs.plan(changed, 1))
+        return job, outputs.notes([job])
 
-    first, _ = planned(table.parent)
-    mark = table_runs.AtHand().fingerprint(first.data)
+    first, _ = found_in(table.parent)
+    mark = Outputs(tmp_path).data(first)
     folder = finished(tmp_path / "outputs" / "a", data=mark)
     runs.write_config(folder, composed(first.arguments))
-    assert planned(table.parent)[0].finished == folder
+    assert found_in(table.parent)[0].finished == folder
     moved = shutil.move(table.parent, tmp_path / "moved")
-    job, notes = planned(moved)
+    job, notes = found_in(moved)
     assert (job.finished, notes) == (folder, [])
-    job, notes = planned(table.parent)
+    job, notes = found_in(table.parent)
     assert job.finished == folder
     assert len(notes) == 1
     assert notes[0].startswith("  whether finished runs are on these data is not known: no table ")
     shutil.move(moved, table.parent)
     header, _, *rest = table.read_text().splitlines()
     table.write_text("\n".join([header, "0.5,0.5,0.5", *rest]) + "\n")
-    job, notes = planned(table.parent)
+    job, notes = found_in(table.parent)
     assert job.finished is None
     assert notes == ["  1 finished run left out: on other data than are there now"]
-    assert table_runs.to_do([job]) == [job]
+    assert jobs.to_do([job]) == [job]
 
 
 def test_rows_on_different_data_are_both_run(tmp_path):
     """What they are known by is equal, as the place of data is not part of it."""
     again = "  again: {name: Again, experiment: demo_rambo, overrides: [loss.margin=0.1, +data.root=there]}\nnotes:"
-    jobs = plan(loaded(tmp_path, ("notes:", again)), tmp_path, seeds=1)
-    assert jobs[0].fingerprint == jobs[1].fingerprint
-    assert table_runs.to_do(jobs) == jobs
+    planned = plan(loaded(tmp_path, ("notes:", again)), tmp_path, seeds=1)
+    assert planned[0].fingerprint == planned[1].fingerprint
+    assert jobs.to_do(planned) == planned
 
 
 def test_a_run_that_two_rows_share_is_made_once(tmp_path):
     again = "  again: {name: Again, experiment: demo_rambo, overrides: [loss.margin=0.1, workers=2]}\nnotes:"
-    jobs = plan(loaded(tmp_path, ("notes:", again)), tmp_path)
-    assert len(jobs) == 4
-    assert [job.name for job in table_runs.to_do(jobs)] == ["toy/ours, seed 0", "toy/ours, seed 1"]
+    planned = plan(loaded(tmp_path, ("notes:", again)), tmp_path)
+    assert len(planned) == 4
+    assert [job.name for job in jobs.to_do(planned)] == ["toy/ours, seed 0", "toy/ours, seed 1"]
 
 
 @pytest.mark.parametrize(
@@ -136,34 +137,35 @@ def test_no_seeds_are_refused(tmp_path, seeds):
 def test_a_failing_run_costs_itself_only_and_its_sentence_is_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(execution, "IMPORTED", ())
     (tmp_path / "train.py").write_text(ENTRY)
-    jobs = plan(loaded(tmp_path), tmp_path, seeds=3)
-    failed = table_runs.run(jobs, tmp_path / "train.py", tmp_path / "out (1)", 1)
-    assert failed == {jobs[1].fingerprint: "no letters in data/letters; run: python scripts/download.py letters"}
+    planned = plan(loaded(tmp_path), tmp_path, seeds=3)
+    failed = Outputs(tmp_path / "out (1)").run(planned, 1, entry=tmp_path / "train.py")
+    assert failed == {planned[1].fingerprint: "no letters in data/letters; run: python scripts/download.py letters"}
     assert [("FAILED" in line) for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     called = (tmp_path / "called").read_text().splitlines()
     assert len(called) == 3
     assert all(f"reuse=true paths.outputs='{tmp_path / 'out (1)'}'" in line for line in called)
-    assert table_runs.run([], tmp_path / "train.py", tmp_path) == {}
+    assert Outputs(tmp_path).run([]) == {}
 
 
 def test_what_a_run_said_last_stands_for_its_failure():
-    assert table_runs.sentence("error: old\nerror: margin must be > 0\n  \nlogged later\n") == "margin must be > 0"
-    assert table_runs.sentence("Traceback ...\nKeyError: 'x'\n") == "KeyError: 'x'"
-    assert table_runs.sentence("\n") == "it ended without a word"
+    assert jobs.sentence("error: old\nerror: margin must be > 0\n  \nlogged later\n") == "margin must be > 0"
+    assert jobs.sentence("Traceback ...\nKeyError: 'x'\n") == "KeyError: 'x'"
+    assert jobs.sentence("\n") == "it ended without a word"
 
 
 def test_a_failure_names_files_as_seen_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert table_runs.sentence(f"error: {tmp_path}/outputs/a is gone") == "outputs/a is gone"
-    assert table_runs.sentence("error: /elsewhere/a is gone") == "/elsewhere/a is gone"
+    assert jobs.sentence(f"error: {tmp_path}/outputs/a is gone") == "outputs/a is gone"
+    assert jobs.sentence("error: /elsewhere/a is gone") == "/elsewhere/a is gone"
 
 
 def test_a_plan_and_its_runs_fill_a_table(tmp_path):
     table = loaded(tmp_path)
-    jobs = plan(table, tmp_path, seeds=3)
-    folder = finished(tmp_path / "outputs" / "a", data=table_runs.AtHand().fingerprint(jobs[0].data))
-    there = {jobs[0].fingerprint: runs.Found([folder])}
-    filled = table_cells.fill(table, table_runs.locate(jobs, there), 3, failed={jobs[1].fingerprint: "out of memory"})
+    planned = plan(table, tmp_path, seeds=3)
+    folder = finished(tmp_path / "outputs" / "a", data=Outputs(tmp_path).data(planned[0]))
+    outputs = Outputs(tmp_path)
+    outputs.found = {planned[0].fingerprint: runs.Found([folder])}
+    filled = table_cells.fill(table, outputs.locate(planned), 3, failed={planned[1].fingerprint: "out of memory"})
     assert filled.missing == 2
     assert filled.faults == ["Ours, log log, seed 1: failed: out of memory"]
     assert filled.lines[1].cells["R@1"].values == {0: 64.0}

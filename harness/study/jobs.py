@@ -1,0 +1,204 @@
+"""The runs that a table or a comparison consists of: which are there, which were interrupted, which are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from harness import words
+from harness.record import faults, runs
+from harness.record.composition import composed_for_seeds
+from harness.record.config import Effect, affecting, fingerprint, shaping
+from harness.record.reproducibility import CODE
+from harness.study.execution import run_all
+from harness.study.specification import Specification, check_columns
+from harness.study.tables import Table
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of a table with one seed: the arguments of train.py, what its run is known by, and where that is.
+
+    Attributes:
+        config: That of its run, resolved.
+        finished: The newest finished run, if there is one.
+        interrupted: The newest that can be resumed.
+        stopped: The newest whose training stopped by itself, as its loss became nan; it may be resumable.
+        other_data: How many runs are finished on other data than are there now, which do not count.
+    """
+
+    table: str
+    row: str
+    seed: int
+    arguments: tuple[str, ...]
+    fingerprint: str
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    finished: Path | None = None
+    interrupted: Path | None = None
+    stopped: Path | None = None
+    other_data: int = 0
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.table}/{self.row}, seed {self.seed}"
+
+
+def jobs_of(
+    file: Specification, place: str, row: str, arguments: Sequence[str], seeds: Iterable[int], allow: Sequence[str]
+) -> list[Job]:
+    """A row with every seed.
+
+    Args:
+        file: The table or the comparison.
+        place: What its file calls the row, for the error.
+        row: For people.
+        arguments: Of train.py, without the seed.
+        seeds: All.
+        allow: As in `composed`.
+
+    Raises:
+        ValueError: If the arguments name what does not exist.
+    """
+    try:
+        by_seed = composed_for_seeds(arguments, seeds, allow=allow)
+    except ValueError as error:
+        raise ValueError(f"{file.name}.yaml: {place}: {error}") from error
+    return [
+        Job(file.label, row, seed, (*arguments, f"seed={seed}"), fingerprint(config), config)
+        for seed, config in by_seed.items()
+    ]
+
+
+def plan(table: Table, seeds: int, scale: str | None = None, allow: Sequence[str] = ()) -> list[Job]:
+    """Every run that a table consists of, seed by seed: all rows with seed 0, then all with seed 1, and so on.
+
+    Args:
+        table: The table.
+        seeds: How many: 0, 1, ...
+        scale: `fixture` for the same on stand-in data; None for the real thing.
+        allow: As in `composed`.
+
+    Raises:
+        ValueError: If `seeds` is not positive, or a row names an experiment, an option or a metric that does not exist.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    by_row = []
+    for key, row in table.rows.items():
+        if row.experiment:
+            arguments = [f"experiment={row.experiment}", *row.overrides, *([f"scale={scale}"] if scale else [])]
+            by_row.append(jobs_of(table, f"rows.{key}", key, arguments, range(seeds), allow))
+            check_columns(table.name, table.columns.values(), f"rows.{key} ({row.experiment})", by_row[-1][0].config)
+    return alternating(by_row)
+
+
+def alternating(groups: Sequence[Sequence[Job]]) -> list[Job]:
+    """The first of every group, then the second, and so on: stopped anywhere, all have had as many."""
+    longest = max(map(len, groups), default=0)
+    return [group[k] for k in range(longest) for group in groups if k < len(group)]
+
+
+def to_do(jobs: Sequence[Job], rows: Collection[str] = ()) -> list[Job]:
+    """The jobs that are not finished, of these rows if any are named; one that several rows or tables share, once."""
+    first: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if not job.finished and (not rows or job.row in rows):
+            first.setdefault((job.fingerprint, _data(job)), job)
+    return list(first.values())
+
+
+class Outputs:
+    """The runs below a folder, and which data there are now, as a run on others does not count.
+
+    Data are read once, and only where a run is looked for. Where they are not there, all runs count.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found = runs.index(folder)
+        self._fingerprints: dict[str, str | None] = {}
+        self._unknown: dict[str, str] = {}  # why data tell no fingerprint
+
+    def data(self, job: Job) -> str | None:
+        """The fingerprint of the data of a job; None if they are not there or tell none."""
+        key = _data(job)
+        if key not in self._fingerprints:
+            found, reason = None, "they tell no fingerprint"
+            try:
+                found = instantiate(job.config["data"], _convert_="all").describe().get("fingerprint")
+            except (InstantiationException, OSError, ValueError, ImportError) as error:
+                reason = faults.sentence(error)
+            self._fingerprints[key] = found
+            if found is None:
+                self._unknown[key] = reason
+        return self._fingerprints[key]
+
+    def notes(self, jobs: Sequence[Job]) -> list[str]:
+        """What is to be said of the data behind located jobs: that runs are on others, or that nobody can know."""
+        reasons = dict.fromkeys(self._unknown[key] for key in map(_data, jobs) if key in self._unknown)
+        told = [f"  whether finished runs are on these data is not known: {reason}" for reason in reasons]
+        if other := sum({job.fingerprint: job.other_data for job in jobs}.values()):
+            told.append(f"  {other} finished run{'s' * (other > 1)} left out: on other data than are there now")
+        return told
+
+    def locate(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs with the folders of their runs."""
+        located = []
+        for job in jobs:
+            every = self.found.get(job.fingerprint, runs.Found())
+            data = self.data(job) if every != runs.Found() else None
+            there = every if data is None else every.on(data)
+            newest = (own[-1] if own else None for own in (there.finished, there.interrupted, there.stopped))
+            finished, interrupted, stopped = newest
+            other = len(every.finished) - len(there.finished)
+            located.append(replace(job, finished=finished, interrupted=interrupted, stopped=stopped, other_data=other))
+        return located
+
+    def run(
+        self, jobs: Sequence[Job], at_once: int | None = None, short: bool = False, entry: Path = CODE / "train.py"
+    ) -> dict[str, str]:
+        """Runs jobs, or goes on with what was interrupted; a failure leaves the others running.
+
+        Args:
+            jobs: Such as `to_do` gives.
+            at_once: As in `run_all`.
+            short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there
+                are for the same, which with `reuse` keeps two processes from making one run.
+            entry: The path of train.py.
+
+        Returns:
+            What went wrong, in a sentence, by the fingerprint of each job that failed.
+        """
+        if not jobs:
+            return {}
+        commands = {}
+        for job in jobs:
+            spared = short and not job.interrupted
+            more = ["trainer.pictures=false" if spared else "reuse=true", words.override("paths.outputs", self.folder)]
+            commands[job.name] = [*job.arguments, *more]
+        failed = run_all(commands, entry, at_once, keep_going=True)
+        self.found = runs.index(self.folder)
+        return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
+
+
+def _data(job: Job) -> str:
+    """The settings of its data, without those that make no others of them: `seed` decides order and augmentation."""
+    settings = shaping({"data": job.config.get("data")}, affecting(Effect.SPEED, Effect.ORDER))
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def sentence(said: str) -> str:
+    """What a failed run said last: its error in a sentence, or the last line of a traceback.
+
+    Files are named as seen from the current folder, where they are below it, as the sentence may go into a page.
+    """
+    lines = [line.strip().replace(f"{Path.cwd()}/", "") for line in said.splitlines() if line.strip()]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (told or lines or ["it ended without a word"])[-1]
