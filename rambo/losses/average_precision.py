@@ -15,8 +15,8 @@ from rambo.losses.reductions import Reduction, query_weights, total
 from rambo.ranking import needs_gradient, plain, with_gradient
 from rambo.ranking.exact import Ties, one_of
 from rambo.ranking.gradient_rules import GradientRule, Scale
-from rambo.ranking.relevant import Relevant, RelevantRanks, rankable_where
-from rambo.ranking.relevant_ranks import Strategy
+from rambo.ranking.relevant import RelevantPlaces, rankable_where
+from rambo.ranking.relevant_ranks import RelevantRanks
 
 MarginNoise = Literal["half_normal", "none"]
 
@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def average_precision_formula(
-    ranked: RelevantRanks, relevant: Relevant, ap_eps: float, reduction: str = "macro"
+    ranked: RelevantRanks, relevant: RelevantPlaces, ap_eps: float, reduction: str = "macro"
 ) -> tuple[Tensor, Tensor]:
     """1 - mean over rows of the average precision, and its derivative by the rank of each relevant item.
 
@@ -70,7 +70,6 @@ class AveragePrecisionLoss(RetrievalLoss):
         normalize: Whether embeddings are divided by their length, so that scores are cosines.
         scale: Which ranks lambda refers to; see `Blackbox`.
         rule: Another gradient rule in place of `Blackbox(interpolation, scale)`.
-        strategy: How ranks are found; all give the same.
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, or memory and its size contradict.
@@ -94,7 +93,6 @@ class AveragePrecisionLoss(RetrievalLoss):
         normalize: bool = True,
         scale: Scale = "normalized",
         rule: GradientRule | None = None,
-        strategy: Strategy = "auto",
     ) -> None:
         one_of("preset", preset, tuple(PRESETS))
         chosen = PRESETS[preset]
@@ -112,12 +110,11 @@ class AveragePrecisionLoss(RetrievalLoss):
             on_empty=on_empty or chosen["on_empty"],
             scale=scale,
             rule=rule,
-            strategy=strategy,
         )
         self.ap_eps = _check_eps(chosen["ap_eps"] if ap_eps is None else ap_eps)
         self.settings |= {"preset": preset, "ap_eps": self.ap_eps}
 
-    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+    def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
         return average_precision_formula(ranked, relevant, self.ap_eps, self.reduction)
 
 
@@ -145,7 +142,6 @@ class MeanAveragePrecisionLoss(RankingLoss):
         ties: "first_index_first" (corrected), "last_index_first" (official) or "pessimistic".
         scale: Which ranks lambda refers to; see `Blackbox`.
         rule: Another gradient rule in place of `Blackbox(interpolation, scale)`.
-        strategy: How ranks are found; all give the same.
 
     Raises:
         ValueError: If a number is out of range or a name unknown.
@@ -168,13 +164,10 @@ class MeanAveragePrecisionLoss(RankingLoss):
         ties: Ties | None = None,
         scale: Scale = "normalized",
         rule: GradientRule | None = None,
-        strategy: Strategy = "auto",
     ) -> None:
         one_of("preset", preset, tuple(PRESETS))
         chosen = PRESETS[preset]
-        super().__init__(
-            interpolation, margin, ties or chosen["ties"], on_empty or chosen["on_empty"], scale, rule, strategy
-        )
+        super().__init__(interpolation, margin, ties or chosen["ties"], on_empty or chosen["on_empty"], scale, rule)
         if not 0 <= interclass_weight <= 1:
             raise ValueError(f"interclass_weight must be in 0..1, got {interclass_weight}")
         self.interclass_weight = float(interclass_weight)
@@ -263,13 +256,13 @@ class MeanAveragePrecisionLoss(RankingLoss):
         if self.margin_noise == "half_normal":
             values = values - margin * self._draw_noise(values).abs() * (mask.to(values.dtype) - 0.5)
             margin = 0.0
-        relevant = Relevant(mask, counted)
+        relevant = RelevantPlaces(mask, counted)
         if not len(relevant):
             fill = self._empty(values) * weight
             self._tell(values)
             return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None
 
-        def formula(ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+        def formula(ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
             value, upstream = average_precision_formula(ranked, relevant, self.ap_eps)
             return weight * value, weight * upstream
 

@@ -17,13 +17,13 @@ from rambo.losses.reductions import REDUCTIONS, empty_value
 from rambo.ranking import needs_gradient, with_gradient
 from rambo.ranking.exact import TIES, Ties, one_of
 from rambo.ranking.gradient_rules import Blackbox, GradientRule, Scale
-from rambo.ranking.relevant import Relevant, RelevantRanks, rankable_where
-from rambo.ranking.relevant_ranks import STRATEGIES, Strategy, relevant_ranks, score_gradient
+from rambo.ranking.relevant import RelevantPlaces, rankable_where
+from rambo.ranking.relevant_ranks import RelevantRanks, relevant_ranks, score_gradient
 
 OnEmpty = Literal["nan", "zero", "error"]
 ON_EMPTY = ("nan", "zero", "error")
 
-Formula = Callable[[RelevantRanks, Relevant], tuple[Tensor, Tensor]]
+Formula = Callable[[RelevantRanks, RelevantPlaces], tuple[Tensor, Tensor]]
 """From ranks to a loss and its derivative by the rank among all items, (relevant,)."""
 
 _TIE_SAMPLE = 64  # the tie rate is estimated on so many rows and columns at most
@@ -39,7 +39,6 @@ class RankingLoss(nn.Module):
         on_empty: What a batch without any relevant item gives: nan, zero or an error.
         scale: Which ranks lambda refers to; see `Blackbox`.
         rule: Replaces `Blackbox(interpolation, scale)`.
-        strategy: How ranks are found; every choice gives the same numbers.
 
     Attributes:
         settings: The resolved options, for the record of a run.
@@ -61,24 +60,21 @@ class RankingLoss(nn.Module):
         on_empty: OnEmpty,
         scale: Scale,
         rule: GradientRule | None,
-        strategy: Strategy,
     ) -> None:
         super().__init__()
         if not (margin >= 0 and math.isfinite(margin)):
             raise ValueError(f"margin must be >= 0 and finite, got {margin}")
         one_of("ties", ties, TIES)
         one_of("on_empty", on_empty, ON_EMPTY)
-        one_of("strategy", strategy, STRATEGIES)
         blackbox = Blackbox(interpolation, scale)
         self.rule: GradientRule = blackbox if rule is None else rule
-        self.margin, self.ties, self.on_empty, self.strategy = float(margin), ties, on_empty, strategy
+        self.margin, self.ties, self.on_empty = float(margin), ties, on_empty
         self.health: dict[str, Tensor] = {}
         self.settings: dict[str, Any] = {
             "rule": repr(self.rule),
             "margin": self.margin,
             "ties": ties,
             "on_empty": on_empty,
-            "strategy": strategy,
         }
 
     def extra_repr(self) -> str:
@@ -86,17 +82,17 @@ class RankingLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _ranked(
-        self, values: Tensor, relevant: Relevant, formula: Formula, margin: float, differentiate: bool
+        self, values: Tensor, relevant: RelevantPlaces, formula: Formula, margin: float, differentiate: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The formula's value and, if needed, its gradient with respect to the values (rows, items).
 
         Both are worked out here, in the forward pass, from an upstream gradient that nothing has scaled yet.
         """
-        ranked = relevant_ranks(values, relevant, self.ties, margin, self.strategy)
+        ranked = relevant_ranks(values, relevant, self.ties, margin)
         value, upstream = formula(ranked, relevant)
         gradient = None
         if differentiate:
-            gradient = score_gradient(self.rule, ranked, values, relevant, upstream, self.ties, margin)
+            gradient = score_gradient(self.rule, ranked, upstream)
         self._tell(values, ranked.before, gradient)
         return value, gradient
 
@@ -222,7 +218,7 @@ class RetrievalLoss(RankingLoss):
         pairs = similarities(
             embeddings, labels, *references, **chosen, exclude_self=self.exclude_self, normalize=self.normalize
         )
-        loss = self._loss(pairs.scores, Relevant(*pairs[1:]))
+        loss = self._loss(pairs.scores, RelevantPlaces(*pairs[1:]))
         if gallery is not None:
             remember(gallery, embeddings, labels, ids)
         return loss
@@ -258,7 +254,7 @@ class RetrievalLoss(RankingLoss):
             raise ValueError("a gallery memory stores embeddings; call the loss with (embeddings, labels) instead")
         counted = check_scores(scores, relevance, ignored)
         numbers = None if classes is None else whole_numbers(classes, "classes", scores.device)
-        return self._loss(scores, Relevant(relevance, counted, items, numbers))
+        return self._loss(scores, RelevantPlaces(relevance, counted, items, numbers))
 
     def reset_memory(self) -> None:
         """Forgets the stored batches."""
@@ -270,7 +266,7 @@ class RetrievalLoss(RankingLoss):
         """Whether it remembers items that could be seen again; see `RetrievalObjective`."""
         return self.memory_kind == "gallery"
 
-    def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
+    def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         values = rankable_where(scores, relevant.counted)
         if not len(relevant) and not self._remembers_relevant():
             self._store_rows(values.new_empty(0), relevant.counts)
@@ -290,5 +286,5 @@ class RetrievalLoss(RankingLoss):
     def _store_rows(self, before: Tensor, counts: Tensor) -> None:
         """Remembers the rows of a batch, where that is the memory; one without a relevant item has rows too."""
 
-    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+    def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
         raise NotImplementedError

@@ -13,8 +13,8 @@ from rambo.losses.reductions import Reduction, query_weights, total
 from rambo.losses.weights import Slope, Weight, WeightFunction
 from rambo.ranking.exact import Ties, one_of
 from rambo.ranking.gradient_rules import GradientRule, Scale
-from rambo.ranking.relevant import Relevant, RelevantRanks
-from rambo.ranking.relevant_ranks import Strategy
+from rambo.ranking.relevant import RelevantPlaces
+from rambo.ranking.relevant_ranks import RelevantRanks
 
 Preset = Literal["corrected", "official"]
 
@@ -65,7 +65,6 @@ class RecallLoss(RetrievalLoss):
         normalize: Whether embeddings are divided by their length, so that scores are cosines.
         scale: Which ranks lambda refers to; see `Blackbox`.
         rule: Another gradient rule in place of `Blackbox(interpolation, scale)`, such as `Identity()`, for comparison.
-        strategy: How ranks are found: "auto", "sorted" (the reference), "counting" or "merging"; all give the same.
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, w(0) is not 0, or memory and its size contradict.
@@ -91,7 +90,6 @@ class RecallLoss(RetrievalLoss):
         normalize: bool = True,
         scale: Scale = "normalized",
         rule: GradientRule | None = None,
-        strategy: Strategy = "auto",
     ) -> None:
         one_of("preset", preset, tuple(PRESETS))
         chosen = PRESETS[preset]
@@ -109,7 +107,6 @@ class RecallLoss(RetrievalLoss):
             on_empty=on_empty or chosen["on_empty"],
             scale=scale,
             rule=rule,
-            strategy=strategy,
         )
         self.denormalize: str = denormalize or chosen["denormalize"]
         one_of("denormalize", self.denormalize, ("rows", "columns", "counts"))
@@ -132,7 +129,7 @@ class RecallLoss(RetrievalLoss):
         if self.memory is not None and self.memory_kind == "rows":
             self.memory.push(before=before, counts=counts)
 
-    def _formula(self, ranked: RelevantRanks, relevant: Relevant) -> tuple[Tensor, Tensor]:
+    def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
         before, counts, length = ranked.before, relevant.counts, relevant.length
         by_rows = self.denormalize == "rows"
         if by_rows:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rambo.ranking.relevant import Relevant
+from rambo.ranking.relevant import RelevantPlaces
 
 Reduction = Literal["macro", "micro", "class", "none"]
 REDUCTIONS = ("macro", "micro", "class", "none")
@@ -41,7 +41,7 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
     return there / sizes[numbers].clamp(min=1).double(), sizes.count_nonzero()
 
 
-def total(terms: Tensor, reduction: str, relevant: Relevant) -> Tensor:
+def total(terms: Tensor, reduction: str, relevant: RelevantPlaces) -> Tensor:
     """The sum of the terms (relevant,): over all, or, for reduction "none", of each query (queries,)."""
     if reduction != "none":
         return terms.sum()

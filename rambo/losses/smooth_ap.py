@@ -14,7 +14,7 @@ from rambo.losses.pairs import Labels, check_scores, similarities, whole_numbers
 from rambo.losses.ranking import ON_EMPTY, OnEmpty
 from rambo.losses.reductions import REDUCTIONS, Reduction, empty_value, query_weights
 from rambo.ranking.exact import one_of, positive
-from rambo.ranking.relevant import Relevant, rankable_where
+from rambo.ranking.relevant import RelevantPlaces, rankable_where
 
 
 class SmoothAPLoss(nn.Module):
@@ -82,7 +82,7 @@ class SmoothAPLoss(nn.Module):
             embeddings, labels, indices_tuple, ref_emb, ref_labels, ids, ref_ids, ignored,
             exclude_self=self.exclude_self, normalize=self.normalize,
         )  # fmt: skip
-        return self._loss(pairs.scores, Relevant(*pairs[1:]))
+        return self._loss(pairs.scores, RelevantPlaces(*pairs[1:]))
 
     def from_scores(
         self, scores: Tensor, relevance: Tensor, ignored: Tensor | None = None, *, classes: Labels | None = None
@@ -99,9 +99,9 @@ class SmoothAPLoss(nn.Module):
         """
         counted = check_scores(scores, relevance, ignored)
         numbers = None if classes is None else whole_numbers(classes, "classes", scores.device)
-        return self._loss(scores, Relevant(relevance, counted, None, numbers))
+        return self._loss(scores, RelevantPlaces(relevance, counted, None, numbers))
 
-    def _loss(self, scores: Tensor, relevant: Relevant) -> Tensor:
+    def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         scores = scores.to(rankable_where(scores, relevant.counted).dtype)
         if relevant.counted is not None:
             scores = scores.masked_fill(~relevant.counted, 0.0)

@@ -1,9 +1,8 @@
-"""The relevant items of a batch of rows, and what is asked about their ranks."""
+"""The relevant items of a batch of rows."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ def rankable_where(scores: Tensor, counted: Tensor | None) -> Tensor:
     return rankable(plain(scores).clamp(min=lowest).masked_fill(~counted, -math.inf)).contiguous()
 
 
-class Relevant:
+class RelevantPlaces:
     """Where the relevant items of a batch of rows stand.
 
     Args:
@@ -29,10 +28,13 @@ class Relevant:
         classes: The class of each row, int64 (rows,), for a mean that is balanced over classes.
 
     Attributes:
-        mask: Which items count and are relevant, bool.
-        flat: Their places in the flattened (rows, items), ascending, int64 (relevant,).
+        mask: Which items count and are relevant, bool (rows, items).
+        rows: The row of each relevant item, ascending, int64 (relevant,).
+        columns: Its place in the row, ascending within each, int64 (relevant,).
+        places: Its place in the flattened (rows, items), int64 (relevant,).
+        counts: How many relevant items each row has, int64 (rows,).
         most: How many the row with the most of them has.
-        even: Whether all rows have as many.
+        even: Whether all rows have as many, and any.
     """
 
     def __init__(
@@ -42,30 +44,20 @@ class Relevant:
         items: int | None = None,
         classes: Tensor | None = None,
     ) -> None:
-        relevance, counted = plain(relevance), None if counted is None else plain(counted)
-        classes = None if classes is None else plain(classes)
-        mask = relevance if relevance.dtype == torch.bool else relevance != 0
-        self.mask = mask = (mask if counted is None else mask & counted).contiguous()
-        self.counted, self.items, self.classes = counted, items, classes
-        self.flat = mask.flatten().nonzero().squeeze(1)
-        self._counts: Tensor | None = None
-        self._columns: Tensor | None = None
-        self._rows: Tensor | None = None
-        self._slots: Tensor | None = None
-        (rows, items), total = mask.shape, len(self)
-        self.most, self.even = total // max(1, rows), False
-        if total and total % rows == 0:
-            # if all rows have as many, the places within their rows come out in range, and only then
-            starts = torch.arange(0, rows * items, items, device=mask.device)
-            columns = self.flat.view(rows, -1) - starts[:, None]
-            low, high = torch.stack(columns.aminmax()).tolist()
-            if low >= 0 and high < items:
-                self.even, self._columns = True, columns.view(-1)
-        if total and not self.even:
-            self.most = int(self.counts.max())
+        self.counted, self.items = None if counted is None else plain(counted), items
+        self.classes = None if classes is None else plain(classes)
+        mask = plain(relevance)
+        mask = mask if mask.dtype == torch.bool else mask != 0
+        self.mask = (mask if self.counted is None else mask & self.counted).contiguous()
+        self.places = self.mask.flatten().nonzero().squeeze(1)  # of one dimension, which is much faster than of two
+        self.rows = self.places.div(max(1, self.mask.shape[1]), rounding_mode="floor")
+        self.columns = self.places - self.rows * self.mask.shape[1]
+        self.counts = self.rows.new_zeros(len(self.mask)).index_add_(0, self.rows, torch.ones_like(self.rows))
+        self.most = int(self.counts.max()) if len(self) else 0
+        self.even = 0 < len(self) == self.most * len(self.mask)
 
     def __len__(self) -> int:
-        return self.flat.numel()
+        return len(self.rows)
 
     @property
     def length(self) -> int | Tensor:
@@ -76,61 +68,20 @@ class Relevant:
             return max(1, self.mask.shape[1])
         return self.counted.sum(dim=1).clamp(min=1).double()
 
-    @property
-    def counts(self) -> Tensor:
-        """How many relevant items each row has, int64 (rows,)."""
-        if self._counts is None:
-            self._counts = self.mask.sum(dim=1)
-        return self._counts
-
     def padded(self, values: Tensor, padding: float) -> Tensor:
-        """Lays (relevant,) values out as (most, rows), rows with fewer filled up; a view where possible."""
+        """Lays (relevant,) values out as (most, rows), rows with fewer filled up."""
         if self.even:
             return values.view(-1, self.most).T
-        table = values.new_full((self.most * len(self.counts),), padding)
-        table[self.slots] = values
-        return table.view(self.most, -1)
+        table = values.new_full((self.most, len(self.mask)), padding)
+        table[self._place_in_row, self.rows] = values
+        return table
 
     def unpadded(self, table: Tensor) -> Tensor:
         """The inverse of `padded`."""
-        return table.T.reshape(-1) if self.even else table.view(-1)[self.slots]
+        return table.T.reshape(-1) if self.even else table[self._place_in_row, self.rows]
 
     @property
-    def rows(self) -> Tensor:
-        """The row of each relevant item, int64 (relevant,)."""
-        if self._rows is None:
-            rows = torch.arange(len(self.counts), device=self.flat.device)
-            self._rows = rows.repeat_interleave(self.counts, output_size=len(self))
-        return self._rows
-
-    @property
-    def columns(self) -> Tensor:
-        """The place of each relevant item in its row, int64 (relevant,)."""
-        if self._columns is None:
-            self._columns = self.flat - self.rows * self.mask.shape[1]
-        return self._columns
-
-    @property
-    def slots(self) -> Tensor:
-        """The place of each relevant item in the flattened (most, rows)."""
-        if self._slots is None:
-            first_of_row = self.counts.cumsum(0) - self.counts
-            in_row = torch.arange(len(self), device=self.flat.device) - first_of_row[self.rows]
-            self._slots = in_row * len(self.counts) + self.rows
-        return self._slots
-
-
-class RelevantRanks(Protocol):
-    """Ranks of the relevant items, however they were found; all of one number per relevant item, as in `Relevant`."""
-
-    before: Tensor
-    """Irrelevant items of the row that stand before it; floating point (relevant,)."""
-
-    @property
-    def among(self) -> Tensor:
-        """Rank among the relevant items of the row, from 1; floating point (relevant,)."""
-        ...
-
-    def rank_changes(self, steps: Tensor) -> Tensor:
-        """New minus old rank of every item, (rows, items), once the relevant scores have moved by (relevant,) steps."""
-        ...
+    def _place_in_row(self) -> Tensor:
+        """How many relevant items of its row stand left of each, int64 (relevant,)."""
+        first_of_row = self.counts.cumsum(0) - self.counts
+        return torch.arange(len(self), device=self.rows.device) - first_of_row[self.rows]

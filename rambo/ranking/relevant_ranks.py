@@ -1,26 +1,28 @@
-"""Ranks of the relevant items by the fastest way for the shape, and the score gradient that follows from them."""
+"""Ranks of the relevant items alone, what a step of those items does to everybody's rank, and the gradient from it.
+
+A ranking loss looks at relevant items only, so its gradient with respect to the ranks is zero everywhere else. Then the
+blackbox gradient needs no general ranker: it is enough to know which irrelevant items each relevant one stands behind,
+before and after its step. Few relevant items are compared with every item; for many, whole rows are sorted. Both give
+the same numbers to the last bit for every tie rule, and hold a fixed number of (rows, items) arrays.
+
+Source: algorithm 1 of Rolinek et al. 2020; the counting is ours.
+"""
 
 from __future__ import annotations
-
-import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import Ties
+from rambo.ranking.exact import Ties, descending_order
 from rambo.ranking.gradient_rules import Blackbox, GradientRule
-from rambo.ranking.relevant import Relevant, RelevantRanks
-from rambo.ranking.strategies import CountedRanks, MergedRanks, SortedRanks
+from rambo.ranking.relevant import RelevantPlaces
 
-Strategy = Literal["auto", "sorted", "counting", "merging"]
-STRATEGIES = ("auto", "sorted", "counting", "merging")
+COUNTED_AT_MOST = 2
+"""Up to so many relevant items for each halving of a row, comparing is faster than sorting (benchmarks/ranking.py)."""
 
 
-def relevant_ranks(
-    scores: Tensor, relevant: Relevant, ties: Ties, margin: float = 0.0, strategy: Strategy = "auto"
-) -> RelevantRanks:
-    """Ranks of the relevant items by the way that suits the shape.
+def relevant_ranks(scores: Tensor, relevant: RelevantPlaces, ties: Ties, margin: float = 0.0) -> RelevantRanks:
+    """Ranks of the relevant items.
 
     Args:
         scores: float32 or float64 without NaN, (rows, items).
@@ -28,59 +30,129 @@ def relevant_ranks(
         ties: The tie rule.
         margin: By how much relevant scores are lowered before ranking; ranks as if alpha/2 were taken from them and
             added to the others, as in eq. 14.
-        strategy: "auto", or one of the three by name.
     """
-    if strategy == "auto" or not len(relevant):
-        rows, items = scores.shape
-        strategy = fastest(rows, items, relevant.most, len(relevant), torch.get_num_threads())
-    if strategy == "counting":
-        return CountedRanks(scores, relevant, ties, margin)
-    if strategy == "merging":
-        return MergedRanks(scores, relevant, ties, margin)
-    return SortedRanks(scores, relevant, ties, margin)
+    found = CountedRanks if 0 < relevant.most <= COUNTED_AT_MOST * scores.shape[1].bit_length() else SortedRanks
+    return found(scores, relevant, ties, margin)
 
 
-def fastest(rows: int, items: int, most: int, relevant: int, threads: int = 1) -> Strategy:
-    """The strategy that is fastest for so many rows and items, with so many relevant items at most and in all.
+class RelevantRanks:
+    """Ranks of the relevant items. Arguments as for `relevant_ranks`.
 
-    The costs are nanoseconds per item, measured on a server processor; only their ratios matter. Threads share the
-    rows of a sort; counting and bisection gain less from them.
+    Attributes:
+        scores: What is ranked: the scores, those of relevant items lowered by the margin, (rows, items).
+        own: Those of the relevant items alone, (relevant,).
+        before: Irrelevant items of the row that stand before each; floating point (relevant,).
+        among: Rank of each among the relevant items of the row, from 1; floating point (relevant,).
     """
-    if not relevant:
-        return "sorted"
-    bits = math.log2(items + 1)
-    sort = (3.6 if items < 256 else 5.0) * bits / min(rows, threads)
-    costs: dict[Strategy, float] = {
-        "counting": 1.8 * most,
-        "merging": sort + 140 * bits * relevant / (rows * items),
-        "sorted": 2 * sort,
-    }
-    return min(costs, key=lambda strategy: costs[strategy])
+
+    before: Tensor
+    among: Tensor
+
+    def __init__(self, scores: Tensor, relevant: RelevantPlaces, ties: Ties, margin: float) -> None:
+        self.relevant, self.ties = relevant, ties
+        self.own = scores.flatten().index_select(0, relevant.places) - margin
+        self.scores = self._with_own(scores, self.own)
+
+    def rank_changes(self, steps: Tensor) -> Tensor:
+        """New minus old rank of every item, (rows, items), once the relevant scores have moved by (relevant,) steps."""
+        raise NotImplementedError
+
+    def _with_own(self, scores: Tensor, own: Tensor) -> Tensor:
+        return scores.flatten().index_copy(0, self.relevant.places, own).view(scores.shape)
 
 
-def score_gradient(
-    rule: GradientRule,
-    ranked: RelevantRanks,
-    scores: Tensor,
-    relevant: Relevant,
-    upstream: Tensor,
-    ties: Ties,
-    margin: float = 0.0,
-) -> Tensor:
+class SortedRanks(RelevantRanks):
+    """Sorts every row before and after the step."""
+
+    def __init__(self, scores: Tensor, relevant: RelevantPlaces, ties: Ties, margin: float = 0.0) -> None:
+        super().__init__(scores, relevant, ties, margin)
+        order = self._order(self.scores)
+        self.ranks = _places(order, torch.ones_like(relevant.mask))
+        among = _places(order, relevant.mask)[relevant.places]
+        self.among = among.to(scores.dtype)
+        self.before = (self.ranks[relevant.places] - among).to(scores.dtype)
+
+    def rank_changes(self, steps: Tensor) -> Tensor:
+        """Sorts once more; see `RelevantRanks`."""
+        order = self._order(self._with_own(self.scores, self.own + steps))
+        changes = _places(order, torch.ones_like(self.relevant.mask)) - self.ranks
+        return changes.to(self.scores.dtype).view(self.scores.shape)
+
+    def _order(self, scores: Tensor) -> Tensor:
+        return descending_order(scores, self.ties, self.relevant.mask)
+
+
+def _places(order: Tensor, counted: Tensor) -> Tensor:
+    """How many of the `counted` items stand up to and including each item, (rows x items,)."""
+    return torch.empty_like(order).scatter_(1, order, counted.gather(1, order).cumsum(dim=1)).view(-1)
+
+
+class CountedRanks(RelevantRanks):
+    """Compares every item with each relevant one of its row.
+
+    Comparisons give 1 or 0 in floating point, in which processors compare and add fastest; counts below 2^24 are exact.
+    """
+
+    def __init__(self, scores: Tensor, relevant: RelevantPlaces, ties: Ties, margin: float = 0.0) -> None:
+        super().__init__(scores, relevant, ties, margin)
+        # of two equal scores, the one of the smaller turn comes first
+        own_turns = relevant.columns.to(scores.dtype)
+        turns = torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores)
+        if ties == "last_index_first":
+            own_turns, turns = -own_turns, -turns
+        elif ties == "pessimistic":
+            turns = self._with_own(torch.full_like(scores, -1), own_turns)
+        self.turns, self.own_turns = turns, relevant.padded(own_turns, 0)[:, :, None]
+        self.ahead, self.behind = self._count(self.scores, self.own)
+        # of its fellows, a relevant item stands before those behind it and after the rest
+        fellows = relevant.counts[relevant.rows] - 1
+        self.before = self.ahead + self.behind.view(-1)[relevant.places] - fellows
+        self.among = self.ahead - self.before + 1
+
+    def rank_changes(self, steps: Tensor) -> Tensor:
+        """Compares once more; see `RelevantRanks`."""
+        moved = self.own + steps
+        ahead, behind = self._count(self._with_own(self.scores, moved), moved)
+        changes = torch.sub(self.behind, behind, out=behind)
+        changes.view(-1).index_copy_(0, self.relevant.places, ahead - self.ahead)
+        return changes
+
+    def _count(self, scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Items ahead of each relevant one (relevant,), and relevant ones behind each item (rows, items)."""
+        own = self.relevant.padded(own, torch.nan)[:, :, None]  # nan stands before nothing and behind nothing
+        ahead_of, behind = torch.empty_like(own), torch.empty_like(scores)
+        most, items = len(own), scores.shape[1]
+        height = min(len(scores), max(1, _comparisons_at_once(scores.device) // (most * items)))
+        # fresh memory for the results of every comparison would cost more than the comparing
+        space = scores.new_empty((3, most, height, items))
+        for top in range(0, len(scores), height):
+            rows = slice(top, top + height)
+            ahead, tied, goes_first = space[:, :, : len(scores[rows])].unbind()
+            torch.gt(scores[rows], own[:, rows], out=ahead)
+            torch.eq(scores[rows], own[:, rows], out=tied)
+            torch.lt(self.turns[rows], self.own_turns[:, rows], out=goes_first)
+            ahead.addcmul_(tied, goes_first)
+            torch.sum(ahead, 2, keepdim=True, out=ahead_of[:, rows])
+            torch.sum(ahead, 0, out=behind[rows])
+        return self.relevant.unpadded(ahead_of.squeeze(2)), behind
+
+
+def _comparisons_at_once(device: torch.device) -> int:
+    return 2**17 * torch.get_num_threads() if device.type == "cpu" else 2**24  # what stays in the cache of each thread
+
+
+def score_gradient(rule: GradientRule, ranked: RelevantRanks, upstream: Tensor) -> Tensor:
     """Gradient with respect to the scores from one with respect to the ranks of the relevant items.
 
     Args:
         rule: The gradient rule; `Blackbox` goes the short way, through `RelevantRanks.rank_changes`.
         ranked: The ranks of these scores.
-        scores: What was ranked, before the margin, (rows, items).
-        relevant: Which items the upstream gradient belongs to.
         upstream: Gradient with respect to the ranks among all items, (relevant,).
-        ties: The tie rule.
-        margin: By how much relevant scores were lowered.
 
     Returns:
         (rows, items).
     """
+    scores, relevant, ties = ranked.scores, ranked.relevant, ranked.ties
     if isinstance(rule, Blackbox) and rule.projection == "none":
         length = relevant.length
         strength = rule.strength(length) if isinstance(length, int) else rule.strength(length.to(scores.dtype))
@@ -88,16 +160,14 @@ def score_gradient(
         if isinstance(strength, Tensor):
             return ranked.rank_changes(upstream * strength[relevant.rows]).mul_(1.0 / strength[:, None])
         return ranked.rank_changes(upstream * strength).mul_(1.0 / strength)
-    dense = scores.new_zeros(scores.numel()).index_copy(0, relevant.flat, upstream)
-    lowered = scores.flatten().index_add(0, relevant.flat, scores.new_full((len(relevant),), -margin))
-    dense, lowered = dense.view(scores.shape), lowered.view(scores.shape)
+    dense = scores.new_zeros(scores.numel()).index_copy(0, relevant.places, upstream).view(scores.shape)
     other_length = {} if relevant.items in (None, scores.shape[1]) else {"items": relevant.items}
     if relevant.counted is None:
-        return rule.score_gradient(lowered, dense, ties, relevant.mask, **other_length)
+        return rule.score_gradient(scores, dense, ties, relevant.mask, **other_length)
     gradient, counts = torch.zeros_like(scores), relevant.counted.sum(dim=1)
     for count in sorted(set(counts.tolist())):  # rows of equal length at once, without what is ignored in them
         rows = (counts == count).nonzero().squeeze(1)
         columns = relevant.counted[rows].nonzero()[:, 1].view(len(rows), count)
         there = (rows[:, None], columns)
-        gradient[there] = rule.score_gradient(lowered[there], dense[there], ties, relevant.mask[there], **other_length)
+        gradient[there] = rule.score_gradient(scores[there], dense[there], ties, relevant.mask[there], **other_length)
     return gradient

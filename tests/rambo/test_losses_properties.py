@@ -1,4 +1,4 @@
-"""Properties of the gradients on random ragged batches, and proof that every strategy gives the same numbers."""
+"""Properties of the gradients on random ragged batches, and proof that counting and sorting give the same numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Blackbox
-from rambo.ranking import strategies as rank_strategies
+from rambo.ranking import relevant_ranks as ways
 from rambo.ranking.exact import TIES
-from rambo.ranking.relevant import Relevant
-from rambo.ranking.relevant_ranks import STRATEGIES, fastest, relevant_ranks, score_gradient
-from rambo.ranking.strategies import CountedRanks, MergedRanks, SortedRanks
+from rambo.ranking.relevant import RelevantPlaces
+from rambo.ranking.relevant_ranks import CountedRanks, SortedRanks, relevant_ranks, score_gradient
 
 SIZES = {"rows": st.integers(1, 6), "items": st.integers(1, 24), "seed": st.integers(0, 10**6)}
 PRECISION = st.sampled_from([torch.float32, torch.float64])
@@ -51,52 +50,80 @@ def gradient_of(loss: Any, scores: Tensor, relevance: Tensor) -> tuple[Tensor, T
     dtype=PRECISION,
     block=st.sampled_from([1, 7, 64, 2**20]),
 )
-def test_every_strategy_finds_the_same_ranks_and_changes(rows, items, seed, levels, ties, dtype, block):
+def test_counting_and_sorting_find_the_ranks_by_definition(rows, items, seed, levels, ties, dtype, block):
     scores, relevance = batch(rows, items, seed, levels, dtype)
     if seed % 4 == 0:
         scores[scores == levels / 4] = torch.inf
         scores[scores == -levels / 4] = -torch.inf
-    relevant, margin = Relevant(relevance), (seed % 3) / 4
+    relevant, margin = RelevantPlaces(relevance), (seed % 3) / 4
     generator = torch.Generator().manual_seed(seed + 1)
     steps = torch.randint(-8, 9, (len(relevant),), generator=generator).to(dtype) / 4
+    lowered = scores - margin * relevance
+    before, among, ranked = counted_by_definition(lowered, relevance, ties)
+    changes = []
+    for step in (steps, -steps):
+        moved = lowered.clone()
+        moved[relevance] += step
+        changes.append(counted_by_definition(moved, relevance, ties)[2] - ranked)
+    expected = before[relevance], among[relevance], *changes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rank_strategies, "_block_size", lambda device: block)
-        expected, *others = [
-            (found.before, found.among, found.rank_changes(steps), found.rank_changes(-steps))
-            for found in (kind(scores, relevant, ties, margin) for kind in (SortedRanks, CountedRanks, MergedRanks))
-        ]
-    for other in others:
-        for got, reference in zip(other, expected, strict=True):
-            assert got.dtype == dtype
-            assert torch.equal(got, reference)
+        patch.setattr(ways, "_comparisons_at_once", lambda device: block)
+        for kind in (SortedRanks, CountedRanks):
+            found = kind(scores, relevant, ties, margin)
+            got = found.before, found.among, found.rank_changes(steps), found.rank_changes(-steps)
+            for number, reference in zip(got, expected, strict=True):
+                assert number.dtype == dtype
+                assert torch.equal(number, reference.to(dtype))
+
+
+def counted_by_definition(scores: Tensor, relevance: Tensor, ties: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The slow reference: irrelevant items before each item, its rank among the relevant ones, its rank among all."""
+    place = torch.arange(scores.shape[1])
+    sooner = (place > place[:, None] if ties == "last_index_first" else place < place[:, None]).expand(
+        len(scores), -1, -1
+    )
+    if ties == "pessimistic":
+        same = relevance[:, None, :] == relevance[:, :, None]
+        sooner = torch.where(same, sooner, ~relevance[:, None, :])
+    other, own = scores[:, None, :], scores[:, :, None]
+    stands_before = (other > own) | ((other == own) & sooner)
+    irrelevant_before = (stands_before & ~relevance[:, None, :]).sum(2)
+    return irrelevant_before, 1 + (stands_before & relevance[:, None, :]).sum(2), 1 + stands_before.sum(2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(**SIZES, levels=st.integers(0, 10), ties=st.sampled_from(TIES), dtype=PRECISION)
-def test_every_strategy_gives_every_loss_the_same_gradient(rows, items, seed, levels, ties, dtype):
+def test_counting_and_sorting_give_every_loss_the_same_gradient(rows, items, seed, levels, ties, dtype):
     scores, relevance = batch(rows, items, seed, levels, dtype)
     for build in (
-        lambda strategy: RecallLoss(1.0, 0.25, ties=ties, strategy=strategy),
-        lambda strategy: RecallLoss(1.0, 0.25, "log", "official", ties=ties, strategy=strategy),
-        lambda strategy: AveragePrecisionLoss(1.0, 0.25, ties=ties, strategy=strategy),
-        lambda strategy: MeanAveragePrecisionLoss(1.0, 0.25, ties=ties, strategy=strategy),
+        lambda: RecallLoss(1.0, 0.25, ties=ties),
+        lambda: RecallLoss(1.0, 0.25, "log", "official", ties=ties),
+        lambda: AveragePrecisionLoss(1.0, 0.25, ties=ties),
+        lambda: MeanAveragePrecisionLoss(1.0, 0.25, ties=ties),
     ):
-        value, gradient = gradient_of(build("sorted"), scores, relevance)
-        for strategy in ("counting", "merging", "auto"):
-            same_value, same_gradient = gradient_of(build(strategy), scores, relevance)
-            assert torch.equal(same_gradient, gradient)
-            torch.testing.assert_close(same_value, value)
+        (value, gradient), (same_value, same_gradient) = counted_and_sorted(build, scores, relevance)
+        assert torch.equal(same_gradient, gradient)
+        assert torch.equal(same_value, value)
+
+
+def counted_and_sorted(build: Any, scores: Tensor, relevance: Tensor) -> list[tuple[Tensor, Tensor]]:
+    found = []
+    for bound in (10**9, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ways, "COUNTED_AT_MOST", bound)
+            found.append(gradient_of(build(), scores, relevance))
+    return found
 
 
 @settings(max_examples=40, deadline=None)
 @given(**SIZES, levels=st.integers(0, 6), ties=st.sampled_from(TIES))
 def test_the_short_way_is_the_general_rule(rows, items, seed, levels, ties):
     scores, relevance = batch(rows, items, seed, levels)
-    relevant, rule = Relevant(relevance), Blackbox(2.0)
+    relevant, rule = RelevantPlaces(relevance), Blackbox(2.0)
     upstream = torch.rand(len(relevant), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.3
     dense = torch.zeros_like(scores)
     dense[relevance] = upstream
-    short = score_gradient(rule, relevant_ranks(scores, relevant, ties), scores, relevant, upstream, ties)
+    short = score_gradient(rule, relevant_ranks(scores, relevant, ties), upstream)
     assert torch.equal(short, rule.score_gradient(scores, dense, ties, relevance))
 
 
@@ -138,24 +165,14 @@ def test_row_memory_of_equal_batches_only_reshapes_the_weight(rows, items, seed,
     torch.testing.assert_close(gradient, gradient_of(reshaped, scores, relevance)[1])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_long_sequences(strategy):
+def test_long_sequences():
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(1, 20000, generator=generator)  # float32, so that some are equal
     assert scores.unique().numel() < 20000
     relevance = torch.rand(1, 20000, generator=generator) < 0.01
-    expected = gradient_of(AveragePrecisionLoss(4.0, strategy="sorted"), scores, relevance)[1]
-    assert torch.equal(gradient_of(AveragePrecisionLoss(4.0, strategy=strategy), scores, relevance)[1], expected)
-    assert expected.count_nonzero() > 100
-
-
-def test_the_strategy_suits_the_shape():
-    assert fastest(128, 127, 3, 384) == "counting"
-    assert fastest(20, 32768, 1000, 20000) == "merging"
-    assert fastest(20, 32768, 1000, 20000, threads=2) == "sorted"  # which gains more from a second thread
-    assert fastest(1, 320000, 2000, 2000, threads=2) == "merging"  # but not on a single row
-    assert fastest(1, 320000, 160000, 160000) == "sorted"
-    assert fastest(4, 0, 0, 0) == "sorted"
+    (_, counted), (_, sorted_) = counted_and_sorted(lambda: AveragePrecisionLoss(4.0), scores, relevance)
+    assert torch.equal(counted, sorted_)
+    assert counted.count_nonzero() > 100
 
 
 EVERY_LOSS = {

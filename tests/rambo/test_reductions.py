@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Blackbox, Identity, SoftRank
-from rambo.ranking.relevant_ranks import STRATEGIES
 
 LOSSES = {
     "recall": lambda **options: RecallLoss(1.0, 0.05, **options),
@@ -66,13 +66,15 @@ def test_what_each_row_ignores_is_its_own_affair(build):
         torch.testing.assert_close(gradient(each[row], scores), gradient(value, scores))
 
 
-OPTIONS = [{"strategy": s} for s in STRATEGIES]
+OPTIONS: list[dict[str, Any]] = [{}]
 OPTIONS += [{"ties": ties} for ties in ("last_index_first", "pessimistic")]
 OPTIONS += [{"rule": rule} for rule in (Identity(), SoftRank(0.3), Blackbox(1.0, projection="std"))]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_every_way_to_rank_knows_of_ignored_items(options):
+@pytest.mark.parametrize("counted_at_most", [0, 32])
+def test_every_way_to_rank_knows_of_ignored_items(options, counted_at_most, monkeypatch):
+    monkeypatch.setattr("rambo.ranking.relevant_ranks.COUNTED_AT_MOST", counted_at_most)
     scores, relevance = drawn(2)
     scores = (scores.detach() * 2).round().div(2).requires_grad_()  # many ties
     ignored = torch.arange(12).expand(7, 12) % 3 == torch.arange(7)[:, None] % 3
