@@ -10,14 +10,16 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from harness.data.images import decode, files_below
+from harness.data.images import decode
 from harness.data.spreadsheet import read_text
 
 Box = tuple[float, float, float, float]
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+LISTS = "ImageSets/Main"
 _FLAGGED = re.compile(r"\S+\s+(-1|0|1)")
 _EXIF_ORIENTATION = 0x0112
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_FORMATS = ("jpg", "jpeg", "png", "bmp", "webp")
+_ENDINGS = [f".{ending}" for name in _FORMATS for ending in (name, name.upper(), name.capitalize())]
 
 
 class Thing(NamedTuple):
@@ -29,20 +31,22 @@ class Thing(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """What one XML file says: its objects, and width and height of the image if it gives them."""
+    """An image by name, its file, and what the XML file at `path` says: its size, if that is there, and its objects."""
 
+    name: str
+    image: Path
     path: Path
     size: tuple[int, int] | None
     things: list[Thing]
 
 
-def listed(folder: Path, list_folder: str, name: str, title: str, remedy: str) -> list[str]:
+def listed(folder: Path, name: str, title: str, remedy: str) -> list[str]:
     """The ids of an image set, in the order of its list."""
-    lists = folder / list_folder
+    lists = folder / LISTS
     path = lists / f"{name}.txt"
+    if not lists.is_dir():
+        raise FileNotFoundError(f"no {title} in {folder} ({LISTS} is missing); {remedy}")
     if not path.is_file():
-        if not folder.is_dir() or not lists.is_dir():
-            raise FileNotFoundError(f"no {title} in {folder} ({list_folder} is missing); {remedy}")
         there = ", ".join(sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem)) or "none"
         raise FileNotFoundError(
             f"{title} in {folder} has no image set {name} ({path} is missing; there: {there}); {remedy}"
@@ -61,44 +65,23 @@ def listed(folder: Path, list_folder: str, name: str, title: str, remedy: str) -
     return ids
 
 
-def stored_images(folder: Path) -> dict[str, Path]:
-    """Id -> image file, for all of a folder at once; where an id has several files, the first of `ENDINGS` counts."""
-    stored: dict[str, Path] = {}
-    for path in files_below(folder) if folder.is_dir() else ():
-        if path.suffix.lower() in ENDINGS and not path.name.startswith("._"):
-            id_ = path.relative_to(folder).with_suffix("").as_posix()
-            rival = stored.get(id_)
-            if rival is None or _rank(path) < _rank(rival):
-                stored[id_] = path
-    return stored
+def image_file(path: Path) -> Path | None:
+    """The image at a path without its ending; where there are several, the first of the endings counts."""
+    files = (path.with_name(path.name + ending) for ending in _ENDINGS)
+    return next((file for file in files if file.is_file()), None)
 
 
-def _rank(path: Path) -> tuple[int, str]:
-    return ENDINGS.index(path.suffix.lower()), path.name
-
-
-def incomplete(title: str, folder: Path, name: str, what: str, lost: list[str], of: int, remedy: str) -> str:
-    """The sentence for files that are missing: how many, and the first names."""
-    first = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-    return (
-        f"{title} in {folder} is incomplete: {len(lost):,} of {of:,} {what} of {name} are missing ({first}); {remedy}"
-    )
-
-
-def read_annotation(path: Path) -> Annotation:
-    """Reads one XML file.
+def read_annotation(name: str, image: Path, path: Path) -> Annotation:
+    """Reads the XML file of an image.
 
     Only direct children count: in Pascal VOC an object of class person can have `<part>` elements with a name and a box
     of their own. The order of tags differs between the years, and some boxes of 2012 are decimal numbers.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If it does not parse, or an object lacks a name or a box, or a number is none.
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no annotation {path}; the data are incomplete: check them") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: an unknown encoding
         raise ValueError(
             f"{path} is not XML that can be read ({error}); repair it, or take its image off the list"
@@ -107,28 +90,33 @@ def read_annotation(path: Path) -> Annotation:
         raise ValueError(
             f"{path} holds <{root.tag}> where <annotation> was wanted; repair it, or take its image off the list"
         )
-    things = [_thing(element, number, path) for number, element in enumerate(root.findall("object"), 1)]
-    return Annotation(path, _size(root, path), things)
+    things = [_thing(element, f"{path}: object {number}") for number, element in enumerate(root.findall("object"), 1)]
+    size = None
+    if root.find("size/width") is not None and root.find("size/height") is not None:
+        what = f"{path}: the size of the image"
+        width, height = (int(_number(root, f"size/{side}", what)) for side in ("width", "height"))
+        size = (width, height) if width > 0 and height > 0 else None  # some tools write zeros
+    return Annotation(name, image, path, size, things)
 
 
-def _thing(element: ElementTree.Element, number: int, path: Path) -> Thing:
+def _thing(element: ElementTree.Element, what: str) -> Thing:
     name = (element.findtext("name") or "").strip()
     if not name:
-        raise ValueError(f"{path}: object {number} has no <name>; give it one, or remove the object")
-    box = element.find("bndbox")
-    if box is None:
-        raise ValueError(f"{path}: object {number}, {name!r}, has no <bndbox>; give it one, or remove the object")
-    corners = tuple(_number(box, tag, f"{path}: the box of object {number}, {name!r},") for tag in _CORNERS)
+        raise ValueError(f"{what} has no <name>; give it one, or remove the object")
+    what = f"{what}, {name!r},"
+    if element.find("bndbox") is None:
+        raise ValueError(f"{what} has no <bndbox>; give it one, or remove the object")
+    left, top, right, bottom = (_number(element, f"bndbox/{tag}", what) for tag in CORNERS)
     difficult = (element.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
-        raise ValueError(f"{path}: <difficult> of object {number}, {name!r}, must be 0 or 1, got {difficult!r}")
-    return Thing(name, (corners[0], corners[1], corners[2], corners[3]), difficult == "1")
+        raise ValueError(f"{what} must have 0 or 1 for <difficult>, got {difficult!r}")
+    return Thing(name, (left, top, right, bottom), difficult == "1")
 
 
-def _number(element: ElementTree.Element, tag: str, what: str) -> float:
-    text = element.findtext(tag)
+def _number(element: ElementTree.Element, where: str, what: str) -> float:
+    text, tag = element.findtext(where), where.rpartition("/")[2]
     if text is None:
-        raise ValueError(f"{what} has no <{tag}>; it needs {', '.join(_CORNERS)}")
+        raise ValueError(f"{what} has no <{tag}>; it needs {', '.join(CORNERS)}")
     try:
         number = float(text)
     except ValueError:
@@ -136,15 +124,6 @@ def _number(element: ElementTree.Element, tag: str, what: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{what} has {text.strip()!r} for <{tag}> where a number should stand")
     return number
-
-
-def _size(root: ElementTree.Element, path: Path) -> tuple[int, int] | None:
-    """Width and height; None where the annotation has none, or zeros, as some tools write."""
-    element = root.find("size")
-    if element is None or element.find("width") is None or element.find("height") is None:
-        return None
-    width, height = (int(_number(element, tag, f"{path}: the size of the image")) for tag in ("width", "height"))
-    return (width, height) if width > 0 and height > 0 else None
 
 
 def image_size(path: Path, upright: bool = False) -> tuple[int, int]:

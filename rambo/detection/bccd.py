@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.download import RemoteFile
+from rambo.detection.annotations import LISTS
 from rambo.detection.data import VOCStyle
 from rambo.detection.fixture import BCCD_CLASSES, write_bccd
 from rambo.detection.records import AnnotatedImages
@@ -53,14 +54,13 @@ class BCCD(VOCStyle):
         )
     }
 
-    def __init__(self, root: str | Path, **shared: Any) -> None:
-        shared.setdefault("broken_boxes", "drop")
-        super().__init__(root, **shared)
+    def __init__(self, root: str | Path, *, broken_boxes: str = "drop", **shared: Any) -> None:
+        super().__init__(root, broken_boxes=broken_boxes, **shared)
 
     def folder(self, where: str | int) -> Path:
         """The folder `BCCD` of the repository, wherever it was unpacked to."""
         places = (f"BCCD_Dataset-{_COMMIT}/BCCD", "BCCD_Dataset/BCCD", "BCCD_Dataset-master/BCCD", "BCCD", "")
-        found = (self.root / place for place in places if (self.root / place / self.list_folder).is_dir())
+        found = (self.root / place for place in places if (self.root / place / LISTS).is_dir())
         return next(found, self.root / "BCCD") / str(where)
 
     def write_fixture(self, root: Path) -> Path:
@@ -81,12 +81,9 @@ class BCCD(VOCStyle):
 def content_digest(folder: Path) -> str:
     """sha256 over names and contents of image sets, annotations and images; line ends of texts do not matter."""
     state = hashlib.sha256()
-    lists = [folder / "ImageSets" / "Main" / f"{name}.txt" for name in ("test", "train", "trainval", "val")]
-    texts = [p for p in (*(folder / "Annotations").glob("[!.]*.xml"), *lists) if p.is_file()]
-    images = (folder / "JPEGImages").glob("[!.]*.jpg")
-    for path in sorted([*texts, *images], key=lambda p: p.relative_to(folder).as_posix()):
-        content = path.read_bytes()
-        if path.suffix != ".jpg":
-            content = content.replace(b"\r", b"")
-        state.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
+    lists = [folder / LISTS / f"{name}.txt" for name in ("test", "train", "trainval", "val")]
+    paths = [*folder.glob("Annotations/[!.]*.xml"), *folder.glob("JPEGImages/[!.]*.jpg"), *filter(Path.is_file, lists)]
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
+        content = path.read_bytes() if path.suffix == ".jpg" else path.read_bytes().replace(b"\r", b"")
+        state.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return state.hexdigest()

@@ -1,4 +1,4 @@
-"""What every detection data set here shares: the layout of Pascal VOC, checks, loaders, facts for the run record.
+"""What every detection data set here shares: the layout of Pascal VOC, checks, batches, facts for the run record.
 
 Anybody's data in that layout work as they are, with `VOCStyle`.
 """
@@ -11,17 +11,46 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from harness.data.dataset import PartedData
-from harness.data.loading import ShuffledBatches
-from rambo.detection.annotations import Annotation, incomplete, listed, read_annotation, stored_images
+from harness.data.dataset import PartDataset, PartedData
+from harness.data.loading import Batch, ShuffledBatches
+from rambo.detection.annotations import Annotation, image_file, listed, read_annotation
 from rambo.detection.fixture import SHAPES, write_flat
-from rambo.detection.loading import DetectionDataset, collate
-from rambo.detection.records import AnnotatedImages, Rules, annotated_images, together
-from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
+from rambo.detection.records import AnnotatedImages, Rules, annotated_images
+from rambo.detection.transforms import Resize, ResizeAndFlip, Transform, apply
 
 ImageSet = tuple[str | int, str]
 """Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""
+
+
+class DetectionDataset(PartDataset[AnnotatedImages]):
+    """One part of a data set, with boxes; `transform` is as in `rambo.detection.transforms`."""
+
+    with_difficult = False
+    """Whether objects that are marked as difficult are among the targets, as they always are in the ground truth."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of labels 1, 2, ..."""
+        return self.rows.classes
+
+    @property
+    def ground_truth(self) -> list[dict[str, Tensor]]:
+        """For each image, in order: "boxes" float32 (objects, 4) in pixels of the original, "labels", "difficult"."""
+        return self.rows.objects
+
+    def image(self, index: int) -> Tensor:
+        """The original picture at `index`: uint8 (3, height, width)."""
+        return self.rows.load(index)
+
+    def sample(self, index: int) -> Batch:
+        """Picture and target, transformed, and by how much the size changed, horizontally and vertically."""
+        original, truth = self.image(index), self.rows.objects[index]
+        learnt = self.with_difficult | ~truth["difficult"]
+        image, target = apply(self.transform, original, truth["boxes"][learnt], truth["labels"][learnt])
+        scale = (image.shape[2] / original.shape[2], image.shape[1] / original.shape[1])
+        return {"image": image, "target": target, "index": index, "scale": scale}
 
 
 class VOCStyle(PartedData[AnnotatedImages]):
@@ -62,7 +91,6 @@ class VOCStyle(PartedData[AnnotatedImages]):
     """The classes where `classes` is null."""
     expected: ClassVar[Mapping[ImageSet, Mapping[str, Any]]] = {}
     """Image set -> "images", "objects" and "per_class" in its files, difficult objects not counted."""
-    annotation_folder, image_folder, list_folder = "Annotations", "JPEGImages", "ImageSets/Main"
 
     def __init__(
         self,
@@ -95,12 +123,27 @@ class VOCStyle(PartedData[AnnotatedImages]):
         size = len(self.parts["train"])
         self.open_loaders(ShuffledBatches(size, min(batch_size, 4) if self.fixture else batch_size, self.seed))
 
-    collate = staticmethod(collate)
-
     def dataset(self, part: str) -> DetectionDataset:
         """One part as the loaders read it."""
-        with_difficult = part == "train" and self.train_on_difficult
-        return DetectionDataset(self.parts[part], self.transform_of(part), self.seed, with_difficult, self.cache)
+        dataset = DetectionDataset(self.parts[part], self.transform_of(part), self.seed)
+        dataset.with_difficult = part == "train" and self.train_on_difficult
+        return dataset
+
+    @staticmethod
+    def collate(samples: list[Mapping[str, Any]]) -> Batch:
+        """A batch of pictures that differ in size.
+
+        Returns:
+            "images": list of uint8 (3, h, w); "targets": list of {"boxes" float32 (objects, 4), "labels" int64
+            (objects,)} in pixels of those; "index" int64 (n,); "scales" float32 (n, 2), new size over original size,
+            horizontally and vertically, which means nothing where the transform cuts.
+        """
+        return {
+            "images": [sample["image"] for sample in samples],
+            "targets": [sample["target"] for sample in samples],
+            "index": torch.tensor([sample["index"] for sample in samples]),
+            "scales": torch.tensor([sample["scale"] for sample in samples], dtype=torch.float32),
+        }
 
     def folder(self, where: str | int) -> Path:
         """The folder that has `Annotations`, `JPEGImages` and `ImageSets` for the first half of an image set."""
@@ -119,22 +162,15 @@ class VOCStyle(PartedData[AnnotatedImages]):
 
     def load_parts(self) -> dict[str, AnnotatedImages]:
         """Reads and checks everything, and takes from the training part what is not to be trained on."""
-        read = {name: [self._read(one) for one in sets] for name, sets in self.sets.items() if sets}
+        read = {part: [note for one in sets for note in self._read(one)] for part, sets in self.sets.items() if sets}
         if self.classes is None:
-            found = {thing.name for _, _, notes in read["train"] for note in notes for thing in note.things}
-            self.classes = sorted(found)
-            if not found:
+            self.classes = _classes_in(read["train"])
+            if not self.classes:
                 raise ValueError(f"{self.title} in {self.root}: the training images have no object at all")
-            _check_capitals(read["train"])
-        parts = {
-            name: together([self._checked(one, *raw) for one, raw in zip(self.sets[name], raws, strict=True)])
-            for name, raws in read.items()
-        }
+        parts = {part: annotated_images(notes, self.classes, self.rules, self.upright) for part, notes in read.items()}
         _check_overlaps(parts, self.title)
         train = parts["train"]
-        targets = torch.tensor(
-            [len(flags) if self.train_on_difficult else int((~flags).sum()) for flags in train.difficult]
-        )
+        targets = torch.tensor([int((self.train_on_difficult | ~found["difficult"]).sum()) for found in train.objects])
         for name, images in parts.items():
             if not sum(targets if name == "train" else images.counts().values()):
                 aim = "learn from" if name == "train" else "find"
@@ -161,30 +197,28 @@ class VOCStyle(PartedData[AnnotatedImages]):
             raise ValueError(f"data.{part} names no image set; it needs one, such as {list(self.default_sets[part])}")
         return sets
 
-    def _read(self, one: ImageSet) -> tuple[list[str], list[Path], list[Annotation]]:
-        """Names, images and annotations of one image set."""
+    def _read(self, one: ImageSet) -> list[Annotation]:
+        """The annotations of an image set, whose counts must be the published ones."""
         where, name = one
         folder, remedy = self.folder(where), self.remedy_for(where)
-        ids = listed(folder, self.list_folder, name, self.title, remedy)
-        notes = [folder / self.annotation_folder / f"{id_}.xml" for id_ in ids]
-        lost = [path.name for path in notes if not path.is_file()]
-        if lost:
-            raise FileNotFoundError(incomplete(self.title, folder, name, "annotations", lost, len(ids), remedy))
-        stored = stored_images(folder / self.image_folder)
-        lost = [id_ for id_ in ids if id_ not in stored]
-        if lost:
-            raise FileNotFoundError(incomplete(self.title, folder, name, "images", lost, len(ids), remedy))
+        ids = listed(folder, name, self.title, remedy)
+        notes = {id_: folder / "Annotations" / f"{id_}.xml" for id_ in ids}
+        images = {id_: file for id_ in ids if (file := image_file(folder / "JPEGImages" / id_))}
+        there = {"annotations": {id_ for id_ in ids if notes[id_].is_file()}, "images": images}
+        for what, found in there.items():
+            if missing := [id_ for id_ in ids if id_ not in found]:
+                first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+                raise FileNotFoundError(
+                    f"{self.title} in {folder} is incomplete: {len(missing):,} of {len(ids):,} {what} of {name} are"
+                    f" missing ({first}); {remedy}"
+                )
         label = f"{where}/" if where else ""
-        return [f"{label}{id_}" for id_ in ids], [stored[id_] for id_ in ids], [read_annotation(path) for path in notes]
-
-    def _checked(self, one: ImageSet, names: list[str], paths: list[Path], notes: list[Annotation]) -> AnnotatedImages:
-        assert self.classes is not None
-        per_class = Counter(thing.name for note in notes for thing in note.things if not thing.difficult)
-        found = {"images": len(names), "objects": per_class.total(), "per_class": dict(per_class)}
+        read = [read_annotation(f"{label}{id_}", images[id_], notes[id_]) for id_ in ids]
+        per_class = Counter(thing.name for note in read for thing in note.things if not thing.difficult)
+        counts = {"images": len(read), "objects": per_class.total(), "per_class": dict(per_class)}
         facts = {} if self.fixture else self.expected.get(one, {})
-        what, told = " ".join(map(str, one)).strip(), {key: found[key] for key in facts}
-        self.check_published(what, told, facts, self.remedy_for(one[0]))
-        return annotated_images(names, paths, notes, self.classes, self.rules, self.upright)
+        self.check_published(" ".join(map(str, one)).strip(), {key: counts[key] for key in facts}, facts, remedy)
+        return read
 
 
 def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
@@ -199,16 +233,17 @@ def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
     return names
 
 
-def _check_capitals(read: Sequence[tuple[list[str], list[Path], list[Annotation]]]) -> None:
+def _classes_in(annotations: Sequence[Annotation]) -> list[str]:
+    """All names, sorted; refuses two that differ by capitals alone."""
     first: dict[str, tuple[str, Path]] = {}
-    for note in (note for _, _, notes in read for note in notes):
-        for thing in note.things:
-            name, path = first.setdefault(thing.name.casefold(), (thing.name, note.path))
-            if name != thing.name:
-                raise ValueError(
-                    f"the classes {name!r} ({path}) and {thing.name!r} ({note.path.name}) differ by capitals alone;"
-                    " write them alike, or give data.classes if they are two"
-                )
+    for path, thing in ((note.path, thing) for note in annotations for thing in note.things):
+        name, other = first.setdefault(thing.name.casefold(), (thing.name, path))
+        if name != thing.name:
+            raise ValueError(
+                f"the classes {name!r} ({other}) and {thing.name!r} ({path.name}) differ by capitals alone;"
+                " write them alike, or give data.classes if they are two"
+            )
+    return sorted(name for name, _ in first.values())
 
 
 def _check_overlaps(parts: Mapping[str, AnnotatedImages], title: str) -> None:

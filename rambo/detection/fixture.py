@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
 from harness.data.fixtures import beside
+from rambo.detection.annotations import CORNERS, LISTS
 from rambo.detection.rendering import SHAPES, Drawn, Look, render
 
 __all__ = ["LAYOUTS", "SHAPES", "VOC_CLASSES", "write_bccd", "write_flat", "write_sets", "write_voc"]
@@ -30,13 +34,12 @@ def write_sets(
     base: Path,
     sets: Mapping[str, int],
     classes: Sequence[str],
-    look: Look,
+    look: Look = _SMALL,
     seed: int = 0,
-    unions: Mapping[str, Sequence[str]] | None = None,
     name: Callable[[int], str] = "{:06d}".format,
-    edit: Callable[[int, str], str] = lambda number, text: text,
+    edit: Callable[[int, Element], None] = lambda number, root: None,
 ) -> None:
-    """Writes `Annotations`, `JPEGImages` and `ImageSets/Main` into `base`.
+    """Writes `Annotations`, `JPEGImages` and `ImageSets/Main` into `base`; trainval is train and val, if any.
 
     Args:
         base: The folder; it may be there already.
@@ -44,12 +47,11 @@ def write_sets(
         classes: Names of the classes.
         look: How the scenes look.
         seed: Decides everything.
-        unions: Further image sets made of some of `sets`, such as trainval.
         name: Number of an image, from 1 -> its id.
-        edit: Number of an image and its XML -> the XML that is written.
+        edit: Changes the annotation of an image, whose number it is given.
     """
     ids: dict[str, list[str]] = {}
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+    for folder in ("Annotations", "JPEGImages", LISTS):
         (base / folder).mkdir(parents=True, exist_ok=True)
     number = shown = 0
     for part, count in sets.items():
@@ -61,64 +63,61 @@ def write_sets(
             shown += not special  # so that each class comes first in turn
             id_ = name(number)
             picture.save(base / "JPEGImages" / f"{id_}.jpg", format="JPEG", quality=90)
-            text = edit(number, _xml(base.name, id_, look, objects, classes))
+            root = _annotation(base.name, id_, look, objects, classes)
+            edit(number, root)
+            ElementTree.indent(root, "\t")
+            text = ElementTree.tostring(root, "unicode") + "\n"
             (base / "Annotations" / f"{id_}.xml").write_text(text, encoding="utf-8")
             ids[part].append(id_)
-    for union, members in (unions or {}).items():
-        ids[union] = sorted(id_ for part in members for id_ in ids[part])
+    if "train" in ids and "trainval" not in ids:
+        ids["trainval"] = sorted(ids["train"] + ids.get("val", []))
     for part, listed in ids.items():
-        path = base / "ImageSets" / "Main" / f"{part}.txt"
-        path.write_text("".join(f"{id_}\n" for id_ in listed), encoding="utf-8")
+        (base / LISTS / f"{part}.txt").write_text("".join(f"{id_}\n" for id_ in listed), encoding="utf-8")
 
 
-def _xml(folder: str, id_: str, look: Look, objects: Sequence[Drawn], classes: Sequence[str]) -> str:
-    lines = [
-        "<annotation>",
-        f"\t<folder>{folder}</folder>",
-        f"\t<filename>{id_}.jpg</filename>",
-        f"\t<size>\n\t\t<width>{look.width}</width>\n\t\t<height>{look.height}</height>\n\t\t<depth>3</depth>\n\t</size>",
-        "\t<segmented>0</segmented>",
-    ]
+def _annotation(folder: str, id_: str, look: Look, objects: Sequence[Drawn], classes: Sequence[str]) -> Element:
+    root = _filled(Element("annotation"), folder=folder, filename=f"{id_}.jpg", size="", segmented=0)
+    _filled(root[2], width=look.width, height=look.height, depth=3)
     for drawn in objects:
-        box = "".join(
-            f"\t\t\t<{tag}>{corner}</{tag}>\n"
-            for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), drawn.corners, strict=True)
-        )
-        lines.append(
-            f"\t<object>\n\t\t<name>{classes[drawn.kind]}</name>\n\t\t<pose>Unspecified</pose>\n"
-            f"\t\t<truncated>{int(drawn.truncated)}</truncated>\n\t\t<difficult>{int(drawn.difficult)}</difficult>\n"
-            f"\t\t<bndbox>\n{box}\t\t</bndbox>\n\t</object>"
-        )
-    return "\n".join([*lines, "</annotation>"]) + "\n"
+        flags = {"truncated": int(drawn.truncated), "difficult": int(drawn.difficult)}
+        element = _filled(SubElement(root, "object"), name=classes[drawn.kind], pose="Unspecified", **flags)
+        _add_box(element, drawn.corners)
+    return root
+
+
+def _filled(element: Element, **texts: Any) -> Element:
+    for tag, text in texts.items():
+        SubElement(element, tag).text = str(text)
+    return element
+
+
+def _add_box(element: Element, corners: Sequence[int]) -> None:
+    _filled(SubElement(element, "bndbox"), **dict(zip(CORNERS, corners, strict=True)))
 
 
 def write_voc(root: Path) -> Path:
     """Pascal VOC: 2007 with 20 images in trainval and 20 in test, 2012 with 12 in trainval."""
-    unions = {"trainval": ("train", "val")}
 
     def write(folder: Path) -> None:
-        write_sets(
-            folder / "VOCdevkit" / "VOC2007", {"train": 10, "val": 10, "test": 20}, VOC_CLASSES, _SMALL, 2007, unions,
-            edit=_with_parts,
-        )  # fmt: skip
-        write_sets(
-            folder / "VOCdevkit" / "VOC2012", {"train": 6, "val": 6}, VOC_CLASSES, _SMALL, 2012, unions,
-            name="2008_{:06d}".format, edit=_as_in_2012,
-        )  # fmt: skip
+        first, second = (folder / "VOCdevkit" / f"VOC{year}" for year in (2007, 2012))
+        write_sets(first, {"train": 10, "val": 10, "test": 20}, VOC_CLASSES, seed=2007, edit=_with_parts)
+        name = "2008_{:06d}".format
+        write_sets(second, {"train": 6, "val": 6}, VOC_CLASSES, seed=2012, name=name, edit=_as_in_2012)
 
     return beside(root, write)
 
 
 def write_bccd(root: Path) -> Path:
     """BCCD: 16 images in trainval, 8 in test, with a box of a single pixel among them."""
+    sets = {"train": 10, "val": 6, "test": 8}
 
-    def write(folder: Path) -> None:
-        write_sets(
-            folder / "BCCD", {"train": 10, "val": 6, "test": 8}, BCCD_CLASSES, _SMALL, 364,
-            {"trainval": ("train", "val")}, name=lambda number: f"BloodImage_{number - 1:05d}", edit=_with_a_click,
-        )  # fmt: skip
+    def name(number: int) -> str:
+        return f"BloodImage_{number - 1:05d}"
 
-    return beside(root, write)
+    return beside(
+        root,
+        lambda folder: write_sets(folder / "BCCD", sets, BCCD_CLASSES, seed=364, name=name, edit=_with_a_click),
+    )
 
 
 def write_flat(root: Path, folders: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Path:
@@ -126,43 +125,30 @@ def write_flat(root: Path, folders: Mapping[str, Sequence[str]], classes: Sequen
 
     def write(base: Path) -> None:
         for seed, (folder, sets) in enumerate(folders.items()):
-            write_sets(base / folder, dict.fromkeys(sets, 10), classes, _SMALL, seed)
+            write_sets(base / folder, dict.fromkeys(sets, 10), classes, seed=seed)
 
     return beside(root, write)
 
 
-def _with_parts(number: int, text: str) -> str:
+def _with_parts(number: int, root: Element) -> None:
     """Persons of Pascal VOC can have parts with names and boxes of their own."""
-    person, part = (
-        "<name>person</name>",
-        (
-            "\t\t<part>\n\t\t\t<name>head</name>\n\t\t\t<bndbox>\n\t\t\t\t<xmin>1</xmin>\n\t\t\t\t<ymin>1</ymin>\n"
-            "\t\t\t\t<xmax>9</xmax>\n\t\t\t\t<ymax>9</ymax>\n\t\t\t</bndbox>\n\t\t</part>\n"
-        ),
-    )
-    return "\t</object>".join(
-        f"{piece}{part}" if person in piece and number % 2 else piece for piece in text.split("\t</object>")
-    )
+    for element in root.findall("object[name='person']") if number % 2 else ():
+        _add_box(_filled(SubElement(element, "part"), name="head"), (1, 1, 9, 9))
 
 
-def _as_in_2012(number: int, text: str) -> str:
+def _as_in_2012(number: int, root: Element) -> None:
     """The name comes after the box there, and a few corners are decimal numbers."""
-    pieces = text.split("\t\t<name>")
-    for place, piece in enumerate(pieces[1:], 1):
-        name, rest = piece.split("</name>\n", 1)
-        before, after = rest.split("\t\t</bndbox>\n", 1)
-        pieces[place] = f"{before}\t\t</bndbox>\n\t\t<name>{name}</name>\n{after}"
-    joined = "".join(pieces)
-    return joined.replace("</xmin>", ".70000076293945</xmin>", 1) if number == 1 else joined
+    for element in root.findall("object"):
+        element.append(element[0])
+        del element[0]
+    for left in root.findall("object[1]/bndbox/xmin") if number == 1 else ():
+        left.text = f"{left.text}.70000076293945"
 
 
-def _with_a_click(number: int, text: str) -> str:
+def _with_a_click(number: int, root: Element) -> None:
     """Two boxes of BCCD are a single point."""
-    click = (
-        "\t<object>\n\t\t<name>RBC</name>\n\t\t<bndbox>\n\t\t\t<xmin>50</xmin>\n\t\t\t<ymin>40</ymin>\n"
-        "\t\t\t<xmax>50</xmax>\n\t\t\t<ymax>40</ymax>\n\t\t</bndbox>\n\t</object>\n"
-    )
-    return text.replace("</annotation>", f"{click}</annotation>") if number == 2 else text
+    if number == 2:
+        _add_box(_filled(SubElement(root, "object"), name="RBC"), (50, 40, 50, 40))
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {"voc": write_voc, "bccd": write_bccd}

@@ -67,22 +67,15 @@ class Scenes(VOCStyle):
             counts = {name: min(count, 16 if name == "train" else 8) for name, count in counts.items()}
         if not validation_images:
             shared.setdefault("validation", [])
-        shared.setdefault("train_transform", ResizeAndFlip(None, None))
-        shared.setdefault("test_transform", Resize(None, None))
-        super().__init__(_written(Path(root), counts, look, scene_seed), **shared)
+        shared = {"train_transform": ResizeAndFlip(None, None), "test_transform": Resize(None, None), **shared}
+        which = hashlib.sha256(f"{VERSION} {counts} {look} {scene_seed}".encode()).hexdigest()[:10]
+        sets = {name: count for name, count in counts.items() if count}
+        written = beside(  # unless it is there; safe with any number of processes
+            Path(root) / f"{image_size}px_{which}",
+            lambda folder: write_sets(folder / _FOLDER, sets, SHAPES, look, scene_seed),
+        )
+        super().__init__(written, **shared)
 
     def write_fixture(self, root: Path) -> Path:
         """Nothing more to write: a fixture is few scenes."""
         return root
-
-
-def _written(root: Path, counts: dict[str, int], look: Look, seed: int) -> Path:
-    """The folder with these scenes, written unless it is there; safe with any number of processes."""
-    which = hashlib.sha256(f"{VERSION} {counts} {look} {seed}".encode()).hexdigest()[:10]
-    sets = {name: count for name, count in counts.items() if count}
-    return beside(
-        root / f"{look.width}px_{which}",
-        lambda folder: write_sets(
-            folder / _FOLDER, sets, SHAPES, look, seed, {"trainval": ("train", "val")[: len(sets) - 1]}
-        ),
-    )

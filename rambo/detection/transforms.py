@@ -14,6 +14,7 @@ import torch
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor, nn
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import RandomHorizontalFlip
 
 Target = dict[str, Any]
 Transform = Callable[[Any, Target], tuple[Any, Target]]
@@ -73,14 +74,12 @@ class ResizeAndFlip(Resize):
         super().__init__(shorter, longer)
         if not 0 <= flip <= 1:
             raise ValueError(f"flip must be a probability, 0 to 1, got {flip}")
-        self.flip = flip
+        self.flip = RandomHorizontalFlip(flip)
 
     def forward(self, image: Any, target: Target) -> tuple[Any, Target]:
         """The picture (3, h, w) and its target at the new size, perhaps mirrored."""
-        image, target = super().forward(image, target)
-        if float(torch.rand(())) < self.flip:
-            return vision.horizontal_flip(image), {**target, "boxes": vision.horizontal_flip(target["boxes"])}
-        return image, target
+        flipped: tuple[Any, Target] = self.flip(*super().forward(image, target))
+        return flipped
 
 
 def apply(transform: Transform, picture: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Target]:
@@ -109,11 +108,8 @@ def apply(transform: Transform, picture: Tensor, boxes: Tensor, labels: Tensor) 
             f"a transform must return a picture of torch.uint8 (3, height, width), and {type(transform).__name__}"
             f" returned {found}; the model converts and normalises, so leave that out"
         )
-    height, width = image.shape[-2:]
-    found_boxes = target["boxes"].as_subclass(Tensor).to(torch.float32).reshape(-1, 4)
-    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
-    kept = found_boxes.clamp(min=0).minimum(limits)
-    sides = kept[:, 2:] - kept[:, :2]
-    large = (sides >= 1).all(dim=1)
-    tidy = {"boxes": kept[large].contiguous(), "labels": target["labels"].as_subclass(Tensor)[large]}
+    limits = torch.tensor([image.shape[2], image.shape[1]] * 2, dtype=torch.float32)
+    boxes = target["boxes"].as_subclass(Tensor).float().reshape(-1, 4).clamp(min=0).minimum(limits)
+    large = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)
+    tidy = {"boxes": boxes[large].contiguous(), "labels": target["labels"].as_subclass(Tensor)[large]}
     return image.as_subclass(Tensor).contiguous(), tidy

@@ -80,9 +80,11 @@ def test_everything_is_read_as_torchvision_reads_it(voc, year, part):
         objects = notes["annotation"].get("object", [])
         corners = [[float(o["bndbox"][tag]) for tag in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
         expected = torch.tensor(corners).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
-        torch.testing.assert_close(ours.boxes[index], expected)
-        assert [ours.classes[label - 1] for label in ours.labels[index].tolist()] == [o["name"] for o in objects]
-        assert ours.difficult[index].tolist() == [o["difficult"] == "1" for o in objects]
+        torch.testing.assert_close(ours.objects[index]["boxes"], expected)
+        assert [ours.classes[label - 1] for label in ours.objects[index]["labels"].tolist()] == [
+            o["name"] for o in objects
+        ]
+        assert ours.objects[index]["difficult"].tolist() == [o["difficult"] == "1" for o in objects]
         assert torch.equal(ours.load(index), torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
 
@@ -91,18 +93,18 @@ def test_parts_of_persons_are_no_objects(voc, uncounted):
     texts = [(data.root / "VOCdevkit/VOC2007/Annotations" / f"{name[5:]}.xml") for name in data.parts["train"].names]
     raw = "".join(path.read_text() for path in texts)
     assert raw.count("<part>") > 0  # the copy has some
-    found = sum(map(len, data.parts["train"].labels))
+    found = sum(len(found["labels"]) for found in data.parts["train"].objects)
     assert found == raw.count("<object>") < raw.count("<name>") == raw.count("<bndbox>")
 
 
 def test_corners_may_be_decimal_numbers(voc):
     data = PascalVOC(voc, train=[[2012, "train"]], fixture=True)
-    whole = [bool((boxes == boxes.round()).all()) for boxes in data.parts["train"].boxes]
+    whole = [bool((found["boxes"] % 1 == 0).all()) for found in data.parts["train"].objects]
     assert whole == [False] + [True] * 5
     text = (data.root / "VOCdevkit/VOC2012/Annotations/2008_000001.xml").read_text()
     left = float(re.search(r"<xmin>([\d.]+)</xmin>", text)[1])
     assert left % 1 == pytest.approx(0.7, abs=1e-5)
-    assert data.parts["train"].boxes[0][0, 0].item() == pytest.approx(left - 1)
+    assert data.parts["train"].objects[0]["boxes"][0, 0].item() == pytest.approx(left - 1)
 
 
 def test_root_may_be_the_devkit_itself(voc, uncounted):
@@ -282,8 +284,8 @@ def test_scenes_have_three_parts_and_are_not_resized(tmp_path):
     assert data.classes == ["circle", "cross", "square", "triangle"]
     assert next(iter(data.evaluation["test"]))["scales"].tolist() == [[1.0, 1.0]] * 8
     for part in data.parts.values():
-        assert sum(not len(labels) for labels in part.labels) == 1
-        assert any(len(flags) == 1 and flags.all() for flags in part.difficult)
+        assert sum(not len(found["labels"]) for found in part.objects) == 1
+        assert any(found["difficult"].tolist() == [True] for found in part.objects)
     none = Scenes(tmp_path / "scenes", train_images=4, validation_images=0, test_images=4, image_size=32)
     assert list(none.evaluation) == ["test"]
     with pytest.raises(ValueError, match="scenes need images to train and to test on; got 0 for test"):
