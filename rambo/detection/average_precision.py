@@ -17,9 +17,7 @@ in the order given. With P(r) the highest precision at a recall of r or more, or
 * "all_point": the area under P. VOC from 2010 on.
 * "101_point": the mean of P(0), P(0.01), ... P(1). COCO.
 
-Boxes are [left, top, right, bottom] with width right - left. From the annotation of a VOC object, whose corners count
-pixels from 1 and belong to it, comes [xmin - 1, ymin - 1, xmax, ymax]; overlaps then equal the development kit's, which
-adds 1 to every width.
+Boxes are [left, top, right, bottom] with width right - left, as `rambo.detection.records` makes them of annotations.
 
 Source: Everingham et al. 2010, section 4.2, and VOCevaldet.m of the 2007 and 2010 development kits, which as here takes
 an overlap equal to the threshold; COCO: cocoeval.py of pycocotools, with which the numbers agree.
@@ -27,18 +25,22 @@ an overlap equal to the threshold; COCO: cocoeval.py of pycocotools, with which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 COCO_DETECTIONS = 100  # of a class in an image
-_ELEVEN = torch.arange(11, dtype=torch.float64) / 10
-_HUNDRED_AND_ONE = torch.arange(101, dtype=torch.float64) * 0.01  # rounded as in pycocotools: 0.35000000000000003
-RULES = ("11_point", "all_point", "101_point")
+POINTS = {
+    "11_point": torch.arange(11, dtype=torch.float64) / 10,
+    "all_point": None,
+    "101_point": torch.arange(101, dtype=torch.float64) * 0.01,  # rounded as in pycocotools: 0.35000000000000003
+}
 Boxes = Mapping[str, Tensor]
+Array = np.ndarray[Any, Any]
 
 
 class Outcomes(NamedTuple):
@@ -62,22 +64,6 @@ class Outcomes(NamedTuple):
     objects: Tensor
 
 
-class _Flat(NamedTuple):
-    """The boxes of all images: (boxes, 4) float64, and one image and label each."""
-
-    boxes: Tensor
-    images: Tensor
-    labels: Tensor
-
-
-class _Pairs(NamedTuple):
-    """Detections beside the objects of their image and class, by detection and then object; all (pairs,)."""
-
-    detections: Tensor
-    objects: Tensor
-    overlaps: Tensor
-
-
 def voc_outcomes(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], thresholds: Sequence[float] = (0.5,)
 ) -> Outcomes:
@@ -92,54 +78,88 @@ def voc_outcomes(
         ValueError: If the two differ in images, shapes disagree, a score or a box is not finite, the corners of a box
             are swapped, or a threshold is out of range.
     """
-    order, found, objects, difficult = _flatten(detections, ground_truth, thresholds)
-    pairs = _pairs(found, objects, torch.zeros_like(difficult))
-    best = pairs.overlaps.new_full((len(order),), -1.0).scatter_reduce(0, pairs.detections, pairs.overlaps, "amax")
-    is_best = pairs.overlaps == best[pairs.detections]  # of equal ones the first object, as in the development kit
-    nearest = torch.full_like(order, len(difficult)).scatter_reduce(
-        0, pairs.detections[is_best], pairs.objects[is_best], "amin"
-    )
-    hit = best >= torch.tensor(thresholds, dtype=torch.float64)[:, None]
-    place = torch.arange(len(order)).where(hit, len(order))
-    nobody = torch.full((len(hit), len(difficult) + 1), len(order))
-    first = nobody.scatter_reduce(1, nearest.expand_as(place), place, "amin").gather(1, nearest.expand_as(place))
-    on_difficult = hit & torch.cat([difficult, difficult.new_zeros(1)])[nearest]
-    right = hit & ~on_difficult & (first == torch.arange(len(order)))
-    verdicts = torch.where(right, RIGHT, torch.where(on_difficult, NOT_COUNTED, WRONG)).to(torch.int8)
-    counted = _count(objects, difficult, len(detections))
-    return Outcomes(order, found.images, found.labels, verdicts, nearest.where(right, -1), counted)
+    return _outcomes(detections, ground_truth, thresholds, _by_voc)
 
 
 def coco_outcomes(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], thresholds: Sequence[float] = (0.5,)
 ) -> Outcomes:
     """Which detections are right by the rule of COCO, see above; arguments and errors as in `voc_outcomes`."""
-    order, found, objects, difficult = _flatten(detections, ground_truth, thresholds)
-    place = _place_in_image_and_class(found)
-    order, *parts = (part[place < COCO_DETECTIONS] for part in (order, *found, place))
-    found, place = _Flat(*parts[:3]), parts[3]
-    pairs = _pairs(found, objects, difficult)
-    least = torch.tensor(thresholds, dtype=torch.float64)[:, None]
-    verdicts = torch.full((len(least), len(order)), WRONG, dtype=torch.int8)
-    taken_by = torch.full((len(least), len(order)), -1)
-    free = (~difficult).expand(len(least), -1).clone()
-    # All images and classes at once: first their best detections choose, then their second best, and so on.
-    turns = place[pairs.detections]
-    by_turn = turns.argsort(stable=True)
-    for turn in torch.split(by_turn, turns.bincount().tolist()):
-        who, own = torch.unique_consecutive(pairs.detections[turn], return_inverse=True)
-        what, far_enough = pairs.objects[turn], pairs.overlaps[turn] >= least
-        overlaps = pairs.overlaps[turn].where(far_enough & free[:, what], -1.0)
-        columns = own.expand_as(overlaps)
-        nothing = overlaps.new_full((len(least), len(who)), -1.0)
-        best = nothing.scatter_reduce(1, columns, overlaps, "amax").gather(1, columns)
-        is_best = (overlaps == best) & (overlaps >= 0)  # of equal ones the last object, as in pycocotools
-        taken = nothing.long().scatter_reduce(1, columns, what.where(is_best, -1), "amax")
-        crowded = nothing.scatter_reduce(1, columns, (far_enough & difficult[what]).double(), "amax") > 0
-        free[(taken >= 0).nonzero()[:, 0], taken[taken >= 0]] = False
-        taken_by[:, who] = taken
-        verdicts[:, who] = torch.where(taken >= 0, RIGHT, torch.where(crowded, NOT_COUNTED, WRONG)).to(torch.int8)
-    return Outcomes(order, found.images, found.labels, verdicts, taken_by, _count(objects, difficult, len(detections)))
+    return _outcomes(detections, ground_truth, thresholds, _by_coco, COCO_DETECTIONS)
+
+
+def _by_voc(overlaps: Array, difficult: Array, least: Array) -> tuple[Array, Array]:
+    """The object that each detection finds, or -1, and whether it does not count; (thresholds, detections) both."""
+    best, nearest = overlaps[0].max(1), overlaps[0].argmax(1)  # of equal ones the first, as in the development kit
+    hit = best >= least
+    rows, place = np.arange(len(least))[:, None], np.arange(len(best))
+    first = np.full((len(least), len(difficult)), len(best))
+    np.minimum.at(first, (rows, nearest), np.where(hit, place, len(best)))
+    on_difficult = hit & difficult[nearest]
+    return np.where(hit & ~on_difficult & (first[rows, nearest] == place), nearest, -1), on_difficult
+
+
+def _by_coco(overlaps: Array, difficult: Array, least: Array) -> tuple[Array, Array]:
+    """As `_by_voc`."""
+    found = np.full((len(least), overlaps.shape[1]), -1)
+    free = np.tile(~difficult, (len(least), 1))
+    for place in np.flatnonzero(overlaps[0].max(1) >= least.min()):
+        options = np.where(free & (overlaps[0, place] >= least), overlaps[0, place], -1.0)
+        what = options.shape[1] - 1 - options[:, ::-1].argmax(1)  # of equal ones the last, as in pycocotools
+        rows = np.flatnonzero(options.max(1) >= 0)
+        found[rows, place], free[rows, what[rows]] = what[rows], False
+    return found, ((overlaps[1] >= least[..., None]) & difficult).any(2)
+
+
+def _outcomes(
+    detections: Sequence[Boxes],
+    ground_truth: Sequence[Boxes],
+    thresholds: Sequence[float],
+    judge: Callable[[Array, Array, Array], tuple[Array, Array]],
+    most: int | None = None,
+) -> Outcomes:
+    """Has the detections of each image judged, of each class the best `most`, all others not counting."""
+    images = len(detections)
+    if images != len(ground_truth) or not images:
+        raise ValueError(f"detections of {images} images came with the objects of {len(ground_truth)}; give one each")
+    if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
+        raise ValueError(f"overlap thresholds must be in 0 < t <= 1, got {list(thresholds)}")
+    boxes, shown, labels, scores = _put_together("detections", detections, "scores")
+    their_boxes, their_images, their_labels, flags = _put_together("objects", ground_truth, "difficult")
+    order, difficult, least = np.argsort(-scores, kind="stable"), flags > 0, np.array(thresholds)[:, None]
+    boxes, shown, labels = boxes[order], shown[order], labels[order]
+    what, excused = np.full((len(least), len(order)), -1), np.ones((len(least), len(order)), dtype=bool)
+    for mine, theirs in zip(_by_image(shown, images), _by_image(their_images, images), strict=True):
+        same = labels[mine, None] == their_labels[theirs]
+        if most is not None:
+            ahead = np.tril(labels[mine, None] == labels[mine], -1).sum(1)
+            mine, same = mine[ahead < most], same[ahead < most]
+        overlaps = _overlaps(boxes[mine], their_boxes[theirs], same)
+        found, excused[:, mine] = judge(overlaps, np.append(difficult[theirs], False), least)
+        what[:, mine] = np.append(theirs, -1)[found]
+    verdicts = np.where(what >= 0, RIGHT, np.where(excused, NOT_COUNTED, WRONG)).astype(np.int8)
+    counts = np.zeros((images, 1 + max(labels.max(initial=0), their_labels.max(initial=0))), dtype=np.int64)
+    np.add.at(counts, (their_images, their_labels), ~difficult)
+    return Outcomes(*map(torch.from_numpy, (order, shown, labels, verdicts, what, counts)))
+
+
+def _by_image(images: Array, count: int) -> list[Array]:
+    """The places of each image's boxes, in the order in which they stand."""
+    return np.split(np.argsort(images, kind="stable"), np.bincount(images, minlength=count).cumsum()[:-1])
+
+
+def _overlaps(a: Array, b: Array, same: Array) -> Array:
+    """Intersection of each a (n, 4) and b (m, 4) over their union, and over the area of a; (2, n, m + 1).
+
+    It is -1 where they are not of the `same` class, bool (n, m), and in the last column, for nobody.
+    """
+    shared = (np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])).clip(min=0).prod(2)
+    area, other = ((box[:, 2:] - box[:, :2]).prod(1) for box in (a, b))
+    overlaps = np.full((2, len(a), len(b) + 1), -1.0)
+    for place, whole in enumerate((area[:, None] + other - shared, area[:, None])):
+        share = np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
+        overlaps[place, :, :-1] = np.where(same, share, -1.0)
+    return overlaps
 
 
 def average_precisions(outcomes: Outcomes, rule: str, image_weights: Tensor | None = None) -> Tensor:
@@ -157,8 +177,8 @@ def average_precisions(outcomes: Outcomes, rule: str, image_weights: Tensor | No
     Raises:
         ValueError: If the rule is unknown.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    if rule not in POINTS:
+        raise ValueError(f"rule must be one of {', '.join(POINTS)}, got {rule!r}")
     verdicts, weights, counts = outcomes.verdicts, image_weights, outcomes.objects
     counts = counts.sum(0).expand(len(verdicts), -1) if weights is None else weights @ counts
     result = torch.full((len(counts), counts.shape[1] - 1), float("nan"), dtype=torch.float64)
@@ -170,49 +190,35 @@ def average_precisions(outcomes: Outcomes, rule: str, image_weights: Tensor | No
         if weights is not None:
             often = weights[:, outcomes.images[own]]
             right, counted = right * often, counted * often
-        result[:, label - 1] = _under_curve(right.long(), counted.long(), counts[:, label], rule)
+        result[:, label - 1] = _under_curve(right.long(), counted.long(), counts[:, label], POINTS[rule])
     return result
 
 
-def precision_recall(outcomes: Outcomes, label: int, row: int = 0) -> Tensor:
-    """Recall and precision after each detection of a class that counts, at one of the thresholds.
+def precision_recall(outcomes: Outcomes, label: int) -> Tensor:
+    """Recall and precision after each detection of a class that counts, at the first threshold.
 
     Returns:
         float64 (2, detections).
     """
-    verdicts = outcomes.verdicts[row, outcomes.labels == label]
+    verdicts = outcomes.verdicts[0, outcomes.labels == label]
     right = (verdicts[verdicts != NOT_COUNTED] == RIGHT).double().cumsum(0)
     return torch.stack([right / outcomes.objects[:, label].sum(), right / torch.arange(1, len(right) + 1)])
 
 
-def _under_curve(right: Tensor, counted: Tensor, objects: Tensor, rule: str) -> Tensor:
+def _under_curve(right: Tensor, counted: Tensor, objects: Tensor, points: Tensor | None) -> Tensor:
     """Average precision of each row; right and counted detections (rows, detections), objects (rows,)."""
     found = right.cumsum(1)
     precision = found / counted.cumsum(1).clamp(min=1).double()
     highest = precision.flip(1).cummax(1).values.flip(1) if precision.shape[1] else precision
-    if rule == "all_point":
+    if points is None:
         return (right * highest).sum(1) / objects
-    points = _ELEVEN if rule == "11_point" else _HUNDRED_AND_ONE
     reached = torch.searchsorted(found / objects[:, None].double(), points.expand(len(right), -1).contiguous())
     at_points = torch.cat([highest, highest.new_zeros(len(right), 1)], dim=1).gather(1, reached)
     return at_points.mean(1).where(objects > 0, float("nan"))
 
 
-def _flatten(
-    detections: Sequence[Boxes], ground_truth: Sequence[Boxes], thresholds: Sequence[float]
-) -> tuple[Tensor, _Flat, _Flat, Tensor]:
-    """The order of falling score, detections in that order, objects, and which of these are difficult."""
-    if len(detections) != len(ground_truth):
-        raise ValueError(f"detections of {len(detections)} images came with the objects of {len(ground_truth)}")
-    if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
-        raise ValueError(f"overlap thresholds must be in 0 < t <= 1, got {list(thresholds)}")
-    found, scores = _put_together("detections", detections, "scores")
-    objects, difficult = _put_together("objects", ground_truth, "difficult")
-    order = scores.argsort(descending=True, stable=True)
-    return order, _Flat(*(part[order] for part in found)), objects, difficult.bool()
-
-
-def _put_together(what: str, entries: Sequence[Boxes], extra: str) -> tuple[_Flat, Tensor]:
+def _put_together(what: str, entries: Sequence[Boxes], extra: str) -> tuple[Array, Array, Array, Array]:
+    """The boxes of all images: (boxes, 4) float64, and one image, label and value each."""
     for image, entry in enumerate(entries):
         boxes, labels, values = (entry[key] for key in ("boxes", "labels", extra))
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes) == len(labels) == len(values):
@@ -220,61 +226,18 @@ def _put_together(what: str, entries: Sequence[Boxes], extra: str) -> tuple[_Fla
                 f"{what} of image {image} need boxes (n, 4) and n labels and {extra}, got boxes {tuple(boxes.shape)}, "
                 f"labels {tuple(labels.shape)} and {extra} {tuple(values.shape)}"
             )
-    together = {key: [entry[key].detach().cpu() for entry in entries] for key in ("boxes", "labels", extra)}
-    boxes = torch.cat([torch.zeros(0, 4), *together["boxes"]]).double()
-    labels = torch.cat([torch.zeros(0, dtype=torch.int64), *together["labels"]]).long()
-    values = torch.cat([torch.zeros(0, dtype=torch.bool), *together[extra]])
+    boxes, labels, values = (
+        torch.cat([entry[key].detach().cpu() for entry in entries]) for key in ("boxes", "labels", extra)
+    )
     if not (bool(boxes.isfinite().all()) and bool(values.isfinite().all())):
         raise ValueError(f"some {what} have a box or score of nan or infinity; if they are found, the model diverged")
-    counts = torch.tensor([len(labels) for labels in together["labels"]], dtype=torch.int64)
-    images = torch.arange(len(entries)).repeat_interleave(counts)
+    images = np.repeat(np.arange(len(entries)), [len(entry["labels"]) for entry in entries])
     swapped = (boxes[:, :2] > boxes[:, 2:]).any(dim=1).nonzero()[:, 0].tolist()
     if swapped:
         raise ValueError(
-            f"{what} of image {int(images[swapped[0]])} have a box {boxes[swapped[0]].tolist()} that ends before it"
+            f"{what} of image {images[swapped[0]]} have a box {boxes[swapped[0]].tolist()} that ends before it"
             " begins; boxes are [left, top, right, bottom]"
         )
     if bool((labels < 1).any()):
         raise ValueError(f"some {what} have label {int(labels.min())}: classes count from 1, as 0 is the background")
-    return _Flat(boxes, images, labels), values
-
-
-def _highest(flat: _Flat) -> int:
-    return int(flat.labels.max()) if len(flat.labels) else 0
-
-
-def _keys(flat: _Flat, classes: int) -> Tensor:
-    """One number for image and class."""
-    return flat.images * classes + flat.labels
-
-
-def _pairs(detections: _Flat, objects: _Flat, crowd: Tensor) -> _Pairs:
-    """Intersection over union of all pairs; for a crowd, intersection over the detection's area."""
-    classes = 1 + max(_highest(detections), _highest(objects))
-    keys, wanted = _keys(objects, classes), _keys(detections, classes)
-    by_key = keys.argsort(stable=True)
-    start = torch.searchsorted(keys[by_key], wanted)
-    counts = torch.searchsorted(keys[by_key], wanted, right=True) - start
-    one = torch.arange(len(wanted)).repeat_interleave(counts)
-    step = torch.arange(len(one)) - (counts.cumsum(0) - counts)[one]
-    other = by_key[start[one] + step]
-    a, b = detections.boxes[one], objects.boxes[other]
-    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    area, of_object = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b))
-    whole = torch.where(crowd[other], area, area + of_object - shared)
-    return _Pairs(one, other, (shared / whole).where(shared > 0, 0.0))
-
-
-def _place_in_image_and_class(detections: _Flat) -> Tensor:
-    """How many of the same image and class come before each, int64 (detections,)."""
-    keys = _keys(detections, 1 + _highest(detections))
-    ordered, order = keys.sort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order)) - torch.searchsorted(ordered, ordered)
-    return place
-
-
-def _count(objects: _Flat, difficult: Tensor, images: int) -> Tensor:
-    classes = 1 + _highest(objects)
-    keys = _keys(objects, classes)[~difficult]
-    return keys.bincount(minlength=images * classes).view(images, classes)
+    return boxes.double().numpy(), images, labels.long().numpy(), values.double().numpy()

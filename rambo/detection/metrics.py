@@ -1,24 +1,8 @@
-"""How well a detector finds objects: average precision by the rules of Pascal VOC and COCO, each under its own name.
-
-Every number lies between 0 and 1 and is the mean over classes of the average precision, where boxes must overlap by one
-half (`ap50`), by three quarters (`ap75`), or the mean over the ten thresholds 0.5, 0.55, ... 0.95 (`ap`):
-
-* `ap50_11_point`, `ap75_11_point`, `ap_11_point`: the rule of VOC2007.
-* `ap50_all_point`, `ap75_all_point`, `ap_all_point`: the rule of VOC2010 and later.
-* `coco_ap50`, `coco_ap75`, `coco_ap`: the rule of COCO, as pycocotools finds it.
-* `ap50_11_point_<class>` or `ap50_all_point_<class>`: one class, by the rule of the two that was chosen.
-
-The rules disagree by several points on the same detections, so no two numbers of different rules can be compared.
-Difficult objects do not count, nor do detections of them; a class of which a split has no other object has no key and
-is left out of the means. The rules are told in full in `rambo.detection.average_precision`.
-
-Rolinek et al. 2020 report AP50 on VOC2007 test, without saying by which rule; their framework, mmdetection, scores
-VOC2007 by the 11-point rule.
-"""
+"""How well a detector finds objects: average precision by the rules of Pascal VOC and COCO, each under its own name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -26,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.train.answers import answers
 from rambo.detection.average_precision import (
+    NOT_COUNTED,
     RIGHT,
     WRONG,
     Boxes,
@@ -67,31 +52,35 @@ def collect(model: nn.Module, loader: Any) -> list[dict[str, Tensor]]:
         indices = batch["index"].tolist()
         if len(found) != len(indices):
             raise ValueError(f"the model gave detections of {len(found)} images for {len(indices)}")
-        return {index: _on_cpu(boxes) for index, boxes in zip(indices, found, strict=True)}
+        on_cpu = [{key: boxes[key].cpu() for key in ("boxes", "scores", "labels")} for boxes in found]
+        return dict(zip(indices, on_cpu, strict=True))
 
+    by_place = {index: boxes for part in answers(model, loader, keep) for index, boxes in part.items()}
     images = len(loader.dataset)
-    parts = answers(model, loader, keep) if images else []
-    by_place = {index: boxes for part in parts for index, boxes in part.items()}
-    if not images or sorted(by_place) != list(range(images)):
+    if sorted(by_place) != list(range(images)):
         raise ValueError(
             f"the evaluation loader gave {len(by_place)} of the {images} images of its data set, so the objects of the "
-            "others would count as missed: let it go through the whole set, and let that have images"
+            "others would count as missed: let it go through the whole set"
         )
     return [by_place[index] for index in range(images)]
-
-
-def _on_cpu(boxes: Boxes) -> dict[str, Tensor]:
-    return {
-        "boxes": boxes["boxes"].float().cpu(),
-        "scores": boxes["scores"].float().cpu(),
-        "labels": boxes["labels"].cpu(),
-    }
 
 
 def detection_metrics(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], classes: Sequence[str], rule: str = "11_point"
 ) -> dict[str, float]:
-    """The numbers of this module, by name.
+    """The numbers of a detector, by name.
+
+    Each lies between 0 and 1 and is the mean over classes of the average precision, where boxes must overlap by one
+    half (`ap50`), by three quarters (`ap75`), or the mean over the ten thresholds 0.5, 0.55, ... 0.95 (`ap`):
+
+    * `ap50_11_point`, `ap75_11_point`, `ap_11_point`: the rule of VOC2007.
+    * `ap50_all_point`, `ap75_all_point`, `ap_all_point`: the rule of VOC2010 and later.
+    * `coco_ap50`, `coco_ap75`, `coco_ap`: the rule of COCO.
+    * `ap50_11_point_<class>` or `ap50_all_point_<class>`: one class, by the rule of the two that was chosen.
+
+    `rambo.detection.average_precision` tells the rules; they disagree by several points on the same detections. A class
+    of which no object counts has no key and is left out of the means. Rolinek et al. 2020 report AP50 on VOC2007 test,
+    without saying by which rule; their framework, mmdetection, scores VOC2007 by the 11-point rule.
 
     Args:
         detections: For each image `boxes` (detections, 4), `scores` and `labels` (detections,).
@@ -102,9 +91,10 @@ def detection_metrics(
     Raises:
         ValueError: As `voc_outcomes`, or if the rule is unknown, a label has no name, or no object counts.
     """
-    _check_rule(rule)
-    _check_objects(detections, ground_truth, classes)
-    found = voc_outcomes(detections, ground_truth, THRESHOLDS)
+    found = _counted(detections, ground_truth, rule, THRESHOLDS)
+    highest = found.objects.shape[1] - 1
+    if highest > len(classes):
+        raise ValueError(f"there is label {highest} but names of only {len(classes)} classes: {', '.join(classes)}")
     by_rule = {name: average_precisions(found, name) for name in VOC_RULES}
     numbers: dict[str, float] = {}
     for name, precisions in by_rule.items():
@@ -144,11 +134,9 @@ def bootstrap(
     Raises:
         ValueError: As `voc_outcomes`, or if the rule is unknown, no object counts, or a number is out of range.
     """
-    _check_rule(rule)
     if draws < 1 or not 0 < level < 1:
         raise ValueError(f"bootstrap needs at least one draw and a level in 0 < p < 1, got {draws} and {level}")
-    found = voc_outcomes(detections, ground_truth, [threshold])
-    _check_counted(found)
+    found = _counted(detections, ground_truth, rule, [threshold])
     value, images = float(average_precisions(found, rule).nanmean()), len(detections)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(images, (draws, images), generator=generator)
@@ -176,17 +164,24 @@ def judged(
         ValueError: As `voc_outcomes`.
     """
     outcomes = voc_outcomes(detections, ground_truth, [threshold])
-    verdicts, wanted = outcomes.verdicts[0], outcomes.objects.sum(0)
-    shown = torch.zeros(len(verdicts), dtype=torch.bool)
-    for label in range(1, len(wanted)):
-        own = ((outcomes.labels == label) & ((verdicts == RIGHT) | (verdicts == WRONG))).nonzero()[:, 0]
-        shown[own[: int(wanted[label])]] = True
-    kinds = {"right": outcomes.order[shown & (verdicts == RIGHT)], "wrong": outcomes.order[shown & (verdicts == WRONG)]}
-    counted = ~torch.cat([entry["difficult"].cpu().bool() for entry in ground_truth])
-    counted[outcomes.found[0, shown & (verdicts == RIGHT)]] = False
-    picked = {kind: _picked(detections, places, ("boxes", "labels", "scores")) for kind, places in kinds.items()}
-    picked["missed"] = _picked(ground_truth, counted.nonzero()[:, 0], ("boxes", "labels"))
+    verdicts, shown = outcomes.verdicts[0], torch.zeros(len(outcomes.order), dtype=torch.bool)
+    for label, wanted in enumerate(outcomes.objects.sum(0).tolist()):
+        own = ((outcomes.labels == label) & (verdicts != NOT_COUNTED)).nonzero()[:, 0]
+        shown[own[:wanted]] = True
+    missed = ~torch.cat([entry["difficult"].cpu().bool() for entry in ground_truth])
+    missed[outcomes.found[0, shown & (verdicts == RIGHT)]] = False
+    picked = {"missed": _picked(ground_truth, missed, ("boxes", "labels"))}
+    for kind, verdict in (("right", RIGHT), ("wrong", WRONG)):
+        chosen = torch.zeros_like(shown)
+        chosen[outcomes.order[shown & (verdicts == verdict)]] = True
+        picked[kind] = _picked(detections, chosen, ("boxes", "labels", "scores"))
     return [{kind: entries[image] for kind, entries in picked.items()} for image in range(len(detections))]
+
+
+def _picked(entries: Sequence[Boxes], chosen: Tensor, keys: Sequence[str]) -> list[dict[str, Tensor]]:
+    """The boxes chosen of all images' boxes put one after the other, by image again."""
+    masks = torch.split(chosen, [len(entry["labels"]) for entry in entries])
+    return [{key: entry[key].cpu()[mask] for key in keys} for entry, mask in zip(entries, masks, strict=True)]
 
 
 class DetectionMetrics:
@@ -240,33 +235,19 @@ def _named(before: str, after: str, precisions: Tensor) -> dict[str, float]:
     return {f"{before}{name}{after}": value for name, value in values.items()}
 
 
-def _picked(entries: Sequence[Boxes], places: Tensor, keys: Iterable[str]) -> list[dict[str, Tensor]]:
-    """The boxes at some places of all images' boxes put one after the other, by image again."""
-    counts = [len(entry["labels"]) for entry in entries]
-    chosen = torch.zeros(sum(counts), dtype=torch.bool)
-    chosen[places] = True
-    masks = torch.split(chosen, counts)
-    return [{key: entry[key].cpu()[mask] for key in keys} for entry, mask in zip(entries, masks, strict=True)]
-
-
 def _check_rule(rule: str) -> None:
     if rule not in VOC_RULES:
         raise ValueError(f"rule must be 11_point (VOC2007) or all_point (VOC2010 and later), got {rule!r}")
 
 
-def _check_objects(detections: Sequence[Boxes], ground_truth: Sequence[Boxes], classes: Sequence[str]) -> None:
-    entries: list[Mapping[str, Tensor]] = [*detections, *ground_truth]
-    highest = max((int(entry["labels"].max()) for entry in entries if len(entry["labels"])), default=0)
-    if highest > len(classes):
-        raise ValueError(f"there is label {highest} but names of only {len(classes)} classes: {', '.join(classes)}")
-    if not any(bool((~entry["difficult"].bool()).any()) for entry in ground_truth):
-        raise _nothing_counts(len(ground_truth))
-
-
-def _check_counted(outcomes: Outcomes) -> None:
-    if not bool(outcomes.objects.any()):
-        raise _nothing_counts(len(outcomes.objects))
-
-
-def _nothing_counts(images: int) -> ValueError:
-    return ValueError(f"the {images} images hold no object that is not difficult, so there is nothing to measure")
+def _counted(
+    detections: Sequence[Boxes], ground_truth: Sequence[Boxes], rule: str, thresholds: Sequence[float]
+) -> Outcomes:
+    """`voc_outcomes`, of which some object must count."""
+    _check_rule(rule)
+    found = voc_outcomes(detections, ground_truth, thresholds)
+    if not bool(found.objects.any()):
+        raise ValueError(
+            f"the {len(detections)} images hold no object that is not difficult, so there is nothing to measure"
+        )
+    return found

@@ -146,7 +146,7 @@ def test_coco_looks_at_a_hundred_detections_of_a_class_in_an_image():
     objects = [truth(*((box,) for box in boxes))]
     detections = [found(*((box, 1 - 0.001 * k) for k, box in enumerate(boxes)))]
     assert voc(detections, objects, "all_point") == [1]
-    assert len(coco_outcomes(detections, objects).order) == 100
+    assert verdicts(coco_outcomes(detections, objects)) == [RIGHT] * 100 + [NOT_COUNTED] * 20
     assert coco(detections, objects) == pytest.approx([84 / 101])  # recall 100/120 reaches 0, 0.01, ... 0.83
 
 
@@ -565,7 +565,6 @@ def test_collect_puts_images_in_order_and_restores_the_mode(training):
     assert len(got) == 7
     for entry, expected in zip(got, data.detections, strict=True):
         assert torch.equal(entry["boxes"], expected["boxes"])
-        assert entry["scores"].dtype == torch.float32
     assert DetectionMetrics()(model, mixed) == DetectionMetrics()(model, loader_of(data))
     numbers = detection_metrics(got, data.ground_truth, data.classes)
     assert DetectionMetrics()(model, mixed) == numbers
@@ -589,7 +588,7 @@ def test_collect_refuses_what_would_give_a_wrong_number():
         collect(Oracle(data), loader_of(data, sampler=[3, 4]))
     with pytest.raises(ValueError, match="detections of 2 images for 3"):
         collect(Oracle(data, drop=1), loader_of(data))
-    with pytest.raises(ValueError, match="0 of the 0 images"):
+    with pytest.raises(ValueError, match="its data set is empty"):
         collect(Oracle(data), loader_of(Scenes(images=0)))
 
 
