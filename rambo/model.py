@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.data.backbones import build_backbone, wrong_size
+from harness.data.backbones import build_backbone, register_colours, wrong_size
 from rambo.ranking import unit_vectors
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
 
 
@@ -80,15 +79,7 @@ class RetrievalModel(nn.Module):
         self.layer_norm = nn.LayerNorm(features, elementwise_affine=False) if layer_norm else nn.Identity()
         self.embedding = nn.Linear(features, embedding_size)
         self.embedding_learning_rate_factor = embedding_learning_rate_factor
-        trained_with: Mapping[str, Any] = getattr(self.backbone, "pretrained_cfg", None) or {}
-        mean = trained_with.get("mean", IMAGENET_MEAN) if mean is None else mean
-        std = trained_with.get("std", IMAGENET_STD) if std is None else std
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
-                f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
-            )
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        register_colours(self, self.backbone, mean, std)
         self.train()
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.data.backbones import build_backbone, wrong_size
+from harness.data.backbones import build_backbone, register_colours, wrong_size
 from harness.data.loading import Batch
 from harness.device import to_device
 from ranksim.smoothing import FeatureSmoothing
@@ -164,14 +164,9 @@ class ImageEncoder(nn.Module):
         backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
-                f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
-            )
         self.backbone = build_backbone(backbone, weights, dict(backbone_options or {}))
         self.num_features = int(self.backbone.num_features)  # type: ignore[arg-type]
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        register_colours(self, self.backbone, mean, std)
 
     def prepare(self, data: Any) -> None:
         """Refuses data without images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,25 @@ def _from_timm(name: str, from_hub: bool, options: Mapping[str, Any]) -> nn.Modu
             f"the weights of {name} could not be downloaded from the hub ({type(error).__name__}): "
             "connect to the internet, or use weights=PATH of a state dict (.pth, .safetensors), or weights=none"
         ) from error
+
+
+def register_colours(
+    model: nn.Module, backbone: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    """Gives the model buffers `mean` and `std`, (3, 1, 1); None takes what the backbone learnt with, or ImageNet's.
+
+    Raises:
+        ValueError: If they are not three numbers each, or a deviation is not positive.
+    """
+    trained_with: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", None) or {}
+    mean = trained_with.get("mean", (0.485, 0.456, 0.406)) if mean is None else mean
+    std = trained_with.get("std", (0.229, 0.224, 0.225)) if std is None else std
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
+        )
+    model.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+    model.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
 
 class SmallConvNet(nn.Module):

@@ -39,11 +39,7 @@ class Detected(NamedTuple):
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """Anchors at given strides, in float32.
-
-    torchvision's class derives strides from the sizes of the maps, which is wrong by some pixels where a map has been
-    rounded up, and takes over their precision, which in bfloat16 leaves a coordinate of 600 px uncertain by 2.
-    """
+    """Anchors at given strides, where torchvision's class guesses them from the sizes of the maps, and in float32."""
 
     def __init__(self, strides: Sequence[int], settings: AnchorSettings) -> None:
         sizes = tuple(tuple(stride * scale for scale in settings.scales) for stride in strides)
@@ -142,8 +138,8 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         features: Mapping[str, Tensor],
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
-        padded: tuple[int, int] | None = None,
+        targets: list[dict[str, Tensor]] | None,
+        padded: tuple[int, int],
     ) -> Detected | list[dict[str, Tensor]]:
         """Losses of the regions in training mode, detections otherwise.
 
@@ -152,23 +148,17 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
             proposals: For every image (proposals, 4), in pixels of the image that went in.
             image_shapes: Height and width of every image without padding.
             targets: For every image `boxes` (objects, 4) and `labels` (objects,); in training only.
-            padded: Height and width with padding, by which the strides of the maps are known; None is the largest of
-                the images.
+            padded: Height and width with padding, by which the strides of the maps are known.
 
         Returns:
-            In training, `Detected` with the losses `roi_box` and `cross_entropy`; otherwise for every image `boxes`,
-            `scores` and `labels`, best first.
+            In training, `Detected` with the losses `roi_box` and `cross_entropy`; otherwise `detections`.
         """
         if self.training:
             proposals, _, labels, box_targets = self.select_training_samples(proposals, targets)
-        pooled = self.box_roi_pool(features, proposals, image_shapes if padded is None else [padded])
+        pooled = self.box_roi_pool(features, proposals, [padded])
         logits, offsets = (output.float() for output in self.box_predictor(self.box_head(pooled)))
         if not self.training:
-            found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
-            return [
-                {"boxes": boxes, "scores": scores, "labels": classes}
-                for boxes, scores, classes in zip(*found, strict=True)
-            ]
+            return self.detections(logits, offsets, proposals, image_shapes)
         shown = torch.cat(labels)
         losses = {
             "roi_box": region_box_loss(offsets, shown, torch.cat(box_targets), self.settings.box_beta),
@@ -182,33 +172,33 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
             return super().subsample(labels)  # type: ignore[no-any-return]
         return [torch.where(shown >= 0)[0] for shown in labels]
 
-    def postprocess_detections(
-        self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Boxes, scores and labels of every image's detections, best first."""
-        regions, columns = class_logits.shape
-        boxes = self.box_coder.decode(box_regression, proposals).reshape(regions, columns, 4)[:, 1:]
-        if self.settings.scored_by == "softmax":
-            scores = class_logits.softmax(dim=1)[:, 1:]
-        else:
-            scores = class_logits[:, 1:].sigmoid()
+    def detections(
+        self, logits: Tensor, offsets: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """`boxes`, `scores` and `labels` of every image's detections, best first."""
         counts = [len(part) for part in proposals]
-        parts = zip(torch.split(boxes, counts), torch.split(scores, counts), image_shapes, strict=True)
-        found = [self._best(*part) for part in parts]
-        return [part[0] for part in found], [part[1] for part in found], [part[2] for part in found]
+        boxes = torch.split(self.box_coder.decode(offsets, proposals).view(*logits.shape, 4)[:, 1:], counts)
+        scores = torch.split(foreground(logits, self.settings.scored_by), counts)
+        return [self._best(*image) for image in zip(boxes, scores, image_shapes, strict=True)]
 
-    def _best(self, boxes: Tensor, scores: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _best(self, boxes: Tensor, scores: Tensor, image_shape: tuple[int, int]) -> dict[str, Tensor]:
         """Detections of one image, from boxes (regions, classes, 4) and scores (regions, classes)."""
-        region, place = torch.where(scores > self.score_thresh)
-        kept = scores[region, place]
-        if self.settings.candidates is not None and len(kept) > self.settings.candidates:
-            best = kept.argsort(descending=True, stable=True)[: self.settings.candidates]
-            region, place, kept = region[best], place[best], kept[best]
-        chosen, labels = clip_boxes_to_image(boxes[region, place], image_shape), place + 1
-        large = remove_small_boxes(chosen, min_size=1e-2)
-        chosen, kept, labels = chosen[large], kept[large], labels[large]
-        final = batched_nms(chosen, kept, labels, self.nms_thresh)[: self.detections_per_img]
-        return chosen[final], kept[final], labels[final]
+        region, place = torch.where(scores > self.settings.score_threshold)
+        if self.settings.candidates is not None:
+            best = scores[region, place].argsort(descending=True, stable=True)[: self.settings.candidates]
+            region, place = region[best], place[best]
+        clipped = clip_boxes_to_image(boxes[region, place], image_shape)
+        large = remove_small_boxes(clipped, min_size=1e-2)
+        found = {"boxes": clipped[large], "scores": scores[region, place][large], "labels": place[large] + 1}
+        final = batched_nms(found["boxes"], found["scores"], found["labels"], self.settings.nms_iou)
+        return {name: values[final[: self.settings.detections]] for name, values in found.items()}
+
+
+def foreground(logits: Tensor, kind: str) -> Tensor:
+    """Scores of the classes without background, (regions, classes): "logits", "softmax" or "sigmoid"."""
+    if kind == "softmax":
+        return logits.softmax(dim=1)[:, 1:]
+    return logits[:, 1:].sigmoid() if kind == "sigmoid" else logits[:, 1:]
 
 
 def region_box_loss(offsets: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from harness.data.backbones import register_colours
 from rambo.detection.backbone import TimmPyramid
 from rambo.detection.heads import Anchors, Detected, ProposalNetwork, RegionHeads
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
-from rambo.model import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Detected", "FasterRCNN"]
 
@@ -30,13 +30,8 @@ class FasterRCNN(nn.Module):
     """Faster R-CNN on a timm backbone and a feature pyramid network.
 
     Args:
-        backbone: The name of any timm model that gives feature maps; see `TimmPyramid` for this and the next six.
-        weights: `"hub"`, `"packaged"`, `"none"` or the path of a state dict.
-        levels: Which feature maps, counted from the stem (0).
+        backbone, weights, levels, extra_level, frozen_stages, freeze_batch_norm: See `TimmPyramid`.
         pyramid_channels: Width of the pyramid's maps.
-        extra_level: Whether the proposal network gets one more, coarser level.
-        frozen_stages: The stem and so many stages behind it do not learn; None freezes nothing.
-        freeze_batch_norm: Whether the backbone's batch norm keeps its running statistics in training too.
         backbone_options: Further arguments of `timm.create_model`.
         classes: Number of classes besides background; None asks the data, in `prepare`.
         anchors: Boxes from which proposals start; None: the recipe's.
@@ -47,10 +42,7 @@ class FasterRCNN(nn.Module):
         std: Of the colour channels, by which they are then divided; None as above.
 
     Raises:
-        ValueError: If a value is out of range, the backbone is unknown or unfit, or the weights do not fit it.
-        FileNotFoundError: If `weights` names a file that does not exist.
-        ModuleNotFoundError: If timm, or the package that carries the weights, is not installed.
-        ConnectionError: If the hub cannot be reached.
+        ValueError: If a value is out of range; else, and other errors, as `TimmPyramid`.
 
     Source: Ren et al. 2015, arXiv:1506.01497; Lin et al. 2017, arXiv:1612.03144; set up as in Rolinek et al. 2020,
     section 5.2.
@@ -89,22 +81,10 @@ class FasterRCNN(nn.Module):
         self.proposals = ProposalNetwork(pyramid_channels, grid, proposals or ProposalSettings())
         self.regions = RegionHeads(pyramid_channels, self.backbone.pooled, regions or RegionSettings())
         self.backbone_learning_rate_factor = backbone_learning_rate_factor
-        trained_with: Mapping[str, Any] = getattr(self.backbone.body, "pretrained_cfg", None) or {}
-        mean = trained_with.get("mean", IMAGENET_MEAN) if mean is None else mean
-        std = trained_with.get("std", IMAGENET_STD) if std is None else std
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
-                f"mean and std must each give three channels, std > 0, got mean {list(mean)} and std {list(std)}"
-            )
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        register_colours(self, self.backbone.body, mean, std)
         self.classes: int | None = None
         if classes is not None:
             self._build(classes)
-
-    def _build(self, classes: int) -> None:
-        self.classes = classes
-        self.regions.build_outputs(classes)
 
     def prepare(self, data: _HasClasses) -> None:
         """Learns how many classes there are from `data.classes`, their number or their names.
@@ -119,6 +99,10 @@ class FasterRCNN(nn.Module):
             self._build(classes)
         elif self.classes != classes:
             raise ValueError(f"the model has {self.classes} classes and the data {classes}; set model.classes=null")
+
+    def _build(self, classes: int) -> None:
+        self.classes = classes
+        self.regions.build_outputs(classes)
 
     def forward(self, batch: Mapping[str, Any]) -> Detected | Detections:
         """What the losses need in training mode, detections otherwise.
@@ -177,13 +161,11 @@ class FasterRCNN(nn.Module):
             raise ValueError(f"got {len(targets)} targets for {len(batch['images'])} images; give one each")
         for target in targets:
             boxes, labels = target["boxes"], target["labels"]
-            if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype != torch.float32 or labels.dtype != torch.int64:
+            if boxes.shape != (len(labels), 4) or boxes.dtype != torch.float32 or labels.dtype != torch.int64:
                 raise ValueError(
                     "targets must be float32 boxes (objects, 4) and int64 labels (objects,), got "
                     f"{boxes.dtype} {tuple(boxes.shape)} and {labels.dtype} {tuple(labels.shape)}"
                 )
-            if len(labels) != len(boxes):
-                raise ValueError(f"got {len(boxes)} boxes and {len(labels)} labels in one image; give one each")
         # all images at once, because on a GPU every look at a number waits for it
         boxes, labels = (torch.cat([target[name] for target in targets]) for name in ("boxes", "labels"))
         if not bool((boxes[:, 2:] > boxes[:, :2]).all()):
@@ -195,12 +177,11 @@ class FasterRCNN(nn.Module):
         return targets
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns of the backbone, and all the rest, each with its learning-rate factor, for the optimizer."""
+        """The backbone and all the rest, each with its learning-rate factor, for the optimizer."""
         backbone = list(self.backbone.body.parameters())
         own = {id(parameter) for parameter in backbone}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in own]
-        groups = {"backbone": (backbone, self.backbone_learning_rate_factor), "detector": (rest, 1.0)}
         return [
-            {"params": [p for p in some if p.requires_grad], "name": name, "learning_rate_factor": factor}
-            for name, (some, factor) in groups.items()
+            {"params": backbone, "name": "backbone", "learning_rate_factor": self.backbone_learning_rate_factor},
+            {"params": rest, "name": "detector", "learning_rate_factor": 1.0},
         ]

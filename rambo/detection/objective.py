@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.named_class import check_settings, class_named
-from rambo.detection.heads import Detected
+from rambo.detection.heads import Detected, foreground
+from rambo.detection.settings import SCORED_BY
 from rambo.ranking.exact import one_of, positive
 
-SCORES = ("logits", "softmax", "sigmoid")
-SCORED_BY = ("softmax", "sigmoid")
+SCORES = ("logits", *SCORED_BY)
 
 
 class DetectionObjective(nn.Module):
@@ -99,14 +99,9 @@ class DetectionObjective(nn.Module):
     def _ranked(self, output: Detected) -> Tensor:
         logits, loss = output.class_logits, self.classification
         with torch.autocast(logits.device.type, enabled=False):  # in half precision many scores are equal
-            if logits.dtype not in (torch.float32, torch.float64):
-                logits = logits.float()
-            if self.scores == "softmax":
-                scores = logits.softmax(dim=1)[:, 1:]
-            else:
-                scores = logits[:, 1:] if self.scores == "logits" else logits[:, 1:].sigmoid()
+            logits = logits if logits.dtype == torch.float64 else logits.float()
             classes = torch.arange(1, logits.shape[1], device=logits.device)
-            return loss(scores, output.labels[:, None] == classes)  # type: ignore[misc, no-any-return]
+            return loss(foreground(logits, self.scores), output.labels[:, None] == classes)  # type: ignore[misc, no-any-return]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -6,25 +6,34 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SCORED_BY = ("softmax", "sigmoid")
+_COUNTS = (
+    "samples", "train_before_nms", "train_after_nms", "test_before_nms", "test_after_nms",
+    "pool_size", "pool_samples", "canonical_size", "hidden", "candidates", "detections",
+)  # fmt: skip
+_SHARES = ("positive_fraction", "positive_iou", "negative_iou", "nms_iou", "score_threshold")
+_POSITIVE = ("scales", "ratios", "box_std")
 
-def _check(
-    settings: object, counts: Sequence[str] = (), shares: Sequence[str] = (), positive: Sequence[str] = ()
-) -> None:
-    for name in counts:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
-    for name in shares:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise ValueError(f"{name} must be in 0..1, got {getattr(settings, name)}")
-    for name in positive:
-        values = getattr(settings, name)
-        values = list(values) if isinstance(values, Sequence) else [values]
-        if not values or not all(value > 0 and math.isfinite(value) for value in values):
-            raise ValueError(f"{name} must be > 0, got {getattr(settings, name)}")
+
+class _Checked:
+    def __post_init__(self) -> None:
+        given = vars(self)
+        for name, value in given.items():
+            if name in _COUNTS and value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if name in _SHARES and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {value}")
+            if name in _POSITIVE and not (len(value) and all(0 < number < math.inf for number in value)):
+                raise ValueError(f"{name} must be > 0, got {value}")
+        positive, negative = given.get("positive_iou", 1), given.get("negative_iou", 0)
+        if negative > positive:
+            raise ValueError(f"negative_iou must be at most positive_iou, got {negative} > {positive}")
+        if not given.get("box_beta", 0) >= 0:
+            raise ValueError(f"box_beta must be >= 0, got {given['box_beta']}")
 
 
 @dataclass(frozen=True)
-class AnchorSettings:
+class AnchorSettings(_Checked):
     """Boxes from which proposals start.
 
     Args:
@@ -38,12 +47,9 @@ class AnchorSettings:
     scales: Sequence[float] = (8.0,)
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
 
-    def __post_init__(self) -> None:
-        _check(self, positive=("scales", "ratios"))
-
 
 @dataclass(frozen=True)
-class ProposalSettings:
+class ProposalSettings(_Checked):
     """How the proposal network is trained, and how many proposals it makes.
 
     Args:
@@ -73,22 +79,9 @@ class ProposalSettings:
     nms_iou: float = 0.7
     box_beta: float = 1 / 9
 
-    def __post_init__(self) -> None:
-        _check(
-            self,
-            counts=("samples", "train_before_nms", "train_after_nms", "test_before_nms", "test_after_nms"),
-            shares=("positive_fraction", "positive_iou", "negative_iou", "nms_iou"),
-        )
-        if self.negative_iou > self.positive_iou:
-            raise ValueError(
-                f"negative_iou must be at most positive_iou, got {self.negative_iou} > {self.positive_iou}"
-            )
-        if not self.box_beta >= 0:
-            raise ValueError(f"box_beta must be >= 0, got {self.box_beta}")
-
 
 @dataclass(frozen=True)
-class RegionSettings:
+class RegionSettings(_Checked):
     """How the heads on pooled regions are trained, and what they return.
 
     Args:
@@ -137,20 +130,8 @@ class RegionSettings:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        counts = ["samples", "pool_size", "pool_samples", "canonical_size", "hidden", "detections"]
-        _check(
-            self,
-            counts=counts if self.candidates is None else [*counts, "candidates"],
-            shares=("positive_fraction", "positive_iou", "negative_iou", "score_threshold", "nms_iou"),
-            positive=("box_std",),
-        )
-        if self.negative_iou > self.positive_iou:
-            raise ValueError(
-                f"negative_iou must be at most positive_iou, got {self.negative_iou} > {self.positive_iou}"
-            )
+        super().__post_init__()
         if len(self.box_std) != 4:
             raise ValueError(f"box_std must give four numbers, got {list(self.box_std)}")
-        if not self.box_beta >= 0:
-            raise ValueError(f"box_beta must be >= 0, got {self.box_beta}")
-        if self.scored_by not in ("softmax", "sigmoid"):
+        if self.scored_by not in SCORED_BY:
             raise ValueError(f"scored_by must be softmax or sigmoid, got {self.scored_by!r}")
