@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Reads a checkpoint on the CPU.
-
-    Args:
-        path: The file.
-        mapped: Whether tensors stay on disk until they are asked for, so that a look at a number costs nothing.
+    """Reads a checkpoint on the CPU; `mapped` leaves tensors on disk until they are asked for.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -46,13 +43,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 
 def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
-    """Loads `state` into `part`.
-
-    Args:
-        part: Receives the state: a module, an optimizer or anything else that has a state_dict.
-        state: Its state_dict.
-        path: Where it came from, for the message.
-        what: "model", "loss", "optimizer", ..., for the message.
+    """Loads a state_dict into `part`: a module, an optimizer or anything else that has one; `what` names it.
 
     Raises:
         CheckpointError: If it was saved by something else; of modules, the first differing names are shown.
@@ -60,23 +51,14 @@ def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
     try:
         part.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        reason = _differences(part, state) if isinstance(part, nn.Module) else str(error)
+        reason = told(differing(part.state_dict(), state)) if isinstance(part, nn.Module) else str(error)
         raise CheckpointError(
             f"{path} was saved by another {what}: {reason}; resume with the config that the run began with"
         ) from error
 
 
 def check_data(before: str | None, now: str | None, path: Path) -> None:
-    """Refuses to go on with other data than a run began with.
-
-    Args:
-        before: Fingerprint of the data, as saved; None if they had none.
-        now: Fingerprint of the data at hand, likewise.
-        path: The checkpoint, for the message.
-
-    Raises:
-        CheckpointError: If both are known and differ.
-    """
+    """Raises CheckpointError where the data's fingerprints, as saved and as at hand, are both known and differ."""
     if before is not None and now is not None and before != now:
         raise CheckpointError(
             f"{path} was saved on other data: their fingerprint was {before}, that of the data at hand is {now}; "
@@ -84,9 +66,12 @@ def check_data(before: str | None, now: str | None, path: Path) -> None:
         )
 
 
-def _differences(module: nn.Module, state: dict[str, Any]) -> str:
-    ours = {name: getattr(value, "shape", None) for name, value in module.state_dict().items()}
-    theirs = {name: getattr(value, "shape", None) for name, value in state.items()}
-    names = sorted(ours.keys() | theirs.keys())
-    differing = [n for n in names if n not in ours or n not in theirs or ours[n] != theirs[n]]
-    return f"{len(differing)} entries differ, first {', '.join(differing[:3])}"
+def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names that only one of two states has, or whose shapes differ, sorted."""
+    shapes = [{name: getattr(value, "shape", None) for name, value in state.items()} for state in (own, other)]
+    return sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
+
+
+def told(names: Sequence[str]) -> str:
+    """How many entries differ, and the first of them."""
+    return f"{len(names)} entries differ, first {', '.join(names[:3])}"

@@ -1,12 +1,13 @@
-"""Where runs compute, what there is to compute on, and how batches get there."""
+"""Where runs compute, what there is to compute on, and how batches get there; one process is a world of size one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 
 def choose_device(name: str) -> torch.device:
@@ -23,6 +24,11 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"trainer.device={name} cannot be used here ({str(error).splitlines()[0]})") from error
     return device
+
+
+def is_main() -> bool:
+    """Whether this process writes the run folder."""
+    return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
 
 
 def cores() -> int:
@@ -49,15 +55,10 @@ def to_device(value: Any, device: torch.device, channels_last: bool = False) -> 
     return value
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of nested dicts, lists and tuples."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_in(item)
-
-
 def all_finite(value: Any) -> bool:
     """Whether no tensor of nested dicts, lists and tuples holds NaN or infinity."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value))
+    if isinstance(value, torch.Tensor):
+        return bool(value.isfinite().all())
+    if isinstance(value, Mapping):
+        return all(map(all_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(all_finite, value))

@@ -17,13 +17,9 @@ class WriteError(RuntimeError):
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write(file)` on a file beside `path` and renames it, so that `path` is never half written.
+    """Calls `write(file)` on a binary file beside `path` and renames it, so that `path` is never half written.
 
     Ctrl-C is heard when the file is there.
-
-    Args:
-        path: The file to replace.
-        write: Called with the binary file object.
 
     Raises:
         WriteError: If writing fails, for instance on a full disk; whatever `path` held before is still there.
@@ -59,11 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run.
-
-    Raises:
-        ValueError: If it is truncated or not JSON, with its name.
-    """
+    """Reads a JSON file of a run; a ValueError names one that is truncated or not JSON."""
     try:
         return from_json(path.read_text())
     except (ValueError, OSError) as error:  # ValueError: no JSON, or no text
@@ -78,11 +70,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def from_json(text: str) -> Any:
-    """What `to_json` wrote; the NaN and Infinity of older files are read as None, too.
-
-    Raises:
-        json.JSONDecodeError: If it is no JSON.
-    """
+    """What `to_json` wrote; the NaN and Infinity of older files are read as None, too."""
     return json.loads(text, parse_constant=lambda _: None)
 
 

@@ -17,23 +17,21 @@ def look_up(name: str) -> Any:
     Raises:
         ImportError: If there is none.
     """
-    first, *rest = name.split(".")
-    if not all(part.isidentifier() for part in (first, *rest)):
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
         raise ImportError(f"{name!r} is no dotted name, such as rambo.losses.RecallLoss")
-    found: Any = importlib.import_module(first)
-    for place, part in enumerate(rest):
-        if hasattr(found, part):
-            found = getattr(found, part)
-            continue
-        whole = ".".join((first, *rest[:place]))
-        if not inspect.ismodule(found):
+    found: Any = importlib.import_module(parts[0])
+    for place, part in enumerate(parts[1:], start=1):
+        whole = ".".join(parts[:place])
+        if not hasattr(found, part) and inspect.ismodule(found):
+            try:
+                importlib.import_module(f"{whole}.{part}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{whole}.{part}":  # it is there, and needs something that is not
+                    raise
+        if not hasattr(found, part):
             raise ImportError(f"there is no {part} in {whole}")
-        try:
-            found = importlib.import_module(f"{whole}.{part}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{whole}.{part}":  # it is there, and needs something that is not
-                raise
-            raise ImportError(f"there is no {part} in {whole}") from error
+        found = getattr(found, part)
     return found
 
 
@@ -53,11 +51,7 @@ def class_named(name: str) -> Callable[..., nn.Module]:
 
 
 def check_settings(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> list[str]:
-    """The names that a class can be built with, those it hands on to its parents included.
-
-    Raises:
-        TypeError: If one of `settings` is not among them.
-    """
+    """The names that a class can be built with; a TypeError tells one of `settings` that is not among them."""
     wanted = list(taken_by(kind)[0])
     if unknown := [name for name in settings if name not in wanted]:
         full = f"{getattr(kind, '__module__', '?')}.{getattr(kind, '__qualname__', kind)}"

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:+@-]*")  # what the grammar takes as a string without quotes
-NO_STRINGS = ("null", "true", "false", "inf", "nan")  # to the grammar, in small letters and capitals
+# What the grammar takes as a string without quotes.
+PLAIN = re.compile(r"(?!(null|true|false|inf|nan)$)([a-z_/]|\.(?!\d))[a-z0-9_/.:+@-]*", re.IGNORECASE | re.ASCII)
 
 
 def value(given: Any) -> str:
@@ -20,7 +20,7 @@ def value(given: Any) -> str:
     if given is None or isinstance(given, bool):
         return "null" if given is None else str(given).lower()
     text = str(given)
-    if isinstance(given, int | float) or (PLAIN.fullmatch(text) and not _is_no_string(text)):
+    if isinstance(given, int | float) or PLAIN.fullmatch(text):
         return text
     # A backslash counts for itself, but before what it could escape it is written twice: an interpolation, a quote.
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
@@ -47,13 +47,3 @@ def _shell_word(word: str) -> str:
     if "'" in word and not re.search(r'["$`\\!]', word):
         return f'"{word}"'
     return shlex.quote(word)
-
-
-def _is_no_string(text: str) -> bool:
-    if text.lower().lstrip("+-") in NO_STRINGS:
-        return True
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
