@@ -15,15 +15,9 @@ T = TypeVar("T")
 
 
 def answers(model: nn.Module, loader: Iterable[Mapping[str, Any]], keep: Callable[[Any, Batch], T]) -> list[T]:
-    """Goes through `loader` without gradients, in evaluation mode, and leaves the model in the mode it was in.
+    """What `keep(output, batch)` returns for each batch, in the loader's order.
 
-    Args:
-        model: Called with each batch, on the model's device.
-        loader: Gives batches.
-        keep: Called with the model's output and the batch; what it returns is kept.
-
-    Returns:
-        What was kept of each batch, in the loader's order.
+    Without gradients and in evaluation mode, on the model's device; the model is left in the mode it was in.
 
     Raises:
         ValueError: If the loader gives no batch.

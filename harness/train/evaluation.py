@@ -40,13 +40,11 @@ def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[st
 class Evaluation:
     """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
 
-    Args:
+    Attributes:
         metrics: Called with the model and a loader.
         loaders: By split.
         monitor: The metric by which the best epoch is chosen.
         higher_is_better: Whether a larger `monitor` is better.
-
-    Attributes:
         results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
         new_best: The splits on which the last evaluation was the best so far.
         history: The monitored metric of every evaluation after an epoch, by split.
@@ -74,38 +72,37 @@ class Evaluation:
         for split, loader in self.loaders.items():
             with torch.no_grad():
                 found = self.metrics(model, loader)
+            if self.monitor not in found:
+                raise ValueError(
+                    f"trainer.monitor={self.monitor} is no metric of {split}; there are {', '.join(found)}"
+                )
             numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
-        self.results["last"] = {"epoch": epoch, "metrics": numbers}
-        self._check_monitor(numbers)
+        result = self.results["last"] = {"epoch": epoch, "metrics": numbers}
         if note:
-            self.results[note] = self.results["last"]
+            self.results[note] = result
         else:
             self.new_best = [split for split in self.loaders if self._is_best(split, numbers)]
             for split in self.new_best:
-                self.results[f"best_on_{split}"] = self.results["last"]
+                self.results[f"best_on_{split}"] = result
             for split in self.loaders:
                 self.history.setdefault(split, []).append(numbers[f"{split}/{self.monitor}"])
         return numbers
-
-    def _check_monitor(self, numbers: Mapping[str, float]) -> None:
-        for split in self.loaders:
-            if f"{split}/{self.monitor}" not in numbers:
-                there = ", ".join(name.partition("/")[2] for name in numbers if name.startswith(f"{split}/"))
-                raise ValueError(f"trainer.monitor={self.monitor} is no metric of {split}; there are {there}")
 
     def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
         name = f"{split}/{self.monitor}"
         best = self.results.get(f"best_on_{split}")
         return best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better)
 
-    def told(self) -> list[str]:
-        """A sentence for each split whose best epoch means nothing, as the monitored metric was never a number."""
-        never = [split for split, values in self.history.items() if values and not any(map(math.isfinite, values))]
-        return [
-            f"{split}/{self.monitor} was not a number in any evaluation: best_on_{split} is the first epoch, chosen by "
-            "nothing"
-            for split in never
-        ]
+    def warn_of_no_number(self) -> None:
+        """Says of which splits the best epoch means nothing, as the monitored metric was never a number."""
+        for split, values in self.history.items():
+            if values and not any(map(math.isfinite, values)):
+                log.warning(
+                    "%s/%s was not a number in any evaluation: best_on_%s is the first epoch, chosen by nothing",
+                    split,
+                    self.monitor,
+                    split,
+                )
 
     def headline(self, numbers: Mapping[str, float]) -> str:
         """The monitored metric of every split that `numbers` has, as the log shows it."""

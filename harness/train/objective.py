@@ -46,27 +46,17 @@ def check(objective: str | None, trainer: Mapping[str, Any], sweeper: Mapping[st
         )
     if SPLIT not in (splits := trainer.get("splits") or [SPLIT]):
         raise ValueError(f"objective={objective}: {SPLIT} is not evaluated; add it to trainer.splits={list(splits)}")
-    right = "maximize" if trainer["higher_is_better"] else "minimize"
+    better, right = ("higher", "maximize") if trainer["higher_is_better"] else ("lower", "minimize")
     given = getattr(direction, "name", direction)
-    if direction is not None and given != right:
-        better = "higher" if trainer["higher_is_better"] else "lower"
+    if given not in (None, right):
         raise ValueError(
             f"hydra.sweeper.direction={given}, but {objective} is better when {better}: hydra.sweeper.direction={right}"
         )
 
 
 def check_split(objective: str | None, splits: Iterable[str], data: Mapping[str, Any]) -> None:
-    """Refuses data without the split of the objective, before anything is trained on them.
-
-    Args:
-        objective: As for `check`.
-        splits: Those that are evaluated.
-        data: The config of the data, which tells how to get the split.
-
-    Raises:
-        ValueError: If the split is missing; with the way to it.
-    """
-    if objective is None or SPLIT in list(splits):
+    """Refuses an objective whose split is not among `splits`; the config of the data tells how to get it."""
+    if objective is None or SPLIT in splits:
         return
     if "validation_fraction" in data:
         way = "hold classes out: data.validation_fraction=0.2"

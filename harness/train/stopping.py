@@ -32,11 +32,7 @@ class EarlyStopping:
         self.patience, self.rule, self.split = patience, rule, split
 
     def check(self, splits: Iterable[str]) -> None:
-        """Refuses to go by a split that is not among those evaluated.
-
-        Raises:
-            ValueError: If so.
-        """
+        """Raises ValueError where the split is not among those evaluated."""
         if self.split not in (names := list(splits)):
             raise ValueError(f"trainer.stopping.split={self.split} is not evaluated; there are {', '.join(names)}")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import netrc
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from harness.distributed import is_main
+from requests.utils import get_netrc_auth
+
+from harness.device import is_main
 from harness.files import from_json, to_json, write_text
 from harness.interrupts import deferred, is_interrupt
 
@@ -71,9 +72,11 @@ class Tracker:
             return
         mode = _wandb_mode(wandb)
         if mode != "disabled":
-            self._mirror("W&B", lambda: _WandB(self.folder, config, mode, project, name))
+            with _harmless("no W&B for this run"):
+                self.mirrors.append(_WandB(self.folder, config, mode, project, name))
         if tensorboard:
-            self._mirror("TensorBoard", lambda: _TensorBoard(self.folder))
+            with _harmless("no TensorBoard for this run"):
+                self.mirrors.append(_TensorBoard(self.folder))
 
     def log(self, numbers: Mapping[str, float | int | str], step: int) -> None:
         """Appends one line; numbers that are not finite are written as null."""
@@ -81,11 +84,11 @@ class Tracker:
             return
         with deferred(), self.file.open("a") as file:  # a line is written whole
             file.write(to_json({"step": step, **numbers}) + "\n")
-        self._each(lambda mirror: mirror.log(numbers, step))
+        self._mirror("log", numbers, step)
 
     def image(self, name: str, path: Path, step: int) -> None:
         """Mirrors a picture of the run folder."""
-        self._each(lambda mirror: mirror.image(name, path, step))
+        self._mirror("image", name, path, step)
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, so that a resumed run does not count them twice."""
@@ -96,26 +99,27 @@ class Tracker:
 
     def close(self, exit_code: int = 0) -> None:
         """Finishes the mirrors; with an `exit_code` other than 0 they show the run as failed, where they can."""
-        self._each(lambda mirror: mirror.close(exit_code))
+        self._mirror("close", exit_code)
         self.mirrors = []
 
-    def _mirror(self, name: str, start: Callable[[], _WandB | _TensorBoard]) -> None:
-        try:
-            self.mirrors.append(start())
-        except Exception as error:  # a mirror is a convenience: whatever goes wrong in it must not cost a run
-            if is_interrupt(error):
-                raise KeyboardInterrupt from error
-            log.warning("no %s for this run (%s: %s); metrics.jsonl has everything", name, type(error).__name__, error)
+    def _mirror(self, method: str, *given: Any) -> None:
+        going = []
+        for mirror in self.mirrors:
+            with _harmless(f"{type(mirror).__name__.strip('_')} stopped"):
+                getattr(mirror, method)(*given)
+                going.append(mirror)
+        self.mirrors = going
 
-    def _each(self, call: Callable[[_WandB | _TensorBoard], None]) -> None:
-        for mirror in list(self.mirrors):
-            try:
-                call(mirror)
-            except Exception as error:  # as above
-                if is_interrupt(error):
-                    raise KeyboardInterrupt from error
-                log.warning("%s stopped (%s); metrics.jsonl has everything", type(mirror).__name__.strip("_"), error)
-                self.mirrors.remove(mirror)
+
+@contextmanager
+def _harmless(said: str) -> Iterator[None]:
+    """A mirror is a convenience: whatever goes wrong in it costs a warning, and never the run."""
+    try:
+        yield
+    except Exception as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from error
+        log.warning("%s (%s: %s); metrics.jsonl has everything", said, type(error).__name__, error)
 
 
 class _WandB:
@@ -169,21 +173,13 @@ def _wandb_mode(wanted: str) -> str:
     if wanted == "auto":
         chosen = os.environ.get("WANDB_MODE", "").lower()
         wanted = chosen if chosen in WANDB_MODES else "auto"
-    if wanted in ("offline", "disabled") or _logged_in():
-        return "online" if wanted == "auto" else wanted
+    if wanted in ("offline", "disabled"):
+        return wanted
+    keys = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    if keys or get_netrc_auth(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"):
+        return "online"
     if wanted == "online":
         log.warning(
             "nobody is logged in to W&B, so this run is recorded offline; run `wandb login` or set WANDB_API_KEY"
         )
     return "offline"
-
-
-def _logged_in() -> bool:
-    """Whether a key is in the environment or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

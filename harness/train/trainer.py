@@ -1,11 +1,7 @@
 """The loop: train an epoch, evaluate, keep the best and the last, and be able to go on from there.
 
-The trainer moves batches and never looks inside. `model(batch)` returns whatever `loss(output, batch)` understands;
-the loss returns named scalars of which "loss" is minimised; `metrics(model, loader)` returns named floats.
-
-Optional hooks: `loss.prepare(data)` before the optimizer is built, `parameter_groups()` of model and loss,
-`end_of_epoch(model, data, epoch)` of both (may return numbers to log), and
-`metrics.measures`, which way each metric is better and in what unit it is shown (`harness.record.measures`).
+Optional hooks of model and loss: `parameter_groups()`, and `end_of_epoch(model, data, epoch)`, which may return numbers
+to log.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +20,11 @@ from torch import nn
 
 from harness import checkpoint
 from harness.data.loading import Batch, Data
-from harness.device import all_finite, choose_device, to_device
-from harness.distributed import is_main
+from harness.device import all_finite, choose_device, is_main, to_device
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation, Metrics, Pictures, only
-from harness.train.optimization import learning_rates, update
+from harness.train.optimization import learning_rates
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
 
@@ -41,10 +36,11 @@ class TrainingStoppedError(RuntimeError):
     """Training cannot go on; the message says why and which checkpoint is good."""
 
 
+@dataclass
 class Trainer:
     """Trains a model and evaluates it as it goes.
 
-    Args:
+    Attributes:
         epochs: Passes over the training batches; 0 evaluates the model as it is.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         evaluate_first: Whether to evaluate before training, which shows what training adds.
@@ -56,7 +52,7 @@ class Trainer:
         clip_norm: Largest gradient norm, or None.
         channels_last: Whether images and model use the channels-last memory format.
         compile: Whether to compile the model.
-        device: `auto` takes a GPU when there is one.
+        device: `auto` takes a GPU when there is one; `chosen` is what it came to.
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
         stopping: Ends training before the last epoch, or None.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
@@ -67,40 +63,34 @@ class Trainer:
         ValueError: If a value is outside its range; shown.
     """
 
-    def __init__(
-        self,
-        epochs: int,
-        evaluate_every: int = 1,
-        evaluate_first: bool = True,
-        monitor: str = "recall@1",
-        higher_is_better: bool = True,
-        precision: str = "fp32",
-        accumulate: int = 1,
-        clip_norm: float | None = None,
-        channels_last: bool = False,
-        compile: bool = False,
-        device: str = "auto",
-        log_every: int = 10,
-        stopping: EarlyStopping | None = None,
-        splits: Sequence[str] | None = None,
-        pictures: bool = True,
-        seed: int = 0,
-    ) -> None:
-        if epochs < 0:
-            raise ValueError(f"trainer.epochs must be at least 1, or 0 to evaluate only, got {epochs}")
-        counts = {"evaluate_every": evaluate_every, "accumulate": accumulate, "log_every": log_every}
-        if low := [name for name, value in counts.items() if value < 1]:
-            raise ValueError(f"trainer.{low[0]} must be at least 1, got {counts[low[0]]}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"trainer.clip_norm must be positive or null, got {clip_norm}")
-        self.epochs, self.evaluate_every, self.evaluate_first = epochs, evaluate_every, evaluate_first
-        self.monitor, self.higher_is_better = monitor, higher_is_better
-        self.precision, self.accumulate, self.clip_norm = precision, accumulate, clip_norm
-        self.channels_last, self.compile, self.log_every, self.seed = channels_last, compile, log_every, seed
-        self.stopping, self.device = stopping, choose_device(device)
-        self.splits, self.pictures = splits, pictures
+    epochs: int
+    evaluate_every: int = 1
+    evaluate_first: bool = True
+    monitor: str = "recall@1"
+    higher_is_better: bool = True
+    precision: str = "fp32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    channels_last: bool = False
+    compile: bool = False
+    device: str = "auto"
+    log_every: int = 10
+    stopping: EarlyStopping | None = None
+    splits: Sequence[str] | None = None
+    pictures: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"trainer.epochs must be at least 1, or 0 to evaluate only, got {self.epochs}")
+        for name in ("evaluate_every", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"trainer.clip_norm must be positive or null, got {self.clip_norm}")
+        self.chosen = choose_device(self.device)
 
     def fit(
         self,
@@ -116,16 +106,9 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains to the last epoch and returns the results of the run.
 
-        Args:
-            model: Called with a batch.
-            loss: Called with the model's output and the batch.
-            data: Training batches and evaluation loaders.
-            metrics: Called with the model and each evaluation loader.
-            optimizer: Of the parameters of model and loss.
-            scheduler: Stepped once an epoch.
-            tracker: Receives all numbers; its folder receives the checkpoints.
-            resume: Whether to go on from the folder's last checkpoint.
-            pictures: Called at the end with the model, each evaluation loader, a folder and the name of the split.
+        `model(batch)` gives whatever `loss(output, batch)` understands, which gives named scalars of which "loss" is
+        minimised; `metrics(model, loader)` gives named floats. Batches are moved and never looked into. The folder of
+        `tracker` receives the checkpoints; `resume` goes on from its last one.
 
         Returns:
             `last`: the metrics after the last epoch; `best_on_<split>`: the epoch that `monitor` prefers on a split,
@@ -136,7 +119,7 @@ class Trainer:
             CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
             ValueError: If the metrics declare that `monitor` is better the other way.
         """
-        reset_peak_memory(self.device)
+        reset_peak_memory(self.chosen)
         if self.stopping is not None:
             self.stopping.check(self.splits or data.evaluation)
         run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
@@ -152,13 +135,11 @@ class Trainer:
             numbers = run.train_epoch()
             if run.epoch % self.evaluate_every == 0 or run.epoch == self.epochs:
                 numbers |= run.evaluate()
-            run.seconds += time.perf_counter() - started
             run.finish_epoch(numbers, time.perf_counter() - started)
-        for sentence in run.evaluation.told():
-            log.warning("%s", sentence)
+        run.evaluation.warn_of_no_number()
         if is_main() and self.pictures and pictures is not None:
             run.evaluation.draw(pictures, model, tracker, run.step)
-        return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.device)}
+        return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.chosen)}
 
 
 @dataclass
@@ -182,19 +163,18 @@ class _Run:
         trainer = self.trainer
         loaders = only(self.data.evaluation, trainer.splits)
         self.evaluation = Evaluation(self.metrics, loaders, trainer.monitor, trainer.higher_is_better)
-        self.model.to(trainer.device)
-        self.loss.to(trainer.device)
+        self.model.to(trainer.chosen)
+        self.loss.to(trainer.chosen)
         if trainer.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
-        self.scaler = torch.amp.GradScaler(trainer.device.type, enabled=trainer.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(trainer.chosen.type, enabled=trainer.precision == "fp16")
         self.folder = self.tracker.folder / "checkpoints"
         self.last = self.folder / "last.pt"
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
         self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
 
     def stops_early(self) -> bool:
-        """Whether the evaluations so far say that it is enough."""
         stopping, evaluation = self.trainer.stopping, self.evaluation
         if stopping is None or not stopping.reached(evaluation.history, evaluation.higher_is_better):
             return False
@@ -203,25 +183,22 @@ class _Run:
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
-        trainer = self.trainer
+        trainer, since = self.trainer, time.perf_counter()
         seed_everything(trainer.seed, self.epoch)
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
-        means, micro_batches, since = Means(), 0, time.perf_counter()
+        means, micro_batches = Means(), 0
         with Progress(disable=not (sys.stdout.isatty() and is_main()), transient=True) as bar:
-            total = len(self.data.train) if isinstance(self.data.train, Sized) else None
-            task = bar.add_task(f"epoch {self.epoch + 1}/{trainer.epochs}", total=total)
-            for batch in self.data.train:
-                numbers = self._backward(to_device(batch, trainer.device, trainer.channels_last))
+            for batch in bar.track(self.data.train, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
+                numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
                 micro_batches += 1
                 if self.gathered == trainer.accumulate:
                     numbers |= self._update()
                 means.add(numbers)
                 if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
                     self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
-                bar.advance(task)
         if micro_batches == 0:
             raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
         if self.gathered:
@@ -237,8 +214,9 @@ class _Run:
         return means.values() | rates | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
+        """Adds the gradient of one micro-batch to those gathered, and returns what the loss names."""
         trainer, dtype = self.trainer, PRECISIONS[self.trainer.precision]
-        with torch.autocast(trainer.device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(trainer.chosen.type, dtype=dtype, enabled=dtype is not None):
             output = self.forward(batch)
             try:
                 named = self.loss(output, batch)
@@ -255,11 +233,26 @@ class _Run:
         return numbers
 
     def _update(self) -> dict[str, float]:
-        """One step along the mean gradient of the micro-batches gathered since the last."""
+        """One step along the mean gradient of the micro-batches gathered since the last; its norm if it is clipped."""
         # Each of their losses was divided by `accumulate`, and an epoch's last group may be smaller.
         scale, self.gathered = self.trainer.accumulate / self.gathered, 0
         self.step += 1
-        return update(self.optimizer, self.scaler, scale, self.trainer.clip_norm)
+        numbers: dict[str, float] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
+            return numbers
+        self.scaler.unscale_(self.optimizer)
+        if scale != 1:
+            for parameter in parameters:
+                parameter.grad.mul_(scale)
+        if self.trainer.clip_norm is not None:
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.trainer.clip_norm))
+            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
+                numbers["gradient_norm"] = norm
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return numbers
 
     def _check_weights(self) -> None:
         """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
@@ -284,6 +277,7 @@ class _Run:
 
     def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
         """Logs the epoch and saves it."""
+        self.seconds += seconds
         self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
         of, headline = self.trainer.epochs, self.evaluation.headline(numbers)
         self.save()

@@ -98,7 +98,7 @@ def test_a_mirror_that_breaks_later_is_dropped_and_the_run_goes_on(tmp_path, cap
     tracker.log({"loss": 1.0}, 1)
     tracker.log({"loss": 2.0}, 2)
     assert broken.calls == 1
-    assert "Broken stopped (gone)" in caplog.text
+    assert "Broken stopped (ConnectionError: gone)" in caplog.text
     assert len(read(tmp_path)) == 2
 
 
