@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values 
 
 
 def train(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
-    """Builds the nouns, fits, and leaves a run folder.
+    """Builds the nouns, fits, and leaves a run folder; returns the report that was written to it.
 
     Args:
         config: The composed config.
@@ -44,12 +45,8 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         name: The experiment's name, for the record.
         overrides: What the command line changed, for the record.
         data: What `prepared` just gave, if it was asked already.
-
-    Returns:
-        The report that was written to report.json.
     """
-    started = time.time()
-    resolved = resuming.resolved(config)
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if config.resume:
         resuming.check(folder, config)
     else:
@@ -58,50 +55,21 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     if config.resume:
         resuming.check_data(folder, data.describe().get("fingerprint"))
     objective.check_split(config.objective, data.evaluation, config.data)
-    model_config, start = pretrained.own_start(config.model)
-    model = build(model_config)
-    loss = build(config.loss)
-    for part in (model, loss):
-        if hasattr(part, "prepare"):
-            part.prepare(data)
-    if start is not None and not config.resume:
-        pretrained.start_from(model, start)
-    metrics = build(config.metrics)
-    trainer = build(config.trainer)
+    model, loss = networks(config, data)
+    metrics, trainer = build(config.metrics), build(config.trainer)
     pictures = build(config.pictures) if trainer.pictures else None
-
     if config.first_stage:
         stages.check(model, config, data.evaluation)
 
-    changes = reproducibility.uncommitted(reproducibility.CODE)
-    record = {
-        "experiment": name,
-        "overrides": overrides,
-        "seed": config.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "device": str(trainer.device),
-        **reproducibility.provenance(changes),
-        "data": data.describe(),
-        "downloads": list(getattr(data, "downloads", ())),
-    }
-    record["command"] = repeat.command(record, resolved)
-    if config.resume:  # what it began with stays on record
-        resuming.go_on(folder, resolved, record)
-    else:
-        runs.begin(folder, resolved, record, changes)
-    earlier: dict[str, Any] = {}
-    if config.first_stage:
-        earlier = train_first_stage(config, folder, name, overrides)
-        selected = folder / stages.FOLDER / "checkpoints" / f"{config.first_stage.checkpoint}.pt"
-        stages.take_over(model, selected, config.first_stage.retrain)
-        if hasattr(loss, "second_stage"):
-            loss.second_stage()
+    said = {"experiment": name, "overrides": overrides, "seed": config.seed, "started": started}
+    record = begin(config, folder, data, said | {"device": str(trainer.chosen)})
+    earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
     scheduler = complete("scheduler", build(config.scheduler), optimizer)
-    begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
-    run_name = f"{name}_seed{config.seed}"
+    resolved, run_name = resuming.resolved(config), f"{name}_seed{config.seed}"
     tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
-    log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.device, folder)
+    begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
+    log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
     try:
         results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
     except BaseException:
@@ -120,15 +88,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     return report
 
 
-def prepared(config: DictConfig) -> Any:
-    """Checks the config, seeds this process, builds the data; the model is built next, from the draws that follow."""
-    schema.check(config)
-    reproducibility.set_up(config.threads, config.deterministic)
-    seeds.seed_everything(config.seed, "initial weights")
-    return build(config.data)
-
-
-def attempt(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
+def attempt(config: DictConfig, folder: Path, data: Any, name: str, overrides: list[str]) -> dict[str, Any]:
     """`train`, which leaves on record if the training itself stopped, as for a loss that became nan."""
     try:
         return train(config, folder, name, overrides, data)
@@ -137,17 +97,56 @@ def attempt(config: DictConfig, folder: Path, name: str, overrides: list[str], d
         raise
 
 
-def train_first_stage(config: DictConfig, folder: Path, name: str, overrides: list[str]) -> dict[str, Any]:
-    """Trains what comes first, or goes on with it, or finds it done; returns its selected results, and how it began."""
+def prepared(config: DictConfig) -> Any:
+    """Checks the config, seeds this process, builds the data; the model is built next, from the draws that follow."""
+    schema.check(config)
+    reproducibility.set_up(config.threads, config.deterministic)
+    seeds.seed_everything(config.seed, "initial weights")
+    return build(config.data)
+
+
+def networks(config: DictConfig, data: Any) -> tuple[Any, Any]:
+    """Model and loss, with the weights that they start from."""
+    model_config, start = pretrained.own_start(config.model)
+    model, loss = build(model_config), build(config.loss)
+    for part in (model, loss):
+        if hasattr(part, "prepare"):
+            part.prepare(data)
+    if start is not None and not config.resume:
+        pretrained.start_from(model, start)
+    return model, loss
+
+
+def begin(config: DictConfig, folder: Path, data: Any, said: dict[str, Any]) -> dict[str, Any]:
+    """Writes down what the run is, or has become where it goes on, and returns it: what is `said`, code and data."""
+    resolved, changes = resuming.resolved(config), reproducibility.uncommitted(reproducibility.CODE)
+    downloads = list(getattr(data, "downloads", ()))
+    record = {**said, **reproducibility.provenance(changes), "data": data.describe(), "downloads": downloads}
+    record["command"] = repeat.command(record, resolved)
+    if config.resume:  # what it began with stays on record
+        resuming.go_on(folder, resolved, record)
+    else:
+        runs.begin(folder, resolved, record, changes)
+    return record
+
+
+def first_stage(
+    config: DictConfig, folder: Path, name: str, overrides: list[str], model: Any, loss: Any
+) -> dict[str, Any]:
+    """Trains what comes first, or goes on with it, or finds it done; the model takes it over. Returns its results."""
     below = folder / stages.FOLDER
     if not (below / "DONE").exists():
         first = stages.first_stage(config, below)
         if not first.resume:  # stopped before its first checkpoint, it has nothing to go on from
             shutil.rmtree(below, ignore_errors=True)
         train(first, below, f"{name}_first_stage", overrides)
+    selected = config.first_stage.checkpoint
+    stages.take_over(model, below / "checkpoints" / f"{selected}.pt", config.first_stage.retrain)
+    if hasattr(loss, "second_stage"):
+        loss.second_stage()
     results: dict[str, Any] = read_json(below / "report.json")["results"]
     untrained = {"untrained": results["untrained"]} if "untrained" in results else {}
-    return {"first_stage": results[config.first_stage.checkpoint], **untrained}
+    return {"first_stage": results[selected], **untrained}
 
 
 def build(config: DictConfig) -> Any:
@@ -155,10 +154,10 @@ def build(config: DictConfig) -> Any:
     return instantiate(config, _convert_="all")
 
 
-def complete(noun: str, partial: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def complete(noun: str, started: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Completes a partial noun; a setting that it does not take is bad input, not a bug."""
     try:
-        return partial(*arguments, **named)
+        return started(*arguments, **named)
     except TypeError as error:
         raise ValueError(f"{noun}: {error}") from error
 
@@ -174,8 +173,7 @@ def main(config: DictConfig) -> float | None:
     swept = chosen.mode == RunMode.MULTIRUN
     try:
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
-        make = lambda config, folder, data: attempt(config, folder, name, overrides, data)  # noqa: E731
-        report = reuse.once(config, folder, prepared, make)
+        report = reuse.once(config, folder, prepared, partial(attempt, name=name, overrides=overrides))
         return objective.value(report, config.objective, config.trainer.higher_is_better)
     except (Exception, KeyboardInterrupt) as error:
         if is_interrupt(error):

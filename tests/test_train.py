@@ -201,7 +201,7 @@ def test_only_a_training_that_stopped_by_itself_leaves_that_on_record(error, sto
 
     monkeypatch.setattr(train, "train", broken)
     with pytest.raises(type(error)):
-        train.attempt(None, tmp_path, "demo", [])
+        train.attempt(None, tmp_path, None, "demo", [])
     assert (tmp_path / runs.STOPPED).exists() == stopped
     if stopped:
         assert runs.why_stopped(tmp_path) == "the loss became nan"
