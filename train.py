@@ -39,12 +39,8 @@ OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values 
 def train(config: DictConfig, folder: Path, name: str, overrides: list[str], data: Any = None) -> dict[str, Any]:
     """Builds the nouns, fits, and leaves a run folder; returns the report that was written to it.
 
-    Args:
-        config: The composed config.
-        folder: The run folder; with `config.resume`, the one to go on in.
-        name: The experiment's name, for the record.
-        overrides: What the command line changed, for the record.
-        data: What `prepared` just gave, if it was asked already.
+    `name` of the experiment and `overrides` of the command line are for the record; `data` is what `prepared` just
+    gave, if it was asked already.
     """
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if config.resume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Reads a checkpoint on the CPU; `mapped` leaves tensors on disk until they are asked for.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is truncated, is no checkpoint, or holds anything but tensors and plain values.
+    A CheckpointError says if it is truncated, no checkpoint, or holds anything but tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
@@ -45,8 +43,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
 def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
     """Loads a state_dict into `part`: a module, an optimizer or anything else that has one; `what` names it.
 
-    Raises:
-        CheckpointError: If it was saved by something else; of modules, the first differing names are shown.
+    A CheckpointError says if it was saved by something else.
     """
     try:
         part.load_state_dict(state)
@@ -66,12 +63,21 @@ def check_data(before: str | None, now: str | None, path: Path) -> None:
         )
 
 
-def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The names that only one of two states has, or whose shapes differ, sorted."""
-    shapes = [{name: getattr(value, "shape", None) for name, value in state.items()} for state in (own, other)]
-    return sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
+def differing(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """Of the names that only one of two states has, or whose shapes differ: what is wrong with that of the other."""
+    shapes, theirs = ({n: tuple(getattr(v, "shape", ())) for n, v in state.items()} for state in (own, other))
+    found = {}
+    for name in sorted(shapes.keys() | theirs.keys()):
+        if name not in theirs:
+            found[name] = f"{name} is missing"
+        elif name not in shapes:
+            found[name] = f"{name} is not in the network"
+        elif theirs[name] != shapes[name]:
+            found[name] = f"{name} has shape {theirs[name]} instead of {shapes[name]}"
+    return found
 
 
-def told(names: Sequence[str]) -> str:
+def told(found: Mapping[str, str]) -> str:
     """How many entries differ, and the first of them."""
-    return f"{len(names)} entries differ, first {', '.join(names[:3])}"
+    more = ", ..." if len(found) > 3 else ""
+    return f"{len(found)} entries differ: {', '.join(list(found.values())[:3])}{more}"

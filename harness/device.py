@@ -11,11 +11,7 @@ import torch.distributed as dist
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes a GPU when there is one.
-
-    Raises:
-        ValueError: If torch does not know or cannot use the device.
-    """
+    """The device called `name`; `auto` takes a GPU when there is one. A ValueError says if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -19,11 +19,7 @@ class WriteError(RuntimeError):
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls `write(file)` on a binary file beside `path` and renames it, so that `path` is never half written.
 
-    Ctrl-C is heard when the file is there.
-
-    Raises:
-        WriteError: If writing fails, for instance on a full disk; whatever `path` held before is still there.
-        KeyboardInterrupt: If `write` was interrupted all the same; as above.
+    Ctrl-C is heard when the file is there. After a WriteError, as on a full disk, `path` holds what it held before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".writing")

@@ -12,11 +12,7 @@ from torch import nn
 
 
 def look_up(name: str) -> Any:
-    """What a dotted name stands for, found as Hydra finds a `_target_`: by attribute, else by importing.
-
-    Raises:
-        ImportError: If there is none.
-    """
+    """What a dotted name stands for, found as Hydra finds a `_target_`: by attribute, else by importing."""
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ImportError(f"{name!r} is no dotted name, such as rambo.losses.RecallLoss")
@@ -36,12 +32,7 @@ def look_up(name: str) -> Any:
 
 
 def class_named(name: str) -> Callable[..., nn.Module]:
-    """The class of modules with this dotted name.
-
-    Raises:
-        ImportError: If there is none.
-        TypeError: If it is something else.
-    """
+    """The class of modules with this dotted name; an ImportError or a TypeError says that there is none."""
     if "." not in name:
         raise ImportError(f"loss must be named with its module, such as rambo.losses.RecallLoss, got {name!r}")
     found = look_up(name)
@@ -62,8 +53,7 @@ def check_settings(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> 
 def taken_by(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     """Names and types of what a function or class takes, those that a class hands on to its parents included.
 
-    Returns:
-        They, and whether that is all: a `**settings` that nobody names may take anything.
+    And whether that is all: a `**settings` that nobody names may take anything.
     """
     if not inspect.isclass(target):
         return _named_by(target)

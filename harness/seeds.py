@@ -17,8 +17,7 @@ def derived_seed(*parts: int | str) -> int:
 def seed_everything(*parts: int | str) -> None:
     """Seeds Python's and torch's generators, of every device, from `parts`.
 
-    The trainer calls it with (seed, epoch) at the start of every epoch. What an epoch draws is then a function of the
-    two, and a resumed run needs no saved generator state to repeat it.
+    From (seed, epoch) at the start of every epoch, so that a resumed run needs no saved generator state to repeat one.
     """
     seed = derived_seed(*parts)
     random.seed(seed)

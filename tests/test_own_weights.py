@@ -63,7 +63,7 @@ def test_another_head_begins_anew_and_is_named(run, caplog):
     assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("backbone."))
     assert after["embedding.weight"].shape[0] == 7
     assert math.isfinite(report["results"]["last"]["metrics"]["test/recall@1"])
-    with pytest.raises(ValueError, match=r"last.pt does not fit RetrievalModel: \d+ entries differ, first backbone"):
+    with pytest.raises(ValueError, match=r"last.pt does not fit RetrievalModel: \d+ entries differ: backbone"):
         run("retrieval", "wider", "model.backbone.width=4", f"model.weights={first}")
 
 

@@ -12,8 +12,7 @@ import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
-PLAIN = (0, stat.S_IFREG, stat.S_IFDIR)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
 
 
 class UnsafeArchive(ValueError):
@@ -29,7 +28,6 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         UnsafeArchive: If a member has an absolute path or one with "..", or is a link or a device.
         ValueError: If the file is no archive, or is damaged or encrypted.
-        OSError: If it does not fit on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     building = folder / f".{archive.name}.unpacking"
@@ -37,37 +35,28 @@ def unpack(archive: Path, folder: Path) -> None:
     building.mkdir()
     try:
         if zipfile.is_zipfile(archive):
-            _unpack_zip(archive, building)
+            with zipfile.ZipFile(archive) as packed:
+                for entry in packed.infolist():
+                    kind = stat.S_IFMT(entry.external_attr >> 16)
+                    _check_member(archive, entry.filename, plain=kind in (0, stat.S_IFREG, stat.S_IFDIR))
+                    if entry.flag_bits & 1:
+                        raise ValueError(
+                            f"{archive} is encrypted; unpack it by hand with the password that you were given"
+                        )
+                packed.extractall(building)
         elif tarfile.is_tarfile(archive):
-            _unpack_tar(archive, building)
+            with tarfile.open(archive) as opened:
+                for member in opened:  # one after another, so that a compressed archive is gone through once
+                    _check_member(archive, member.name, plain=member.isreg() or member.isdir())
+                    member.mode = 0o644
+                    opened.extract(member, building, filter="data")
         else:
             raise ValueError(f"{archive} is neither a zip nor a tar archive; delete it and download it again")
         _move_into(building, folder)
-    except (tarfile.TarError, *_DAMAGED) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _unpack_zip(archive: Path, building: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        _check_space(archive, building, sum(member.file_size for member in opened.infolist()))
-        for member in opened.infolist():
-            _check_member(archive, member.filename, plain=stat.S_IFMT(member.external_attr >> 16) in PLAIN)
-            if member.flag_bits & 1:
-                raise ValueError(f"{archive} is encrypted; unpack it by hand with the password that you were given")
-        opened.extractall(building)
-
-
-def _unpack_tar(archive: Path, building: Path) -> None:
-    def checked(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-        _check_member(archive, member.name, plain=member.isreg() or member.isdir())
-        _check_space(archive, building, member.size)
-        return tarfile.data_filter(member, folder).replace(mode=0o755 if member.isdir() else 0o644, deep=False)
-
-    with tarfile.open(archive) as opened:
-        for member in opened:  # one after another, so that a compressed archive is gone through once
-            opened.extract(member, building, filter=checked)
 
 
 def _check_member(archive: Path, name: str, plain: bool) -> None:
@@ -79,21 +68,15 @@ def _check_member(archive: Path, name: str, plain: bool) -> None:
         raise UnsafeArchive(f"{archive} has {name!r}, which lies outside the folder to unpack to; nothing was unpacked")
 
 
-def _check_space(archive: Path, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"no room to unpack {archive}: it needs {needed:,} bytes and {free:,} are free; free some space")
-
-
 def _move_into(source: Path, target: Path) -> None:
     """Moves what is in `source` into `target`; whole folders at once where that replaces nothing."""
     for item in source.iterdir():
         place = target / item.name
-        if item.is_dir() and place.is_dir() and not place.is_symlink():
+        if place.is_symlink() or not place.is_dir():
+            place.unlink(missing_ok=True)
+        elif item.is_dir():
             _move_into(item, place)
+            continue
         else:
-            if place.is_symlink() or (item.is_dir() and place.exists()):
-                place.unlink()
-            elif place.is_dir():
-                shutil.rmtree(place)
-            os.replace(item, place)
+            shutil.rmtree(place)
+        os.replace(item, place)

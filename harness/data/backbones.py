@@ -17,10 +17,7 @@ from harness.data.pretrained import load_file, load_packaged
 def wrong_size(error: AssertionError, image: Tensor, model: str) -> ValueError:
     """What timm's error means where a network was made for another size of image, and how to change that.
 
-    Args:
-        error: Of timm.
-        image: What the network was given, (images, channels, height, width).
-        model: Where the config has the network: "model".
+    `image` is what it was given, (images, channels, height, width), and `model` its place in the config: "model".
     """
     height, width = image.shape[-2:]
     size = str(height) if height == width else f"[{height},{width}]"
@@ -49,18 +46,14 @@ def build_backbone(backbone: str | nn.Module, weights: str | Path, options: Mapp
     """
     if isinstance(backbone, str):
         module = _from_timm(backbone, weights == "hub", options)
-    elif weights in ("hub", "packaged"):
-        raise ValueError(
-            f"there are no {weights} weights for a {type(backbone).__name__}: use weights=none or a file's path"
-        )
-    elif options:
-        raise ValueError(
-            f"backbone_options are for timm models by name, got {options} with a {type(backbone).__name__}"
-        )
-    elif not hasattr(backbone, "num_features"):
-        raise ValueError(f"{type(backbone).__name__} needs an attribute num_features, the width of what it returns")
     else:
-        module = backbone
+        module, kind = backbone, type(backbone).__name__
+        if weights in ("hub", "packaged"):
+            raise ValueError(f"there are no {weights} weights for a {kind}: use weights=none or a file's path")
+        if options:
+            raise ValueError(f"backbone_options are for timm models by name, got {options} with a {kind}")
+        if not hasattr(backbone, "num_features"):
+            raise ValueError(f"{kind} needs an attribute num_features, the width of what it returns")
     if weights == "packaged":
         load_packaged(module, str(backbone))
     elif weights not in ("hub", "none"):

@@ -29,12 +29,8 @@ class PartDataset(Dataset[Batch], Generic[R]):
     A training set is indexed by (epoch, index) and draws its augmentation from (seed, epoch, index), in whatever
     process it is loaded; the global random generator is left as it was. An evaluation set is indexed by index.
 
-    Args:
-        rows: The samples.
-        transform: From uint8 (3, height, width) to uint8 (3, h, w), the same h and w for every picture; None for
-            pictures that are to stay as they are, and for samples that are none.
-        seed: Seed of the augmentation.
-        cache: Where to keep the outcome of `transform.prepare`, or None.
+    `transform` goes from uint8 (3, height, width) to uint8 (3, h, w), the same h and w for every picture; None leaves
+    pictures as they are. `cache` keeps the outcome of `transform.prepare`.
     """
 
     def __init__(

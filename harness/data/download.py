@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pooch
 import requests
@@ -19,6 +16,8 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 from harness.data.archives import unpack
 
 _PIECE = 1 << 16  # bytes; where a connection breaks off, less than that of what came is lost
+_ATTEMPTS = 3  # how often a mirror is asked, each time going on where the last attempt stopped
+_TIMEOUT = 30.0  # seconds without an answer after which an attempt is given up
 
 
 class DownloadError(RuntimeError):
@@ -51,29 +50,17 @@ class RemoteFile:
         if self.size is not None and size != self.size:
             return f"has {size:,} bytes, expected {self.size:,}"
         kind, expected = ("sha256", self.sha256) if self.sha256 else ("md5", self.md5)
-        if expected is not None and (found := digest(path, kind)) != expected:
+        if expected is not None and (found := pooch.file_hash(str(path), alg=kind)) != expected:
             return f"has {kind} {found}, expected {expected}"
         return None
 
 
-def digest(path: Path, kind: str = "sha256") -> str:
-    """The digest of a file in hexadecimal, read piece by piece."""
-    return str(pooch.file_hash(str(path), alg=kind))
-
-
-def fetch(file: RemoteFile, folder: Path, attempts: int = 3, timeout: float = 30.0, by_hand: str = "") -> Path:
+def fetch(file: RemoteFile, folder: Path, by_hand: str = "") -> Path:
     """Brings `file` into `folder`, unless a good copy is there, and returns where it is.
 
     A download goes to `<name>.part`, which a later call takes up where it broke off; under its own name a file exists
-    only after verification.
-
-    Args:
-        attempts: How often a mirror is asked, each time going on where the last attempt stopped.
-        timeout: Seconds without an answer after which an attempt is given up.
-        by_hand: What to say if the file has no address and is not there.
-
-    Raises:
-        DownloadError: If no mirror delivers, or none delivers what the hash asks for, or it does not fit on the disk.
+    only after verification. `by_hand` is what to say if the file has no address and is not there. A DownloadError says
+    if no mirror delivers, or none delivers what the hash asks for, or it does not fit on the disk.
     """
     target = folder / file.name
     if target.is_file():
@@ -88,34 +75,32 @@ def fetch(file: RemoteFile, folder: Path, attempts: int = 3, timeout: float = 30
         raise DownloadError(by_hand or f"{file.name} must be put into {folder} by hand")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    _check_space(file, part)
+    needed = (file.size or 0) * (1 + file.unpack) - _length(part)  # packed pictures hardly grow when unpacked
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise DownloadError(
+            f"{file.name} needs about {needed:,} bytes in {target.parent} and {free:,} are free; free some space"
+        )
     reasons = []
     for url in file.urls:
         try:
-            _from_mirror(url, file, part, attempts, timeout)
+            _from_mirror(url, file, part)
         except (OSError, DownloadError) as error:
             reasons.append(f"{url}: {error}")
             continue
         part.replace(target)
         return target
-    kept = f"; {part.stat().st_size:,} bytes are kept, run the same command again to go on" if part.exists() else ""
+    kept = f"; {_length(part):,} bytes are kept, run the same command again to go on" if part.exists() else ""
     raise DownloadError(f"cannot download {file.name} ({'; '.join(reasons)}){kept}")
 
 
 def obtain(
     files: Iterable[RemoteFile], folder: Path, check: Callable[[], str], by_hand: str = "", keep_archives: bool = False
 ) -> str:
-    """Downloads and unpacks what `check` finds missing.
+    """Downloads and unpacks what `check` finds missing, and returns its words.
 
-    Args:
-        files: What makes up the data set.
-        folder: Where it goes.
-        check: Says in a few words what is there, or raises OSError or ValueError if that is not all.
-        by_hand: What to do where a form or a login stands before the data.
-        keep_archives: Whether archives stay once they are unpacked and checked.
-
-    Returns:
-        The words of `check`.
+    `check` says in a few words what is there, or raises OSError or ValueError if that is not all; `by_hand` is what to
+    do where a form or a login stands before the data; `keep_archives` leaves archives there once unpacked and checked.
 
     Raises:
         DownloadError: If a file cannot be had.
@@ -127,7 +112,7 @@ def obtain(
         pass
     files = list(files)
     for file in files:
-        path = fetch(file, folder, by_hand=by_hand)
+        path = fetch(file, folder, by_hand)
         if file.unpack:
             _say(f"unpacking {path}")
             unpack(path, path.parent)
@@ -139,11 +124,7 @@ def obtain(
 
 
 def faults(files: Iterable[RemoteFile], folder: Path) -> list[str]:
-    """What is wrong with those of `files` that are in `folder`.
-
-    Archives may be gone once they are unpacked, and files to be brought by hand may lie in another of the layouts that
-    the data set reads; their absence is for it to notice.
-    """
+    """What is wrong with those of `files` that are in `folder`; archives may be gone, once they are unpacked."""
     found = []
     for file in files:
         path = folder / file.name
@@ -156,73 +137,61 @@ def faults(files: Iterable[RemoteFile], folder: Path) -> list[str]:
     return found
 
 
-def _from_mirror(url: str, file: RemoteFile, part: Path, attempts: int, timeout: float) -> None:
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _from_mirror(url: str, file: RemoteFile, part: Path) -> None:
     """Leaves a verified `part`, or raises; a `part` that fails verification is deleted."""
-    if url.startswith("ftp://"):
-        transfer: Callable[[], Any] = partial(pooch.FTPDownloader(timeout=timeout), url, str(part), None)
-    elif url.startswith(("http://", "https://")):
-        transfer = partial(_transfer, url, file, part, timeout)
-    else:
-        raise DownloadError("the address should begin with http://, https:// or ftp://")
     resumed = part.exists()
-    while True:
-        for attempt in range(attempts):
-            try:
-                transfer()
-                break
-            except OSError as error:
-                if attempt == attempts - 1 or _will_not_change(error):
-                    raise
-        fault = file.fault(part)
-        if fault is None:
-            return
-        part.unlink()
-        if not resumed:
-            raise DownloadError(f"the file {fault}: damaged on its way or changed at its source; nothing was kept")
-        resumed = False  # an old beginning may have been at fault: once more, from the start
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _transfer(url, file, part)
+            break
+        except OSError as error:
+            answer = getattr(error, "response", None)
+            refused = answer is not None and answer.status_code < 500  # and will be again
+            if refused or attempt == _ATTEMPTS:
+                raise
+    fault = file.fault(part)
+    if fault is None:
+        return
+    part.unlink()
+    if not resumed:
+        raise DownloadError(f"the file {fault}: damaged on its way or changed at its source; nothing was kept")
+    _from_mirror(url, file, part)  # an old beginning may have been at fault: once more, from the start
 
 
-def _will_not_change(error: OSError) -> bool:
-    """Whether asking again is of no use: the server has no such file, or gives it to others."""
-    return isinstance(error, requests.HTTPError) and error.response is not None and error.response.status_code < 500
-
-
-def _transfer(url: str, file: RemoteFile, part: Path, timeout: float) -> None:
+def _transfer(url: str, file: RemoteFile, part: Path) -> None:
     """Appends to `part` what it lacks; raises an OSError (of requests, or ConnectionError) if it is not all."""
-    have = part.stat().st_size if part.exists() else 0
-    if file.size is not None and have == file.size:
+    if url.startswith("ftp://"):
+        pooch.FTPDownloader(timeout=_TIMEOUT)(url, str(part), None)
+        return
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError("the address should begin with http://, https:// or ftp://")
+    have = _length(part)
+    if have == file.size:
         return
     if file.size is not None and have > file.size:
         part.unlink()
         have = 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        given = response.headers.get("Content-Range", "")
         if response.status_code == 416:  # nothing is beyond what we have
-            if _total(response) == have:
+            if given.endswith(f"/{have}"):
                 return
             part.unlink()
             raise ConnectionError("the server could not go on where the download broke off")
         response.raise_for_status()
-        start, total = _extent(response, have)
+        if response.status_code == 206 and not given.startswith(f"bytes {have}-"):
+            raise DownloadError(f"the server was asked to go on at byte {have:,} and answered {given!r}")
+        start = have if response.status_code == 206 else 0  # without support for ranges all of it comes
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length else None
         if file.size is not None and total is not None and total != file.size:
             raise DownloadError(f"the server offers {total:,} bytes, expected {file.size:,}")
         _save(response, part, start, total, file.name)
-
-
-def _extent(response: requests.Response, have: int) -> tuple[int, int | None]:
-    """Where the bytes of the answer begin, and how long the whole file is, if the server says."""
-    if response.status_code == 206:
-        given = response.headers.get("Content-Range", "")
-        if not given.startswith(f"bytes {have}-"):
-            raise DownloadError(f"the server was asked to go on at byte {have:,} and answered {given!r}")
-        return have, _total(response)
-    length = response.headers.get("Content-Length")  # no support for ranges: from the start
-    return 0, int(length) if length else None
-
-
-def _total(response: requests.Response) -> int | None:
-    match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
 
 
 def _save(response: requests.Response, part: Path, start: int, total: int | None, name: str) -> None:
@@ -239,18 +208,6 @@ def _save(response: requests.Response, part: Path, start: int, total: int | None
             except requests.RequestException as error:
                 of = f" of {total:,}" if total else ""
                 raise ConnectionError(f"the connection ended after {done:,}{of} bytes") from error
-
-
-def _check_space(file: RemoteFile, part: Path) -> None:
-    if file.size is None:
-        return
-    have = part.stat().st_size if part.exists() else 0
-    needed = file.size - have + (file.size if file.unpack else 0)  # packed pictures hardly grow when unpacked
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise DownloadError(
-            f"{file.name} needs about {needed:,} bytes in {part.parent} and {free:,} are free; free some space"
-        )
 
 
 def _say(message: str) -> None:

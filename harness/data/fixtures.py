@@ -12,11 +12,7 @@ VERSION = "2"  # raise it when any layout changes, so that old copies are replac
 
 
 def beside(root: Path, write: Callable[[Path], None]) -> Path:
-    """Lets `write` fill the folder `<root>_fixture`, unless it is there already; safe with any number of processes.
-
-    Raises:
-        FileExistsError: If something else has that name.
-    """
+    """Lets `write` fill the folder `<root>_fixture`, unless it is there already; safe with any number of processes."""
     folder = root.with_name(f"{root.name}_fixture")
     stamp = folder / ".fixture"
 
@@ -25,21 +21,19 @@ def beside(root: Path, write: Callable[[Path], None]) -> Path:
 
     if ready():
         return folder
+    if folder.exists() and not stamp.is_file():
+        raise FileExistsError(f"{folder} is in the way of stand-in data: it is not ours, so move it")
     building = root.with_name(f".{root.name}_fixture.{uuid.uuid4().hex}")
     try:
         building.mkdir(parents=True)
         write(building)
         (building / ".fixture").write_text(VERSION)
-        try:
-            os.rename(building, folder)
-        except OSError:  # something is there: an older version, or the copy of a faster process, which is as good
-            if not ready():
-                if not stamp.is_file():
-                    raise FileExistsError(
-                        f"{folder} is in the way of stand-in data: it is not ours, so move it"
-                    ) from None
-                shutil.rmtree(folder)
-                os.rename(building, folder)
+        if stamp.is_file() and not ready():  # an older version
+            shutil.rmtree(folder)
+        os.rename(building, folder)
+    except OSError:
+        if not ready():  # else the copy of a faster process is there, which is as good
+            raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder

@@ -19,10 +19,7 @@ MARKED_BY_CONTENT = 256 * 2**20  # bytes of a part's files, up to which all of t
 
 
 def file_marks(paths: Sequence[Path]) -> list[str]:
-    """What tells each file from another of its name, wherever it lies, for the fingerprint of a data set.
-
-    The sha256 of what it holds; where all together are larger than `MARKED_BY_CONTENT`, its size.
-    """
+    """The sha256 of each file, or, where all together are larger than `MARKED_BY_CONTENT`, its size."""
     sizes = [path.stat().st_size for path in paths]
     if sum(sizes) > MARKED_BY_CONTENT:
         return [f"{size} bytes" for size in sizes]
@@ -30,10 +27,7 @@ def file_marks(paths: Sequence[Path]) -> list[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, linked ones and those in linked folders too; a link back to where it lies ends there.
-
-    `Path.rglob` and `os.walk` pass linked folders over, so that whole classes would be missing without a word.
-    """
+    """Every file below a folder, also in linked ones, which `rglob` passes over; a link back to itself ends there."""
     pending = [(folder, {os.path.realpath(folder)})]
     while pending:
         current, above = pending.pop()
@@ -46,11 +40,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def check_same_files(folder: Path, names: Sequence[str]) -> None:
-    """Refuses one file under two names, by a link: it might be trained and tested on, or be what a query finds.
-
-    Raises:
-        ValueError: If there is such a file; names both.
-    """
+    """Refuses one file under two names, by a link: it might be trained and tested on, or be what a query finds."""
     first: dict[tuple[int, int], str] = {}
     for name in names:
         try:
@@ -82,15 +72,8 @@ def seeded_draws(seed: int, epoch: int, index: int) -> Iterator[None]:
 def decode(path: Path, upright: bool = False, content: bytes | None = None) -> Tensor:
     """The picture in a file as uint8 (3, height, width), whatever the file holds: grayscale, palette, CMYK or alpha.
 
-    Pillow decodes; torchvision's own decoder gives the same pixels but is deprecated from 0.29 on.
-
-    Args:
-        path: The file; named in every error.
-        upright: Whether to turn the picture as its EXIF orientation says. The papers' pipelines do not.
-        content: The bytes of the file, where they have been read already.
-
-    Raises:
-        OSError: If the file cannot be read or holds no picture of 8 bits a channel.
+    `upright` turns the picture as its EXIF orientation says, which the papers' pipelines do not; `content` is what the
+    file holds, where that has been read already. An OSError names a file without a picture of 8 bits a channel.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
@@ -109,15 +92,11 @@ def decode(path: Path, upright: bool = False, content: bytes | None = None) -> T
 
 
 class ImageCache:
-    """Keeps what the first, deterministic step of a transform makes of each image, so that files are decoded once.
+    """Keeps what the first, deterministic step of a transform makes of each image in `folder`; made if missing.
 
-    Entries are named by the content of the source file and the step, so a changed file or another size can never be
-    answered with a stale picture, and the cached and the uncached path give the same pixels. Pixels are stored as they
-    are, without compression: 192 KiB for a 256 x 256 image (CUB-200-2011 2.3 GB, Stanford Online Products 24 GB).
-    Safe with any number of writers: each writes a file of its own and renames it.
-
-    Args:
-        folder: Where to keep the pixels; made if missing.
+    Entries are named by the content of the source file and the step, so that none is ever stale. Pixels are stored as
+    they are: 192 KiB for a 256 x 256 image (CUB-200-2011 2.3 GB, Stanford Online Products 24 GB). Safe with any number
+    of writers: each writes a file of its own and renames it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -125,11 +104,7 @@ class ImageCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, path: Path, prepare: nn.Module, upright: bool = False) -> Tensor:
-        """`prepare` applied to the picture in `path`: uint8 (3, height, width).
-
-        Raises:
-            OSError: If the file is unreadable, or the entry cannot be written (disk full, for instance).
-        """
+        """`prepare` applied to the picture in `path`: uint8 (3, height, width)."""
         try:
             content = path.read_bytes()
         except OSError:
@@ -142,10 +117,6 @@ class ImageCache:
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or cut short by a crash of the machine: make it anew
         image: Tensor = prepare(decode(path, upright, content)).contiguous()
-        self._store(entry, image)
-        return image
-
-    def _store(self, entry: Path, image: Tensor) -> None:
         beside = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.part")
         try:
             entry.parent.mkdir(exist_ok=True)
@@ -158,3 +129,4 @@ class ImageCache:
                 f"cannot write to the image cache {self.folder} ({error.strerror});"
                 " free some space, or set data.cache=null"
             ) from error
+        return image

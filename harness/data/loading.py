@@ -1,7 +1,7 @@
 """The data contract: what a data set owes the trainer, and loaders whose draws depend on nothing but seed and epoch.
 
 A batch is a dict. A data object has `.train`, an iterable of batches (with `set_epoch` if its order changes from epoch
-to epoch), and `.evaluation`, a dict of name -> loader. `.describe()` returns what the run record shows of it.
+to epoch), `.evaluation`, a dict of name -> loader, and `.describe()`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,27 @@ class BatchSampler(Protocol):
         """The sample indices of each batch of `epoch`; equal for equal seed and epoch."""
 
 
+class ShuffledBatches:
+    """Every sample once an epoch, in an order that seed and epoch decide; the last batch may be smaller."""
+
+    def __init__(self, size: int, batch_size: int, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if size < 1:
+            raise ValueError(f"{size} samples make no batch of {batch_size}; use more data")
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[list[int]]:
+        """The sample indices of each batch of `epoch`."""
+        draws = torch.Generator().manual_seed(derived_seed(self.seed, "batches", epoch))
+        order = torch.randperm(self.size, generator=draws).tolist()
+        for start in range(0, self.size, self.batch_size):
+            yield order[start : start + self.batch_size]
+
+
 class _EpochBatches:
     """Presents a `BatchSampler` to torch's loader, which carries (epoch, index) to the data set in any worker."""
 
@@ -51,46 +72,11 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in batch]
 
 
-class ShuffledBatches:
-    """Every sample once an epoch, in an order that seed and epoch decide.
-
-    Args:
-        size: Number of samples.
-        batch_size: Samples in a batch; the last may be smaller.
-        seed: Decides the order.
-        drop_last: Whether a smaller last batch is left out.
-
-    Raises:
-        ValueError: If there would be no batch.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int = 0, drop_last: bool = False) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if size < (batch_size if drop_last else 1):
-            raise ValueError(f"{size} samples make no batch of {batch_size}; use a smaller batch_size or more data")
-        self.size, self.batch_size, self.seed, self.drop_last = size, batch_size, seed, drop_last
-
-    def __len__(self) -> int:
-        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
-
-    def batches(self, epoch: int) -> Iterator[list[int]]:
-        """The sample indices of each batch of `epoch`."""
-        draws = torch.Generator().manual_seed(derived_seed(self.seed, "batches", epoch))
-        order = torch.randperm(self.size, generator=draws).tolist()
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield order[start : start + self.batch_size]
-
-
-class EpochLoader:
+class EpochLoader(DataLoader[Any]):
     """Training batches, a function of (seed, epoch) alone: neither worker count nor resuming changes them.
 
-    Args:
-        dataset: Indexed by (epoch, sample index); draws its augmentation from its seed and these two.
-        sampler: Which samples meet in a batch.
-        workers: Loading processes; 0 loads in the main process.
-        pin_memory: Whether batches are copied to page-locked memory, for faster transfers to a GPU.
-        collate: Makes a batch of a list of samples; None stacks them, as torch does by default.
+    `dataset` is indexed by (epoch, sample index) and draws its augmentation from its seed and these two; `collate`
+    makes a batch of a list of samples, None stacks them.
     """
 
     def __init__(
@@ -102,7 +88,7 @@ class EpochLoader:
         collate: Callable[[list[Any]], Batch] | None = None,
     ) -> None:
         self.batches = _EpochBatches(sampler)
-        self.loader: DataLoader[Any] = DataLoader(
+        super().__init__(
             dataset,
             batch_sampler=self.batches,
             num_workers=workers,
@@ -115,9 +101,3 @@ class EpochLoader:
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         self.batches.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.loader)

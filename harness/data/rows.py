@@ -17,7 +17,7 @@ from harness.data.images import decode, file_marks
 
 @dataclass(frozen=True)
 class Rows:
-    """One part of a data set. A kind of data adds its columns, and names them in `columns`.
+    """One part of a data set. A kind of data adds its columns, names them in `columns`, and writes the last methods.
 
     Attributes:
         names: What each sample is called: its image's path below `folder`, or any unique text.
@@ -71,15 +71,15 @@ class Rows:
 
     def entries(self, index: int) -> dict[str, Any]:
         """What the sample at `index` brings to its batch, beside its picture."""
-        raise NotImplementedError(f"{type(self).__name__} must say what a batch holds")
+        raise NotImplementedError
 
     def described(self) -> Iterator[object]:
         """What a fingerprint covers beside the files: a line for each item, the first one about the part as a whole."""
-        raise NotImplementedError(f"{type(self).__name__} must say what makes it another")
+        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Counts for the run record."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it counts")
+        raise NotImplementedError
 
 
 def fingerprint(parts: Mapping[str, Rows]) -> str:
@@ -89,8 +89,7 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
     """
     digest = hashlib.sha256()
     for part, rows in sorted(parts.items()):
-        on_disk = rows.pictured and rows.pixels is None
-        marks = rows.marks or (file_marks([rows.path(i) for i in range(len(rows))]) if on_disk else [])
+        marks = rows.marks or (file_marks([rows.path(i) for i in range(len(rows))]) if rows.folder else [])
         whole, *lines = rows.described()
         for line in (f"{part} {whole}", marks, *lines):
             digest.update(f"{line}\n".encode())
@@ -98,14 +97,9 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
 
 
 def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4) -> None:
-    """Looks whether every image file is there and not empty, and decodes a few, before anything is trained.
-
-    Raises:
-        FileNotFoundError: If files are missing or empty; says how many of all parts and names the first.
-        OSError: If one of the few decoded of each part is unreadable.
-    """
+    """Looks whether every image file is there and not empty, and decodes a few, before anything is trained."""
     on_disk = [rows for rows in parts if rows.folder is not None]
-    lost = [name for rows in on_disk for name in rows.names if _is_lost(rows, name)]
+    lost = [name for rows in on_disk for name in rows.names if _is_lost(os.path.join(str(rows.folder), name))]
     if lost:
         total = sum(map(len, on_disk))
         raise FileNotFoundError(
@@ -117,10 +111,9 @@ def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4
             rows.load(index)
 
 
-def _is_lost(rows: Rows, name: str) -> bool:
-    assert rows.folder is not None
+def _is_lost(path: str) -> bool:
     try:
-        return os.stat(os.path.join(rows.folder, name)).st_size == 0
+        return os.stat(path).st_size == 0
     except OSError:
         return True
 

@@ -7,8 +7,9 @@ import io
 import logging
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,6 @@ PARTS = {
 }
 """What people call the parts of their data, in small letters -> what they are called here."""
 LIKE_SPLIT = {"split", "splits", "datasplit", "subset", "partition", "fold", "set", "istrain", "istest", "holdout"}
-_SEPARATORS = (",", ";", "\t", "|")
 _WORKBOOKS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet"}
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -45,11 +45,7 @@ class Spreadsheet:
     separator: str
 
     def column(self, name: str) -> str | None:
-        """The column of this name, else the one whose name differs by capitals, spaces and signs alone, else None.
-
-        Raises:
-            ValueError: If several differ from `name` in that way.
-        """
+        """The column of this name, else the one whose name differs by capitals, spaces and signs alone, else None."""
         if name in self.header:
             return name
         alike = [one for one in self.header if plain(one) == plain(name) != ""]
@@ -58,11 +54,7 @@ class Spreadsheet:
         return alike[0] if alike else None
 
     def needed(self, name: str) -> str:
-        """The same, where there must be one.
-
-        Raises:
-            ValueError: If there is none; tells the columns.
-        """
+        """The same; a ValueError tells the columns where there is none."""
         found = self.column(name)
         if found is None:
             raise ValueError(f"{self.path} has no column {name!r}; its columns are {', '.join(self.header)}")
@@ -81,10 +73,8 @@ class Spreadsheet:
         """A column of numbers; nan and inf are numbers here.
 
         A decimal comma is read where the whole column has no point and it cannot part thousands: not "1,250" among
-        such alone, unless values are separated by semicolons, as programs that write decimal commas do.
-
-        Raises:
-            ValueError: If a value is no number; names its row.
+        such alone, unless values are separated by semicolons, as programs that write decimal commas do. A ValueError
+        names the row of what is no number.
         """
         texts = [row[name] for row in self.rows]
         commas = [text for text in texts if _COMMA.fullmatch(text)]
@@ -109,12 +99,11 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
         ValueError: If it is no such text, has no rows, a column twice, or a line of another length than the header.
     """
     text = read_text(path)
-    told = re.match(r"sep=(.)\r?\n", text)  # how Excel is told
-    if told:
-        text = text[told.end() :]
+    told = re.match(r"sep=(.)\r?\n", text)  # how Excel is told; the rest of its line is an empty one
+    text = text[told.end(1) :] if told else text
     separator = told[1] if told else _separator(text, path)
     try:
-        records = _records(text, separator)
+        records = list(_records(text, separator))
     except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table ({error}); is a quotation mark not closed?") from error
     (_, header), *body = records or [(0, [])]
@@ -124,27 +113,20 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise ValueError(f"{path} has the column {min(twice)!r} more than once; give each its own name")
-    rows, lines = [], []
     for line, values in body:
-        kept = values[: len(header)]
-        if len(kept) < len(header) or any(values[len(header) :]):
+        if len(values) < len(header) or any(values[len(header) :]):
             raise ValueError(
-                f"{path}, line {line + bool(told)} has {len(values)} values and the header {len(header)}, with"
+                f"{path}, line {line} has {len(values)} values and the header {len(header)}, with"
                 f" {separator!r} between them; quote values that contain it"
             )
-        rows.append(dict(zip(header, kept, strict=True)))
-        lines.append(line + bool(told))
-    if not rows:
+    if not body:
         raise ValueError(f"{path} has no rows; it should have a header and a row for each sample")
-    return Spreadsheet(path, header, rows, lines, separator)
+    rows = [dict(zip(header, values, strict=False)) for _, values in body]
+    return Spreadsheet(path, header, rows, [line for line, _ in body], separator)
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16, with or without a mark, or else in Windows-1252, which is said.
-
-    Raises:
-        ValueError: If it holds no text; names the file and the way out.
-    """
+    """The text of a file in UTF-8 or UTF-16, with or without a mark, or else in Windows-1252, which is said."""
     content = path.read_bytes()
     if path.suffix.lower() in _WORKBOOKS or content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")):
         raise ValueError(f"{path} is no text but a workbook or an archive; save it as CSV in UTF-8")
@@ -190,17 +172,13 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _records(text: str, separator: str, most: int | None = None) -> list[tuple[int, list[str]]]:
+def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line at which each record ends, and its values; empty ones left out."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != " ")
-    found: list[tuple[int, list[str]]] = []
     for record in reader:
         values = [value.strip() for value in record]
         if any(values):
-            found.append((reader.line_num, values))
-        if most is not None and len(found) >= most:
-            break
-    return found
+            yield reader.line_num, values
 
 
 def _separator(text: str, path: Path) -> str:
@@ -208,12 +186,12 @@ def _separator(text: str, path: Path) -> str:
 
     def fit(separator: str) -> tuple[float, int]:
         try:
-            (_, header), *body = _records(text, separator, most=50) or [(0, [])]
+            widths = [len(values) for _, values in islice(_records(text, separator), 50)]
         except csv.Error:
             return -1.0, 0
-        if len(header) < 2:
+        if not widths or widths[0] < 2:
             return -1.0, 0
-        return sum(len(values) == len(header) for _, values in body) / max(1, len(body)), len(header)
+        return widths[1:].count(widths[0]) / max(1, len(widths) - 1), widths[0]
 
-    usual = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    return max(sorted(_SEPARATORS, key=lambda separator: separator != usual), key=fit)
+    usual = "\t,;|" if path.suffix.lower() in (".tsv", ".tab") else ",;\t|"
+    return max(usual, key=fit)

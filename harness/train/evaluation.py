@@ -21,28 +21,13 @@ Pictures = Callable[[nn.Module, Any, Path, str], Mapping[str, str | Path]]
 """Called with the model, a loader, a folder and the name of the split; returns {name: path of an image}."""
 
 
-def only(loaders: Mapping[str, Any], splits: Sequence[str] | None) -> Mapping[str, Any]:
-    """The loaders of `splits`, all of them for None.
-
-    Raises:
-        ValueError: If none is named, or one that the data do not have.
-    """
-    if splits is None:
-        return loaders
-    if not splits or any(split not in loaders for split in splits):
-        raise ValueError(
-            f"trainer.splits={list(splits)} must name some of the splits of the data: {', '.join(loaders)}"
-        )
-    return {split: loaders[split] for split in splits}
-
-
 @dataclass
 class Evaluation:
     """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
 
     Attributes:
         metrics: Called with the model and a loader.
-        loaders: By split.
+        loaders: By split; of `splits`, if those are given.
         monitor: The metric by which the best epoch is chosen.
         higher_is_better: Whether a larger `monitor` is better.
         results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
@@ -50,18 +35,24 @@ class Evaluation:
         history: The monitored metric of every evaluation after an epoch, by split.
 
     Raises:
-        ValueError: If `metrics` declare that `monitor` is better the other way.
+        ValueError: If `metrics` declare that `monitor` is better the other way, or there is no such split.
     """
 
     metrics: Metrics
     loaders: Mapping[str, Any]
     monitor: str
     higher_is_better: bool
+    splits: Sequence[str] | None = None
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.splits is not None:
+            if not self.splits or not set(self.splits) <= self.loaders.keys():
+                given, there = list(self.splits), ", ".join(self.loaders)
+                raise ValueError(f"trainer.splits={given} must name some of the splits of the data: {there}")
+            self.loaders = {split: self.loaders[split] for split in self.splits}
         if undeclared := measures.direction(self.metrics, self.monitor, self.higher_is_better):
             log.warning("%s", undeclared)
 

@@ -17,16 +17,9 @@ SPLIT = "validation"
 
 
 def check(objective: str | None, trainer: Mapping[str, Any], sweeper: Mapping[str, Any]) -> None:
-    """Refuses an objective that a search must not or cannot go by.
+    """Raises ValueError for an objective, such as validation/recall@1, that a search must not or cannot go by.
 
-    Args:
-        objective: Split and metric, such as validation/recall@1; None if the run belongs to no search.
-        trainer: Its config; `monitor` selects the epoch, `higher_is_better` is its direction, `splits` are evaluated.
-        sweeper: Hydra's settings of whatever started the run; only those of Optuna's have a `direction`.
-
-    Raises:
-        ValueError: If Optuna has no objective, if it is a metric of the test set, another than the one that selects
-            the epoch or one that is not evaluated, or if the directions differ.
+    `trainer` is its config; `sweeper` are Hydra's settings, of which only those of Optuna's have a `direction`.
     """
     wanted = f"{SPLIT}/{trainer['monitor']}"
     direction = sweeper.get("direction")

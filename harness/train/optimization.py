@@ -13,9 +13,6 @@ def build_optimizer(partial: Callable[..., torch.optim.Optimizer], *modules: nn.
     """Completes a partial optimizer, with `lr` among its keywords, by the `parameter_groups` of model and loss.
 
     A group may have a `learning_rate_factor`, times `lr`; what needs no gradient is left out.
-
-    Raises:
-        ValueError: If no parameter is trainable.
     """
     rate = getattr(partial, "keywords", {}).get("lr")
     groups: list[dict[str, Any]] = []

@@ -23,7 +23,7 @@ from harness.data.loading import Batch, Data
 from harness.device import all_finite, choose_device, is_main, to_device
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
-from harness.train.evaluation import Evaluation, Metrics, Pictures, only
+from harness.train.evaluation import Evaluation, Metrics, Pictures
 from harness.train.optimization import learning_rates
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
@@ -161,8 +161,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         trainer = self.trainer
-        loaders = only(self.data.evaluation, trainer.splits)
-        self.evaluation = Evaluation(self.metrics, loaders, trainer.monitor, trainer.higher_is_better)
+        chosen = trainer.monitor, trainer.higher_is_better, trainer.splits
+        self.evaluation = Evaluation(self.metrics, self.data.evaluation, *chosen)
         self.model.to(trainer.chosen)
         self.loss.to(trainer.chosen)
         if trainer.channels_last:

@@ -124,7 +124,7 @@ def test_loading_leaves_the_global_generator_alone(kind, folder):
 
 
 def test_the_same_image_is_seen_differently_in_another_epoch(folder):
-    dataset = make(CUB200, folder).train.loader.dataset
+    dataset = make(CUB200, folder).train.dataset
     assert not torch.equal(dataset[(0, 3)]["image"], dataset[(1, 3)]["image"])
     assert torch.equal(dataset[(1, 3)]["image"], dataset[(1, 3)]["image"])
 
@@ -197,7 +197,7 @@ def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_pat
 
 def test_there_are_never_more_workers_than_cores(folder):
     data = make(CUB200, folder, workers=1000)
-    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == cores()
+    assert data.train.num_workers == data.evaluation["test"].num_workers == cores()
 
 
 def test_a_fixture_is_loaded_in_batches_that_it_can_fill(folder):

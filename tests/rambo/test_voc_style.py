@@ -307,9 +307,7 @@ def special(own):
 
 def test_difficult_objects_are_ground_truth_but_not_trained_on(own):
     special(own)
-    without, having = (
-        opened(own, classes=SHAPES, train_on_difficult=flag).train.loader.dataset for flag in (False, True)
-    )
+    without, having = (opened(own, classes=SHAPES, train_on_difficult=flag).train.dataset for flag in (False, True))
     assert len(without[0, 3]["target"]["labels"]) == 0
     assert len(having[0, 3]["target"]["labels"]) == 1
     truth = opened(own, classes=SHAPES).evaluation["test"].dataset.ground_truth
@@ -320,7 +318,7 @@ def test_difficult_objects_are_ground_truth_but_not_trained_on(own):
 def test_images_without_objects_are_trained_on_or_left_out(own):
     special(own)
     data = opened(own, classes=SHAPES)
-    empty = data.train.loader.dataset[0, 2]["target"]
+    empty = data.train.dataset[0, 2]["target"]
     assert empty["boxes"].shape == (0, 4)
     assert empty["labels"].dtype == torch.int64
     names = opened(own, classes=SHAPES, train_on_empty_images=False).parts["train"].names
@@ -381,7 +379,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(own):
     assert torch.equal(state, torch.get_rng_state())
     assert not same(first, samples(make(seed=1), 4))
     assert not same(first, samples(make(seed=2), 3))
-    dataset = make(seed=1).train.loader.dataset
+    dataset = make(seed=1).train.dataset
     flipped = {not torch.equal(dataset[epoch, 0]["image"], dataset.image(0)) for epoch in range(12)}
     assert flipped == {True, False}
 

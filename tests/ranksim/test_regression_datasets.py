@@ -251,7 +251,7 @@ def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_pat
 
 def test_there_are_never_more_workers_than_cores(folder):
     data = make(AgeDB, folder, workers=1000)
-    assert data.train.loader.num_workers == data.evaluation["test"].num_workers == cores()
+    assert data.train.num_workers == data.evaluation["test"].num_workers == cores()
 
 
 def test_a_fixture_is_loaded_in_small_batches(folder):

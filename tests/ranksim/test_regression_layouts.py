@@ -71,7 +71,7 @@ def test_impossible_ages_of_imdb_wiki_are_in_the_last_bin(tmp_path, unpublished)
 
 @pytest.mark.parametrize(("kind", "write", "table"), AGES)
 def test_grayscale_faces_are_read_as_rgb(tmp_path, unpublished, kind, write, table):
-    dataset = kind(write(tmp_path / "faces"), **OPTIONS).train.loader.dataset
+    dataset = kind(write(tmp_path / "faces"), **OPTIONS).train.dataset
     modes = []
     for index in range(len(dataset)):
         with Image.open(dataset.rows.path(index)) as image:

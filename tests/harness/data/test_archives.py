@@ -139,11 +139,3 @@ def test_an_encrypted_archive_asks_for_its_password(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="encrypted; unpack it by hand"):
         unpack(path, tmp_path / "out")
-
-
-@pytest.mark.parametrize("make", [make_tar, make_zip])
-def test_what_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch, make):
-    path = make(tmp_path / "a", {"1": b"a" * 1000})
-    monkeypatch.setattr("harness.data.archives.shutil.disk_usage", lambda _: type("Usage", (), {"free": 999}))
-    with pytest.raises(OSError, match=r"needs 1,000 bytes and 999 are free"):
-        unpack(path, tmp_path / "out")

@@ -14,15 +14,8 @@ def test_every_sample_once_an_epoch_in_an_order_of_seed_and_epoch():
     assert first != list(ShuffledBatches(10, 4, seed=4).batches(0))
 
 
-def test_the_small_last_batch_can_be_left_out():
-    batches = ShuffledBatches(size=10, batch_size=4, drop_last=True)
-    assert [len(batch) for batch in batches.batches(0)] == [4, 4] == [4] * len(batches)
-
-
 def test_no_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         ShuffledBatches(10, 0)
     with pytest.raises(ValueError, match="0 samples make no batch"):
         ShuffledBatches(0, 4)
-    with pytest.raises(ValueError, match="3 samples make no batch of 4"):
-        ShuffledBatches(3, 4, drop_last=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.download import DownloadError, RemoteFile, digest, faults, fetch, obtain
+from harness.data.download import DownloadError, RemoteFile, faults, fetch, obtain
 
 CONTENT = bytes(range(256)) * 12_000  # 3,072,000 bytes: forty-seven pieces
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -84,16 +84,18 @@ def test_a_damaged_copy_is_downloaded_again(server, tmp_path, capsys):
     assert "has 10 bytes, expected 3,072,000" in capsys.readouterr().err
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
+def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.data.download._ATTEMPTS", 1)
     with pytest.raises(DownloadError, match=r"983,040 of 3,072,000 bytes.*983,040 bytes are kept"):
-        fetch(remote(server, "cut", sha256=SHA256), tmp_path, attempts=1)
+        fetch(remote(server, "cut", sha256=SHA256), tmp_path)
     assert not (tmp_path / "thing.bin").exists()
     assert fetch(remote(server, "good", sha256=SHA256), tmp_path).read_bytes() == CONTENT
     assert server.asked == [("cut", None), ("good", "bytes=983040-")]
 
 
-def test_a_connection_that_ends_early_is_taken_up_again_by_itself(server, tmp_path):
-    assert fetch(remote(server, "cut", sha256=SHA256), tmp_path, attempts=4).read_bytes() == CONTENT
+def test_a_connection_that_ends_early_is_taken_up_again_by_itself(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.data.download._ATTEMPTS", 4)
+    assert fetch(remote(server, "cut", sha256=SHA256), tmp_path).read_bytes() == CONTENT
     assert [wanted for _, wanted in server.asked] == [None, "bytes=983040-", "bytes=1966080-", "bytes=2949120-"]
 
 
@@ -186,11 +188,6 @@ def test_data_behind_a_form_say_what_to_do(tmp_path):
     assert (tmp_path / "img.zip").read_bytes() == b"a login page"
     (tmp_path / "img.zip").write_bytes(CONTENT)
     assert fetch(by_hand, tmp_path) == tmp_path / "img.zip"
-
-
-def test_digest_reads_in_pieces(tmp_path):
-    (tmp_path / "file").write_bytes(CONTENT)
-    assert digest(tmp_path / "file") == SHA256
 
 
 def zipped(tmp_path: Path) -> bytes:
