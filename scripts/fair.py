@@ -9,7 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.device import cores
 from harness.record import allowed, places, reuse
 from harness.record.composition import CONFIGS
 from harness.record.reproducibility import CODE
@@ -64,7 +63,8 @@ def make(arguments: argparse.Namespace) -> int:
         arguments.methods,
     )
     print(f"{comparison.name}: looking for what is there", flush=True)
-    outputs = Outputs((arguments.runs or CODE / places.outputs()).absolute())
+    folder, short = (arguments.runs or CODE / places.outputs()).absolute(), bool(arguments.scale)
+    outputs = Outputs(folder, arguments.at_once, short)
     searches = fair.located(fair.plan_search(comparison, arguments.scale, arguments.allow), outputs)
     jobs = [job for search in searches.values() for job in search.jobs]
     there, finals = sum(bool(job.finished) for job in jobs), len(searches) * comparison.seeds
@@ -78,22 +78,19 @@ def make(arguments: argparse.Namespace) -> int:
 
 def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs, arguments: argparse.Namespace) -> int:
     """The rest of `make`, for which no other process may do the same."""
-    short = bool(arguments.scale)  # and too small to fill a GPU
-    at_once = arguments.at_once or (cores() if short else None)
-
-    fair.run(alternating([search.jobs for search in searches.values()]), outputs, at_once, short)
+    fair.run(alternating([search.jobs for search in searches.values()]), outputs)
     searches = fair.located(searches, outputs)
     tried = [job for search in searches.values() for job in search.jobs]
     check_alike(tried)
     searches = {key: read_search(comparison, search) for key, search in searches.items()}
-    tests = fair.plan_tests(comparison, searches, arguments.scale, arguments.allow)
+    tests = fair.plan_tests(comparison, searches, arguments.allow)
     if not tests:
         fault = next(fault for search in searches.values() for fault in search.faults.values())
         raise ValueError(f"every trial of every method failed; the first says: {fault}")
 
     jobs = outputs.locate(alternating(list(tests.values())))
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
-    fair.run(jobs, outputs, at_once, short)
+    fair.run(jobs, outputs)
     ended = {key: outputs.locate(tests.get(key, [])) for key in searches}
     check_alike([*tried, *(job for own in ended.values() for job in own)])
     results = {key: read_tests(comparison, search, ended[key]) for key, search in searches.items()}

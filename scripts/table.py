@@ -8,7 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.device import cores
 from harness.record import allowed, places
 from harness.record.composition import CONFIGS
 from harness.record.reproducibility import CODE
@@ -59,7 +58,8 @@ def make(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{option} must be at least 1, got {value}")
     formats = [] if arguments.formats == ["none"] else arguments.formats
     table_page.check_formats(formats)
-    outputs = Outputs((arguments.runs or CODE / places.outputs()).absolute())
+    folder, short = (arguments.runs or CODE / places.outputs()).absolute(), bool(arguments.scale)
+    outputs = Outputs(folder, arguments.at_once, short)
     if arguments.no_run and arguments.runs and not outputs.found:
         raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")
 
@@ -68,9 +68,8 @@ def make(arguments: argparse.Namespace) -> int:
     rows = dict.fromkeys(job.row for job in jobs)
     if unknown := [row for row in arguments.only if row not in rows]:
         raise ValueError(f"--only {unknown[0]}: no such row can be run; there are {', '.join(rows)}")
-    short = bool(arguments.scale)  # and too small to fill a GPU
-    at_once = arguments.at_once or (cores() if short else None)
-    failed = {} if arguments.no_run else outputs.run(to_do(jobs, arguments.only), at_once, short)
+    asked = [job for job in jobs if not arguments.only or job.row in arguments.only]
+    failed = {} if arguments.no_run else outputs.run(to_do(asked))
 
     for table, own in plans:
         filled = fill(table, outputs.locate(own), arguments.seeds, arguments.scale, failed)

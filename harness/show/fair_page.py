@@ -59,7 +59,7 @@ def show(outcome: Outcome) -> None:
 def write(outcome: Outcome, folder: Path) -> list[Path]:
     """Writes <name>.md, .csv, .json, .png and .svg, of stand-in data with that in the name; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, paths = f"fair-{outcome.fair.name}{'_fixture' if outcome.stand_in else ''}", []
+    name, paths = f"{outcome.fair.label}{'_fixture' if outcome.stand_in else ''}", []
     for suffix in (".png", ".svg"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of another call, with more seeds
         if outcome.compared:
@@ -145,7 +145,7 @@ def _as_json(method: Tested) -> dict[str, Any]:
         "trials": [
             {
                 "settings": trial.values,
-                "validation": search.found[trial.number],
+                "validation": search.found.get(trial.number),
                 "fault": search.faults.get(trial.number),
             }
             for trial in search.trials

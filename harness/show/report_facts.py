@@ -57,7 +57,7 @@ def versions(all_studies: Sequence[Study]) -> list[str]:
     said: list[str] = []
     real = [study for study in all_studies if not study.stand_in]
     for name in dict.fromkeys(study.data for study in real):
-        prints = sorted({str(s.first.report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
+        prints = sorted({str(s.runs[0].report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
         if len(prints) > 1:
             said.append(f"{name}: there are runs on different versions of the data, each below: {', '.join(prints)}.")
     return said

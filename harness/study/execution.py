@@ -1,7 +1,6 @@
 """Many runs of train.py beside each other, each in a process of its own that need not import torch.
 
-A worker is a Python that has imported what runs need and has done nothing else. It forks for each run, and the fork
-does what `python train.py` does: nothing of one run reaches the next, and a run that dies costs itself alone.
+Nothing of one run reaches the next, and a run that dies costs itself alone: see `harness.study.worker`.
 """
 
 from __future__ import annotations
@@ -30,28 +29,21 @@ GRACE_SECONDS = 2.0
 
 
 class Worker:
-    """Runs train.py with one list of arguments after the other.
+    """Runs `entry`, the path of train.py, with one list of arguments after the other.
 
-    Args:
-        entry: The path of train.py.
-        folder: For files with what runs print.
-        gpu: The only one that runs see, as CUDA_VISIBLE_DEVICES names it; None changes nothing.
+    What runs print goes into files in `folder`. They see one `gpu`, as CUDA_VISIBLE_DEVICES names it; None changes
+    nothing.
     """
 
     def __init__(self, entry: Path, folder: Path, gpu: str | None = None) -> None:
-        self.entry, self.folder, self.gpu = entry, folder, gpu
-        self.output = folder
+        self.entry, self.folder, self.output = entry, folder, folder
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
         self._start()
 
     def _start(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command, pipe = [sys.executable, "-c", SERVE, str(CODE), str(self.entry), *IMPORTED], subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(CODE), str(self.entry), *IMPORTED],
-            cwd=self.entry.parent,
-            env=environment if self.gpu is None else environment | {"CUDA_VISIBLE_DEVICES": self.gpu},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            command, cwd=self.entry.parent, env=self.environment, stdin=pipe, stdout=pipe, text=True
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -100,13 +92,13 @@ def run_all(
 ) -> dict[str, str]:
     """Runs train.py with each list of arguments, and prints a line when one is done; in a terminal there is a bar.
 
-    Ctrl-C ends all of them, and is raised.
+    They are spread over the GPUs, each seeing one. Without a choice of threads each has one. Ctrl-C ends all of them,
+    and is raised.
 
     Args:
-        runs: Arguments of train.py by a name for people. Without a choice of threads each run has one.
+        runs: Arguments of train.py by a name for people.
         entry: The path of train.py.
-        at_once: How many run beside each other; default: `default_at_once`. They are spread over the GPUs, each seeing
-            one.
+        at_once: How many run beside each other; default: `default_at_once`.
         keep_going: Whether a failure leaves the others running; otherwise what has not begun is not begun.
 
     Returns:
@@ -129,7 +121,8 @@ def run_all(
             while waiting or running:
                 while waiting and free:
                     worker, name = free.pop(0), waiting.pop(0)
-                    worker.begin(_with_threads(runs[name]))
+                    chosen = any(argument.startswith("threads=") for argument in runs[name])
+                    worker.begin([*runs[name], *([] if chosen else ["threads=1"])])
                     running[worker.codes.fileno()] = worker, name
                 for ended in wait(list(running)):
                     worker, name = running.pop(ended)  # type: ignore[arg-type]  # a descriptor, as it was given
@@ -144,11 +137,6 @@ def run_all(
         finally:
             close(workers)
     return failed
-
-
-def _with_threads(arguments: Sequence[str]) -> list[str]:
-    chosen = any(argument.startswith("threads=") for argument in arguments)
-    return [*arguments, *([] if chosen else ["threads=1"])]
 
 
 def _tell(bar: Progress, name: str, code: int) -> None:

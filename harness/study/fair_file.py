@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from harness.study import specification
 from harness.study.specification import Column, FileName, Number, Part, Specification, Whole, fault, knowing, outside
@@ -16,21 +16,12 @@ MOST_SETTINGS = 6  # of one method: beyond it, the draws in the last dimensions 
 EDGE = 0.05  # of a range, at either end
 
 
-def _ascending(given: tuple[float, float]) -> tuple[float, float]:
-    if not given[0] < given[1]:
-        raise fault("", f"must be a lower and an upper number, got {list(given)}")
-    return given
-
-
-Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
-
-
 class Setting(Part):
     """What a search varies: the config's `key`, over a range on a `log` or `uniform` scale, or by `choice`."""
 
     key: str = outside("key")
-    log: Range | None = None
-    uniform: Range | None = None
+    log: tuple[Number, Number] | None = None
+    uniform: tuple[Number, Number] | None = None
     choice: tuple[Value, ...] | None = None
 
     @model_validator(mode="after")
@@ -39,6 +30,9 @@ class Setting(Part):
             raise fault("", "wants one of log, uniform, choice, such as {log: [0.01, 1]}")
         if self.choice is not None and len(set(self.choice)) < max(len(self.choice), 2):
             raise fault("choice", f"must list two values or more, each once, got {list(self.choice)}")
+        for scale, ends in (("log", self.log), ("uniform", self.uniform)):
+            if ends and not ends[0] < ends[1]:
+                raise fault(scale, f"must be a lower and an upper number, got {list(ends)}")
         if self.log and self.log[0] <= 0:
             raise fault("log", f"must begin above 0, got {list(self.log)}")
         return self
@@ -79,18 +73,12 @@ class Method(specification.Method):
 
     settings: Settings = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _sound(self) -> Method:
-        if not 1 <= len(self.settings) <= MOST_SETTINGS:
-            count = f"has {len(self.settings)} settings to search, shared ones included"
-            raise fault("", f"{count}; 1 to {MOST_SETTINGS} are possible")
-        return self
-
 
 class Fair(Specification):
     """A fair comparison. `experiment` and `overrides` are the recipe; the first column decides."""
 
     kind: ClassVar[str] = "fair comparison"
+    prefix: ClassVar[str] = "fair-"
 
     experiment: str
     overrides: tuple[str, ...] = ()
@@ -101,25 +89,8 @@ class Fair(Specification):
     baseline: str
     columns: Annotated[Mapping[str, Column], Field(min_length=1), knowing("name")]
     settings: Settings = Field(default_factory=dict)  # of every method
-    methods: Annotated[Mapping[FileName, Method], Field(min_length=1), knowing("key")]
+    methods: Annotated[dict[FileName, Method], Field(min_length=1), knowing("key")]
     partial: bool = outside("partial", False)  # some of the methods of its file
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_shared_settings(cls, given: Any) -> Any:
-        """Gives every method the settings of all before its own."""
-        shared, methods = (given.get(k, {}) if isinstance(given, dict) else None for k in ("settings", "methods"))
-        if not isinstance(shared, dict) or not isinstance(methods, dict):
-            return given
-        found = dict(methods)
-        for key, method in methods.items():
-            own = method.get("settings", {}) if isinstance(method, dict) else None
-            if not isinstance(own, dict):
-                continue
-            if twice := next((setting for setting in own if setting in shared), None):
-                raise fault(f"methods.{key}.settings", f"and the shared ones both have {twice}")
-            found[key] = method | {"settings": shared | own}
-        return given | {"methods": found}
 
     @model_validator(mode="after")
     def _sound(self) -> Fair:
@@ -131,14 +102,17 @@ class Fair(Specification):
                 raise fault(f"columns.{name}.scale", f"must be positive, got {column.scale}")
         if says := _budget_fault(self.trials, self.seeds, self.search_seed):
             raise fault("", says)
+        for key, method in self.methods.items():
+            if twice := next((setting for setting in method.settings if setting in self.settings), None):
+                raise fault(f"methods.{key}.settings", f"and the shared ones both have {twice}")
+            settings = {**self.settings, **method.settings}
+            if not 1 <= len(settings) <= MOST_SETTINGS:
+                count = f"has {len(settings)} settings to search, shared ones included"
+                raise fault(f"methods.{key}", f"{count}; 1 to {MOST_SETTINGS} are possible")
+            self.methods[key] = method.model_copy(update={"settings": settings})
         if self.baseline not in self.methods:
             raise fault("baseline", f"is {self.baseline}, no method; there are {', '.join(self.methods)}")
         return self
-
-    @property
-    def label(self) -> str:
-        """In the names of runs and files."""
-        return f"fair-{self.name}"
 
     @property
     def main(self) -> Column:

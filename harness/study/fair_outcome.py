@@ -13,8 +13,7 @@ from harness.study import table_cells
 from harness.study.fair import Search
 from harness.study.fair_file import Fair
 from harness.study.jobs import Job
-from harness.study.results import Run
-from harness.study.specification import Column
+from harness.study.results import Run, values_of
 from harness.study.table_cells import selected
 from harness.study.uncertainty import Comparison, compare, together
 
@@ -41,19 +40,13 @@ class Tested:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a whole comparison, methods from best to worst; those without a result come last.
-
-    Attributes:
-        untrained: The test metrics of the network before training, by column and seed.
-        made_of: Revisions, packages and processors behind the final runs, each once.
-        stand_in: Whether the data are stand-ins, so that the numbers mean nothing.
-    """
+    """Of a whole comparison, methods from best to worst; those without a result come last."""
 
     fair: Fair
     methods: dict[str, Tested]
-    untrained: dict[str, Values]
-    made_of: tuple[str, ...]
-    stand_in: bool
+    untrained: dict[str, Values]  # test metrics of the network before training, by column
+    made_of: tuple[str, ...]  # revisions, packages and processors behind the final runs, each once
+    stand_in: bool  # whether the numbers mean nothing
 
     def values(self, key: str) -> Values:
         """The deciding column of a method."""
@@ -71,22 +64,20 @@ class Outcome:
         All of them allow for each other by Holm's method; best against baseline is one comparison, shown from both
         sides.
         """
-        compared = self.compared
-        references = dict.fromkeys(key for key in (*compared[:1], self.fair.baseline) if key in compared)
-        pairs = [
-            (reference, key)
-            for reference in references
-            for key in compared
-            if key != reference and len(self.values(key).keys() & self.values(reference).keys()) > 1
-        ]
-        once = {frozenset(pair): pair for pair in reversed(pairs)}
-        allowing = dict(zip(once, together([self._compared(*pair) for pair in once.values()]), strict=True))
-        found: dict[str, dict[str, Comparison]] = {reference: {} for reference in references}
-        for reference, key in pairs:
-            judged = allowing[frozenset((reference, key))]
-            plain = self._compared(reference, key)
-            found[reference][key] = replace(plain, adjusted=judged.adjusted, among=judged.among)
+        references = dict.fromkeys(key for key in (*self.compared[:1], self.fair.baseline) if key in self.compared)
+        found = {one: {key: self._compared(one, key) for key in self._others(one)} for one in references}
+        once = {frozenset((one, key)): c for one, own in found.items() for key, c in own.items()}
+        allowing = dict(zip(once, together(list(once.values())), strict=True))
+        for one, own in found.items():
+            for key, comparison in own.items():
+                judged = allowing[frozenset((one, key))]
+                own[key] = replace(comparison, adjusted=judged.adjusted, among=judged.among)
         return found
+
+    def _others(self, reference: str) -> list[str]:
+        """Those with two seeds in common with the reference."""
+        common = {key: self.values(key).keys() & self.values(reference).keys() for key in self.compared}
+        return [key for key in self.compared if key != reference and len(common[key]) > 1]
 
     def _compared(self, reference: str, key: str) -> Comparison:
         main, names = self.fair.main, (self.methods[key].name, self.methods[reference].name)
@@ -96,40 +87,26 @@ class Outcome:
 
 
 def read_search(fair: Fair, search: Search) -> Search:
-    """Reads the validation metrics of a search; no record that it reads holds anything of the test split.
+    """Reads the validation metrics of a search whose runs are located and have all finished or stopped.
 
-    Args:
-        fair: The comparison.
-        search: With the folders of its runs, all of which have finished or stopped.
+    No record that it reads holds anything of the test split.
 
     Raises:
         ValueError: If the report of a run is missing or truncated.
     """
-    ended, faults, seconds = _ended(enumerate(search.jobs))
-    found: dict[int, float | None] = {}
-    for trial in search.trials:
-        run = ended.get(trial.number)
-        found[trial.number] = None if run is None else _finite(selected(run, fair.selection).get(search.monitor))
-        if found[trial.number] is None:
-            faults.setdefault(trial.number, f"{search.monitor} is not a number")
-    return replace(search, found=found, faults=faults, seconds=seconds)
+    ended, faults, seconds = _ended(dict(enumerate(search.jobs)), fair.selection)
+    found = values_of(ended, fair.selection, search.monitor)
+    faults |= {number: f"{search.monitor} is not a number" for number in ended if number not in found}
+    return replace(search, found=found, faults=dict(sorted(faults.items())), seconds=seconds)
 
 
 def read_tests(fair: Fair, search: Search, jobs: Sequence[Job]) -> Tested:
-    """Reads the final runs of a method; arguments and errors as `read_search`."""
-    ended, faults, seconds = _ended((job.seed, job) for job in jobs)
-    measured = {seed: selected(run, fair.selection) for seed, run in ended.items()}
-    before = {seed: run.metrics("untrained") for seed, run in ended.items()}
-    validation = {seed: _finite(metrics.get(search.monitor)) for seed, metrics in measured.items()}
-    return Tested(
-        search,
-        list(ended.values()),
-        validation={seed: value for seed, value in validation.items() if value is not None},
-        test={name: _by_seed(column, measured) for name, column in fair.columns.items()},
-        untrained={name: _by_seed(column, before) for name, column in fair.columns.items()},
-        faults=faults,
-        seconds=seconds,
-    )
+    """Reads the final runs of a method, as `read_search` does those of its search."""
+    ended, faults, seconds = _ended({job.seed: job for job in jobs}, fair.selection)
+    validation = values_of(ended, fair.selection, search.monitor)
+    test = {name: column.values(ended, fair.selection) for name, column in fair.columns.items()}
+    untrained = {name: column.values(ended, "untrained") for name, column in fair.columns.items()}
+    return Tested(search, list(ended.values()), validation, test, untrained, faults, seconds)
 
 
 def check_alike(jobs: Iterable[Job]) -> None:
@@ -138,12 +115,9 @@ def check_alike(jobs: Iterable[Job]) -> None:
 
 
 def outcome(fair: Fair, methods: Mapping[str, Tested], stand_in: bool = False) -> Outcome:
-    """Sorts the methods from best to worst and adds what they have in common.
+    """Sorts the methods, which come by key, from best to worst, and adds what they have in common.
 
-    Args:
-        fair: The comparison.
-        methods: By key.
-        stand_in: Whether the data are known to be stand-ins; a run on such data says so itself.
+    `stand_in` tells that the data are stand-ins; a run on such data says so itself.
     """
 
     def place(key: str) -> float:
@@ -163,24 +137,17 @@ def outcome(fair: Fair, methods: Mapping[str, Tested], stand_in: bool = False) -
     return Outcome(fair, ordered, untrained, runs.made_of(reports), stand_in)
 
 
-def _ended(jobs: Iterable[tuple[int, Job]]) -> tuple[dict[int, Run], dict[int, str], float]:
-    """The finished runs of numbered jobs, why the others stopped, and the seconds that training took."""
+def _ended(jobs: Mapping[int, Job], selection: str) -> tuple[dict[int, Run], dict[int, str], float]:
+    """The finished runs, why the others stopped, and the seconds that training took."""
     ended, faults, seconds = dict[int, Run](), dict[int, str](), 0.0
-    for number, job in jobs:
+    for number, job in jobs.items():
         if job.finished is None:
             assert job.stopped is not None
             faults[number] = runs.why_stopped(job.stopped)
             continue
         ended[number] = Run(job.finished, runs.read_report(job.finished))
+        selected(ended[number], selection)
         first = job.finished / stages.FOLDER
         for report in (ended[number].report, *([runs.read_report(first)] if first.is_dir() else [])):
             seconds += float(report["results"].get("seconds", 0.0))
     return ended, faults, seconds
-
-
-def _by_seed(column: Column, measured: Mapping[int, Mapping[str, float | None]]) -> Values:
-    return {seed: value for seed, metrics in measured.items() if (value := column.value(metrics)) is not None}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

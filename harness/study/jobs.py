@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,30 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from harness import words
+from harness.device import cores
 from harness.record import faults, runs
 from harness.record.composition import composed_for_seeds
 from harness.record.config import Effect, affecting, fingerprint, shaping
 from harness.record.reproducibility import CODE
-from harness.study.execution import run_all
+from harness.study.execution import default_at_once, run_all
 from harness.study.specification import Specification, check_columns
 from harness.study.tables import Table
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row of a table with one seed: the arguments of train.py, what its run is known by, and where that is.
-
-    Attributes:
-        config: That of its run, resolved.
-        finished: The newest finished run, if there is one.
-        interrupted: The newest that can be resumed.
-        stopped: The newest whose training stopped by itself, as its loss became nan; it may be resumable.
-        other_data: How many runs are finished on other data than are there now, which do not count.
-    """
+    """A row of a table with one seed: the arguments of train.py, what its run is known by, and its newest runs."""
 
     table: str
     row: str
     seed: int
     arguments: tuple[str, ...]
     fingerprint: str
-    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)  # resolved
     finished: Path | None = None
-    interrupted: Path | None = None
-    stopped: Path | None = None
-    other_data: int = 0
+    interrupted: Path | None = None  # one that can be resumed
+    stopped: Path | None = None  # one whose training stopped by itself, as its loss became nan; it may be resumable
+    other_data: int = 0  # how many are finished on other data than are there now, which do not count
 
     @property
     def name(self) -> str:
@@ -50,21 +44,18 @@ class Job:
         return f"{self.table}/{self.row}, seed {self.seed}"
 
 
+def recipe(experiment: str, overrides: Sequence[str], scale: str | None) -> list[str]:
+    """The arguments of train.py; `scale` is that of the data: fixture for stand-ins, None for the real thing."""
+    return [f"experiment={experiment}", *overrides, *([f"scale={scale}"] if scale else [])]
+
+
 def jobs_of(
     file: Specification, place: str, row: str, arguments: Sequence[str], seeds: Iterable[int], allow: Sequence[str]
 ) -> list[Job]:
-    """A row with every seed.
-
-    Args:
-        file: The table or the comparison.
-        place: What its file calls the row, for the error.
-        row: For people.
-        arguments: Of train.py, without the seed.
-        seeds: All.
-        allow: As in `composed`.
+    """A row with every seed; `place` is where the file has it, `allow` as in `composed`.
 
     Raises:
-        ValueError: If the arguments name what does not exist.
+        ValueError: If the arguments name what does not exist; with the place.
     """
     try:
         by_seed = composed_for_seeds(arguments, seeds, allow=allow)
@@ -79,12 +70,6 @@ def jobs_of(
 def plan(table: Table, seeds: int, scale: str | None = None, allow: Sequence[str] = ()) -> list[Job]:
     """Every run that a table consists of, seed by seed: all rows with seed 0, then all with seed 1, and so on.
 
-    Args:
-        table: The table.
-        seeds: How many: 0, 1, ...
-        scale: `fixture` for the same on stand-in data; None for the real thing.
-        allow: As in `composed`.
-
     Raises:
         ValueError: If `seeds` is not positive, or a row names an experiment, an option or a metric that does not exist.
     """
@@ -93,7 +78,7 @@ def plan(table: Table, seeds: int, scale: str | None = None, allow: Sequence[str
     by_row = []
     for key, row in table.rows.items():
         if row.experiment:
-            arguments = [f"experiment={row.experiment}", *row.overrides, *([f"scale={scale}"] if scale else [])]
+            arguments = recipe(row.experiment, row.overrides, scale)
             by_row.append(jobs_of(table, f"rows.{key}", key, arguments, range(seeds), allow))
             check_columns(table.name, table.columns.values(), f"rows.{key} ({row.experiment})", by_row[-1][0].config)
     return alternating(by_row)
@@ -101,30 +86,45 @@ def plan(table: Table, seeds: int, scale: str | None = None, allow: Sequence[str
 
 def alternating(groups: Sequence[Sequence[Job]]) -> list[Job]:
     """The first of every group, then the second, and so on: stopped anywhere, all have had as many."""
-    longest = max(map(len, groups), default=0)
-    return [group[k] for k in range(longest) for group in groups if k < len(group)]
+    return [job for turn in zip_longest(*groups) for job in turn if job]
 
 
-def to_do(jobs: Sequence[Job], rows: Collection[str] = ()) -> list[Job]:
-    """The jobs that are not finished, of these rows if any are named; one that several rows or tables share, once."""
+def to_do(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are not finished; one that several rows or tables share, once."""
     first: dict[tuple[str, str], Job] = {}
     for job in jobs:
-        if not job.finished and (not rows or job.row in rows):
+        if not job.finished:
             first.setdefault((job.fingerprint, _data(job)), job)
     return list(first.values())
 
 
+def _data(job: Job) -> str:
+    """The settings of its data, without those that make no others of them: `seed` decides order and augmentation."""
+    settings = shaping({"data": job.config.get("data")}, affecting(Effect.SPEED, Effect.ORDER))
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
 class Outputs:
-    """The runs below a folder, and which data there are now, as a run on others does not count.
+    """The runs below a folder, how more are made, and which data there are now, as a run on others does not count.
 
     Data are read once, and only where a run is looked for. Where they are not there, all runs count.
+
+    Args:
+        folder: Where runs are found and go.
+        at_once: How many run beside each other; default: one for each GPU, or without any, or if they are short, one
+            for each core.
+        short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there are
+            for the same, which with `reuse` keeps two processes from making one run.
+        entry: The path of train.py.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, at_once: int | None = None, short: bool = False, entry: Path = CODE / "train.py"
+    ) -> None:
+        self.folder, self.short, self.entry = folder, short, entry
+        self.at_once = at_once or (cores() if short else default_at_once())
         self.found = runs.index(folder)
-        self._fingerprints: dict[str, str | None] = {}
-        self._unknown: dict[str, str] = {}  # why data tell no fingerprint
+        self._fingerprints: dict[str, tuple[str | None, str]] = {}  # or why there is none
 
     def data(self, job: Job) -> str | None:
         """The fingerprint of the data of a job; None if they are not there or tell none."""
@@ -135,14 +135,13 @@ class Outputs:
                 found = instantiate(job.config["data"], _convert_="all").describe().get("fingerprint")
             except (InstantiationException, OSError, ValueError, ImportError) as error:
                 reason = faults.sentence(error)
-            self._fingerprints[key] = found
-            if found is None:
-                self._unknown[key] = reason
-        return self._fingerprints[key]
+            self._fingerprints[key] = found, reason
+        return self._fingerprints[key][0]
 
     def notes(self, jobs: Sequence[Job]) -> list[str]:
         """What is to be said of the data behind located jobs: that runs are on others, or that nobody can know."""
-        reasons = dict.fromkeys(self._unknown[key] for key in map(_data, jobs) if key in self._unknown)
+        looked_at = [self._fingerprints[key] for key in map(_data, jobs) if key in self._fingerprints]
+        reasons = dict.fromkeys(reason for found, reason in looked_at if found is None)
         told = [f"  whether finished runs are on these data is not known: {reason}" for reason in reasons]
         if other := sum({job.fingerprint: job.other_data for job in jobs}.values()):
             told.append(f"  {other} finished run{'s' * (other > 1)} left out: on other data than are there now")
@@ -161,37 +160,20 @@ class Outputs:
             located.append(replace(job, finished=finished, interrupted=interrupted, stopped=stopped, other_data=other))
         return located
 
-    def run(
-        self, jobs: Sequence[Job], at_once: int | None = None, short: bool = False, entry: Path = CODE / "train.py"
-    ) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
         """Runs jobs, or goes on with what was interrupted; a failure leaves the others running.
-
-        Args:
-            jobs: Such as `to_do` gives.
-            at_once: As in `run_all`.
-            short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there
-                are for the same, which with `reuse` keeps two processes from making one run.
-            entry: The path of train.py.
 
         Returns:
             What went wrong, in a sentence, by the fingerprint of each job that failed.
         """
-        if not jobs:
-            return {}
         commands = {}
         for job in jobs:
-            spared = short and not job.interrupted
+            spared = self.short and not job.interrupted
             more = ["trainer.pictures=false" if spared else "reuse=true", words.override("paths.outputs", self.folder)]
             commands[job.name] = [*job.arguments, *more]
-        failed = run_all(commands, entry, at_once, keep_going=True)
-        self.found = runs.index(self.folder)
+        failed = run_all(commands, self.entry, self.at_once, keep_going=True)
+        self.found = runs.index(self.folder) if jobs else self.found
         return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
-
-
-def _data(job: Job) -> str:
-    """The settings of its data, without those that make no others of them: `seed` decides order and augmentation."""
-    settings = shaping({"data": job.config.get("data")}, affecting(Effect.SPEED, Effect.ORDER))
-    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def sentence(said: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import statistics
 import time
@@ -25,7 +24,7 @@ PLUS_MINUS = {
     "interval": "half of the 95 % t-interval of the mean over seeds",
     "deviation": "the standard deviation over seeds",
 }
-NEEDED = {"experiment": str, "overrides": list, "seed": int, "config": dict, "data": dict, "results": dict}
+NEEDED = {"experiment": str, "overrides": list, "seed": int}  # beside what `runs.read_report` asks for
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ class Run:
 def find_runs(folders: Sequence[Path], say: Say = log.warning) -> list[Run]:
     """The finished runs at or below `folders`, in the order of their names.
 
-    Args:
-        folders: Run folders, or what is above.
-        say: Receives a sentence for each folder that cannot be read, which costs itself and nothing else.
+    A folder that cannot be read costs itself and nothing else; `say` receives a sentence about it.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -87,18 +84,18 @@ def find_runs(folders: Sequence[Path], say: Say = log.warning) -> list[Run]:
 
 
 def _read(folder: Path) -> Run:
-    report, file = runs.read_report(folder), folder / "report.json"
-    lacks = [key for key, kind in NEEDED.items() if not isinstance(report.get(key), kind)]
-    lacks += [] if lacks or runs.metrics_of(report, "last") is not None else ["results.last.metrics"]
-    if lacks:
-        raise ValueError(f"{file} has no {lacks[0]}; delete that run folder or repeat the run")
+    report = runs.read_report(folder)
     if wrong := next(_strange(report), None):
+        file = folder / "report.json"
         raise ValueError(f"{file} is not what a run writes ({wrong}); delete that run folder or repeat the run")
     return Run(folder, report)
 
 
 def _strange(report: Mapping[str, Any]) -> Iterator[str]:
-    """What is there, but of another kind than a run writes."""
+    """What is missing, or of another kind than a run writes."""
+    yield from (f"no {key}" for key, kind in NEEDED.items() if not isinstance(report.get(key), kind))
+    if runs.metrics_of(report, "last") is None:
+        yield "no results.last.metrics"
     yield from (f"the override {o!r}" for o in report["overrides"] if not isinstance(o, str))
     yield from (
         f"{part}={report['config'][part]!r}" for part in ("trainer", "metrics")
@@ -119,35 +116,27 @@ class Cell:
     values: tuple[float, ...]
     without: int = 0
 
-    @property
-    def mean(self) -> float:
-        """Over the seeds; nan where there is no value."""
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    def half(self, spread: str) -> float | None:
-        """What stands after ±, a key of `PLUS_MINUS`; None for fewer than two seeds."""
-        if len(self.values) < 2:
-            return None
-        return interval(self.values).half if spread == "interval" else statistics.stdev(self.values)
-
     def shown(self, measure: Measure, spread: str = "interval") -> str:
-        """As papers show such a metric, 64.0 ± 0.3, in percent where it is a share; says where runs have no value."""
-        runs_without = f" ({len(self.values)} of {len(self.values) + self.without} runs)" if self.without else ""
+        """As papers show such a metric, 64.0 ± 0.3, in percent where it is a share; says where runs have no value.
+
+        After ± stands what `spread`, a key of `PLUS_MINUS`, says; nothing with a single seed.
+        """
+        without = f" ({len(self.values)} of {len(self.values) + self.without} runs)" if self.without else ""
         if not self.values:
-            return f"nan{runs_without}"
-        digits, half = measure.decimals([measure.factor * value for value in self.values]), self.half(spread)
-        equal_counts = measure.kind == "count" and not half
-        after = "" if half is None or equal_counts else f" ± {measure.factor * half:.{digits}f}"
-        return f"{measure.factor * self.mean:.{digits}f}{after}{runs_without}"
+            return f"nan{without}"
+        digits, half = measure.decimals([measure.factor * value for value in self.values]), 0.0
+        if len(self.values) > 1:
+            half = interval(self.values).half if spread == "interval" else statistics.stdev(self.values)
+        alone = len(self.values) == 1 or (measure.kind == "count" and not half)  # counts that are all equal
+        after = "" if alone else f" ± {measure.factor * half:.{digits}f}"
+        return f"{measure.factor * statistics.fmean(self.values):.{digits}f}{after}{without}"
 
 
 def group_by_method(found: Sequence[Run], say: Say = log.warning) -> dict[str, list[Run]]:
     """Runs that differ in the seed alone, so that they have a mean.
 
-    Args:
-        found: Finished runs.
-        say: Receives a sentence for each run that is left out: one that was repeated, or that was made on other data or
-            with other settings than the newest of its name.
+    Left out, with a sentence to `say`, is one that was repeated, or that was made on other data or with other settings
+    than the newest of its name.
     """
     groups: dict[str, list[Run]] = {}
     for run in found:
@@ -181,12 +170,17 @@ def _unlike(newest: Run, run: Run) -> str | None:
     return None
 
 
+def values_of(found: Mapping[int, Run], selection: str, metric: str) -> dict[int, float]:
+    """`metric` under `selection` of runs by seed, or by another number, where it is finite."""
+    values = {number: run.metrics(selection).get(metric) for number, run in found.items()}
+    return {number: float(value) for number, value in values.items() if value is not None}
+
+
 def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
     """`metric` of every run under `selection` (last, best_on_test, ...); None where no run has it."""
-    having = [run.metrics(selection) for run in members]
-    if not any(metric in metrics for metrics in having):
+    if not any(metric in run.metrics(selection) for run in members):
         return None
-    values = [value for metrics in having if (value := metrics.get(metric)) is not None and math.isfinite(value)]
+    values = values_of(dict(enumerate(members)), selection, metric).values()
     return Cell(tuple(values), len(members) - len(values))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,27 +10,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    Strict,
-    StrictInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 from yaml import YAMLError
 
 from harness.record import measures
 from harness.record.schema import nearest
+from harness.study.results import Run, values_of
 
-Number = Annotated[FiniteFloat, Strict()]
-Whole = Annotated[StrictInt, Field(ge=0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -92,10 +81,10 @@ class Column(Part):
     decimals: Whole = 1
     better: Literal["higher", "lower"] = "higher"
 
-    def value(self, metrics: Mapping[str, float | None]) -> float | None:
-        """What a run with these metrics has in this column; None where it has no finite number."""
-        number = metrics.get(self.metric) if self.metric else None
-        return None if number is None or not math.isfinite(number) else self.scale * number
+    def values(self, found: Mapping[int, Run], selection: str) -> dict[int, float]:
+        """What runs by seed have in this column under `selection`, where it is finite."""
+        values = values_of(found, selection, self.metric) if self.metric else {}
+        return {seed: self.scale * value for seed, value in values.items()}
 
 
 class Method(Part):
@@ -111,6 +100,7 @@ class Specification(Part):
     """A file, by whose name it is known."""
 
     kind: ClassVar[str]
+    prefix: ClassVar[str] = ""  # of `label`
 
     name: str = outside("name")
     title: str
@@ -120,8 +110,8 @@ class Specification(Part):
 
     @property
     def label(self) -> str:
-        """In the names of runs."""
-        return self.name
+        """In the names of runs and files."""
+        return f"{self.prefix}{self.name}"
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -29,8 +28,11 @@ class Sweep:
 
 def settings_of(run: Run) -> dict[str, Value]:
     """What a run was made with, by dotted name, seed, paths and the like left out; null as "null", lists as text."""
-    known = flat(run.report["config"]).items()
-    return {key: _plain(value) for key, value in known if not is_under(key, NOT_THE_METHOD)}
+    known = {key: value for key, value in flat(run.report["config"]).items() if not is_under(key, NOT_THE_METHOD)}
+    return {
+        key: value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
+        for key, value in known.items()
+    }
 
 
 def varied(runs: Sequence[Run]) -> dict[str, list[Value]]:
@@ -46,7 +48,7 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Value]]:
     named: dict[tuple[str, ...], tuple[str, list[Value]]] = {}
     for key in sorted(keys, key=lambda key: (key not in given, len(key), key)):
         values = [settings.get(key, ABSENT) for settings in everything]
-        known = tuple(map(_known, values))
+        known = tuple(repr(float(value)) if is_number(value) else repr(value) for value in values)  # 0 and 0.0 are one
         if len(set(known)) > 1 and values != seeds:
             named.setdefault(known, (key, values))
     return dict(sorted(named.values()))
@@ -81,17 +83,13 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
 def _swept_numbers(run: Run) -> tuple[str, ...]:
     """The settings of a run that its sweep gave, those that are numbers, in the order on record."""
     given = [override.lstrip("+~").partition("=") for override in run.report["overrides"]]
-    names = [value for key, _, value in given if key == "sweep"]
-    keys = [key for name in names for key in _swept_by(name)] or [key for key, _, _ in given]
+    listed: list[str] = []
+    for path in [CONFIGS / "sweep" / f"{value}.yaml" for key, _, value in given if key == "sweep"]:
+        if path.is_file():
+            listed += OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or ()
     settings = settings_of(run)
-    return tuple(key for key in dict.fromkeys(keys) if is_number(settings.get(key, ABSENT)))
-
-
-def _swept_by(name: str) -> list[str]:
-    """The settings that a file of configs/sweep lists."""
-    path = CONFIGS / "sweep" / f"{name}.yaml"
-    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if path.is_file() else None
-    return [str(key) for key in params or ()]
+    keys = dict.fromkeys(listed or [key for key, _, _ in given])
+    return tuple(key for key in keys if is_number(settings.get(key, ABSENT)))
 
 
 def shown(value: Value) -> str:
@@ -99,12 +97,3 @@ def shown(value: Value) -> str:
     if not is_number(value):
         return str(value)
     return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def _known(value: Value) -> str:
-    """What a value is told from others by: 0 and 0.0 are one."""
-    return repr(float(value)) if is_number(value) else repr(value)
-
-
-def _plain(value: Any) -> Value:
-    return value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)

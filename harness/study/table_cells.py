@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.record import runs
-from harness.record.config import Effect, affecting, first_difference, shaping
+from harness.record.config import Effect, affecting, shaping
 from harness.study import uncertainty
 from harness.study.jobs import Job
 from harness.study.results import Run
@@ -71,79 +71,55 @@ class Line:
 
 @dataclass(frozen=True)
 class Filled:
-    """A table with what the runs gave.
-
-    Attributes:
-        table: As it was asked for.
-        lines: Of every row.
-        seeds: How many were asked for.
-        scale: That of the plan; None for the real thing.
-        stand_in: Whether any of our numbers are of stand-in data.
-        faults: What went wrong, a sentence each.
-        missing: How many runs are not there.
-        made_of: Revisions, packages and processors behind our numbers, each combination once.
-    """
+    """A table with what the runs of a plan gave."""
 
     table: Table
     lines: Sequence[Line]
-    seeds: int
-    scale: str | None
-    stand_in: bool
-    faults: Sequence[str]
-    missing: int
-    made_of: Sequence[str]
+    seeds: int  # how many were asked for
+    scale: str | None  # of the plan; None for the real thing
+    faults: Sequence[str]  # a sentence each
+    missing: int  # runs that are not there
+    made_of: Sequence[str]  # revisions, packages and processors behind our numbers, each combination once
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether any of our numbers are of stand-in data."""
+        return any(line.stand_in for line in self.lines)
 
 
 def fill(
     table: Table, jobs: Sequence[Job], seeds: int, scale: str | None = None, failed: Mapping[str, str] | None = None
 ) -> Filled:
-    """Reads the finished runs of a table. What cannot be read or may not be averaged costs its own row only.
+    """Reads the finished runs of a located plan. What cannot be read or may not be averaged costs its own row only.
 
-    Args:
-        table: The table.
-        jobs: Its plan, located after running.
-        seeds: How many were planned.
-        scale: As in the plan.
-        failed: What went wrong in running, by fingerprint.
+    `failed` says what went wrong in running, by fingerprint.
     """
     lines, faults, used = list[Line](), list[str](), list[Run]()
     known: dict[str, Run] = {}
     for row in table.rows.values():
-        found, unreadable, lost = _read([job for job in jobs if job.row == row.key], failed or {})
+        own, name = [job for job in jobs if job.row == row.key], table.called(row)
+        lost: dict[str, list[int]] = {}  # seeds, by what went wrong
+        for job in own:
+            if failed and not job.finished and job.fingerprint in failed:
+                lost.setdefault(failed[job.fingerprint], []).append(job.seed)
         try:
+            found = {job.seed: Run(job.finished, runs.read_report(job.finished)) for job in own if job.finished}
             check_alike(list(found.values()))
             if found:
                 first = found[min(found)]  # the others are like it
-                _check_same_data(known.setdefault(_data(first), first), first, "share a table")
-            line = _line(table, row, found, scale, bool(unreadable or lost))
+                check_alike([known.setdefault(_data(first), first), first], "share a table")
+            line = _line(table, row, found, scale, bool(lost))
         except ValueError as error:
-            unreadable.append(str(error))
+            faults.append(f"{name}: {error}")
             found = {}
             line = _line(table, row, found, scale, True)
-        name = table.called(row)
-        faults += [f"{name}: {fault}" for fault in unreadable]
-        for said, of in lost.items():
-            faults.append(f"{name}, seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}: failed: {said}")
+        for said, seeds_lost in lost.items():
+            which = f"seed{'s' * (len(seeds_lost) > 1)} {', '.join(map(str, seeds_lost))}"
+            faults.append(f"{name}, {which}: failed: {said}")
         lines.append(line)
         used += found.values()
     missing = len({job.fingerprint for job in jobs if not job.finished})
-    stand_in = any(line.stand_in for line in lines)
-    return Filled(table, lines, seeds, scale, stand_in, faults, missing, runs.made_of(run.report for run in used))
-
-
-def _read(jobs: Sequence[Job], failed: Mapping[str, str]) -> tuple[dict[int, Run], list[str], dict[str, list[int]]]:
-    """The runs of a row by seed, what is wrong with those that cannot be read, and which seeds failed, by sentence."""
-    found, unreadable, lost = dict[int, Run](), list[str](), dict[str, list[int]]()
-    for job in jobs:
-        if not job.finished:
-            if job.fingerprint in failed:
-                lost.setdefault(failed[job.fingerprint], []).append(job.seed)
-            continue
-        try:
-            found[job.seed] = Run(job.finished, runs.read_report(job.finished))
-        except ValueError as error:
-            unreadable.append(str(error))
-    return found, unreadable, lost
+    return Filled(table, lines, seeds, scale, faults, missing, runs.made_of(run.report for run in used))
 
 
 def _line(table: Table, row: Row, found: Mapping[int, Run], scale: str | None, broken: bool) -> Line:
@@ -157,14 +133,10 @@ def _cell(column: PaperColumn, row: Row, found: Mapping[int, Run], stand_in: boo
     published = None if stand_in and row.experiment else row.published.get(column.name)
     if column.metric is None or row.experiment is None:
         return Cell(column, published)
-    values: dict[int, float] = {}
-    for seed, run in found.items():
-        metrics = selected(run, row.selection)
-        if column.metric not in metrics:
-            continue
-        if (value := column.value(metrics)) is None:
+    for run in found.values():
+        if selected(run, row.selection).get(column.metric, 0.0) is None:
             raise ValueError(f"{shown(run.folder)}: {column.metric} is not a number")
-        values[seed] = value
+    values = column.values(found, row.selection)
     if values:
         return Cell(column, published, values, STAND_IN if stand_in else "")
     return Cell(column, published, state=NOT_MEASURED if found else FAILED if broken else "")
@@ -189,30 +161,19 @@ def selected(run: Run, selection: str) -> Mapping[str, float | None]:
     return metrics
 
 
-def check_alike(members: Sequence[Run]) -> None:
-    """Refuses to average or compare what was measured on other data or by another definition.
+def check_alike(members: Sequence[Run], together: str = "be averaged or compared") -> None:
+    """Refuses what was measured on other data; that it was measured alike, the fingerprints of the runs say.
 
     Raises:
-        ValueError: With the folders of two of them.
+        ValueError: With the folders of two of them, which may not do `together`.
     """
     for run in members[1:]:
-        first = members[0]
-        _check_same_data(first, run, "be averaged or compared")
-        metrics = (shaping({"metrics": of.report["config"].get("metrics")}) for of in (first, run))
-        if differing := first_difference(*metrics):
+        was, now = (of.report["data"].get("fingerprint") for of in (members[0], run))
+        if was != now:
             raise ValueError(
-                f"{shown(first.folder)} and {shown(run.folder)} may not be averaged or compared: they define their "
-                f"metrics differently ({' and '.join(differing)}); delete the older"
+                f"{shown(members[0].folder)} and {shown(run.folder)} may not {together}: they were run on different "
+                f"data (fingerprints {was} and {now}); delete the older"
             )
-
-
-def _check_same_data(first: Run, run: Run, together: str) -> None:
-    was, now = (of.report["data"].get("fingerprint") for of in (first, run))
-    if was != now:
-        raise ValueError(
-            f"{shown(first.folder)} and {shown(run.folder)} may not {together}: they were run on different data "
-            f"(fingerprints {was} and {now}); delete the older"
-        )
 
 
 def _data(run: Run) -> str:

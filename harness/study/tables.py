@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, Strict, WrapValidator, model_validator
+from pydantic import Field, WrapValidator, model_validator
 
 from harness.study.specification import Column, FileName, Method, Number, Part, Specification, fault, knowing, one_of
 
@@ -38,7 +38,7 @@ class PaperColumn(Column):
     `resolution` is the widest half-interval that may confirm a published number.
     """
 
-    resolution: Annotated[PositiveFloat, Strict()] = 1.0
+    resolution: Annotated[float, Field(strict=True, gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _sound(self) -> PaperColumn:
@@ -59,10 +59,15 @@ class Source(Part):
 
 
 class Published(Part):
-    """A published number in the unit of its column, and the short name of its source."""
+    """A published number, 6.91 or {value: 6.91, source: readme}: in the unit of its column, with its source's name."""
 
     value: Annotated[Number, WrapValidator(_as_written)]
-    source: str
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_number(cls, given: Any) -> Any:
+        return given if isinstance(given, dict) else {"value": given}
 
     def decimals(self, column: Column) -> int:
         """Those it was printed with: none of a whole number, otherwise at least those of the column."""
@@ -76,27 +81,16 @@ class Row(Method):
     """
 
     experiment: str | None = None
-    published: Mapping[str, Published] = {}
+    published: dict[str, Published] = Field(default_factory=dict)
     source: str = ""
-    seeds: Annotated[PositiveInt, Strict()] | None = None
-    selection: Selection
+    seeds: Annotated[int, Field(strict=True, gt=0)] | None = None
+    selection: Selection = ""
     group: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_sources(cls, given: Any) -> Any:
-        """A published number may be plain, as 6.91, or {value: 6.91, source: readme}."""
-        if not isinstance(given, dict) or not isinstance(given.get("published"), dict):
-            return given
-        own = given.get("source", "")
-        published = {
-            name: number if isinstance(number, dict) else {"value": number, "source": own}
-            for name, number in given["published"].items()
-        }
-        return given | {"published": published}
 
     @model_validator(mode="after")
     def _sound(self) -> Row:
+        for name, number in self.published.items():
+            self.published[name] = number.model_copy(update={"source": number.source or self.source})
         if self.experiment is None and not self.published:
             raise fault("", "has neither an experiment nor a published number; give it one, or take it out")
         if self.experiment is None and self.overrides:
@@ -112,19 +106,12 @@ class Table(Specification):
     selection: Selection
     columns: Annotated[Mapping[str, PaperColumn], Field(min_length=1), knowing("name")]
     sources: Mapping[str, Source] = {}
-    rows: Annotated[Mapping[FileName, Row], Field(min_length=1), knowing("key")]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_selections(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("rows"), dict):
-            return given
-        own = {"selection": given.get("selection")}
-        return given | {"rows": {k: own | row if isinstance(row, dict) else row for k, row in given["rows"].items()}}
+    rows: Annotated[dict[FileName, Row], Field(min_length=1), knowing("key")]
 
     @model_validator(mode="after")
-    def _numbers_have_columns_and_sources(self) -> Table:
+    def _sound(self) -> Table:
         for key, row in self.rows.items():
+            self.rows[key] = row.model_copy(update={"selection": row.selection or self.selection})
             for name, number in row.published.items():
                 place, source = f"rows.{key}.published.{name}", number.source
                 if name not in self.columns:

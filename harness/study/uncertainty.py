@@ -1,8 +1,4 @@
-"""What a few seeds can show: intervals, paired comparisons, and whether a published number was reproduced.
-
-Everything assumes that a metric varies about normally from seed to seed. Two to ten seeds cannot check that, so read
-the intervals as orders of magnitude.
-"""
+"""What a few seeds can show if a metric varies about normally from seed to seed, which few seeds cannot check."""
 
 from __future__ import annotations
 
@@ -41,17 +37,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods over the seeds that both were run with.
+    """Two methods over the seeds that both were run with: the first minus the second, by seed.
 
-    Attributes:
-        names: Of both.
-        better: Which way the metric gets better; None where nobody knows.
-        differences: The first method minus the second, by seed.
-        interval: Of the mean difference.
-        p_value: That of this comparison alone.
-        adjusted: The p-value that allows for all comparisons that this one was made with (see `together`); it decides.
-        among: How many these are.
-        decimals: Shown in the text; None for what the interval deserves.
+    `interval` is that of the mean difference, and `p_value` that of this comparison alone; `adjusted` allows for the
+    `among` comparisons that it was made with (see `together`), and decides.
     """
 
     names: tuple[str, str]
@@ -70,8 +59,19 @@ class Comparison:
 
     @property
     def seeds_needed(self) -> int | None:
-        """The function of that name, at the error rate that is left to one of `among` comparisons."""
-        return seeds_needed(list(self.differences.values()), (1 - LEVEL) / self.among)
+        """The smallest number of seeds at which the paired t-test tells such differences from 0, with 80 % power.
+
+        It takes mean and spread seen for the true ones, which few seeds know badly: a rough figure. None if the mean is
+        0, or beyond `MOST_SEEDS`.
+        """
+        mean, deviation = self.interval.mean, statistics.stdev(self.differences.values())
+        error, counts = (1 - LEVEL) / self.among, range(2, MOST_SEEDS + 1)
+        if mean == 0:
+            return None
+        if deviation == 0:  # the sign test of `compare`: the first n with 2 / 2^n below `error`
+            return next(n for n in counts if 2.0 ** (1 - n) < error)
+        place = bisect_left(counts, POWER, key=lambda seeds: power(abs(mean) / deviation, seeds, error))
+        return counts[place] if place < len(counts) else None
 
     @property
     def text(self) -> str:
@@ -116,18 +116,13 @@ def compare(
     names: tuple[str, str] = ("the first", "the second"),
     decimals: int | None = None,
 ) -> Comparison:
-    """The paired t-test over the seeds that both methods were run with.
+    """The paired t-test over the seeds that both methods were run with; `first` and `second` are the metric by seed.
 
     Pairing counts only where a seed gives both methods something in common: the first weights, the order of the
     batches, held-out classes. Where all differences are equal, the t-test has no answer; p is then the sign test's,
     2 / 2^n, because a metric that moves in steps may repeat itself over few seeds.
 
-    Args:
-        first: The metric by seed.
-        second: The metric by seed; seeds that only one method has are left out.
-        better: Which way the metric gets better; None where nobody knows.
-        names: Of the two methods, for the text.
-        decimals: As in `Comparison`.
+    `better` is None where nobody knows which way; without `decimals` the text has as many as the interval deserves.
 
     Raises:
         ValueError: Under 2 common seeds, for values that are not finite, or an unknown `better`.
@@ -171,28 +166,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
-
-
-def seeds_needed(differences: Sequence[float], error: float = 1 - LEVEL) -> int | None:
-    """The smallest number of seeds at which the paired t-test tells such differences from 0, with 80 % power.
-
-    It takes mean and spread of `differences` for the true ones, which few seeds know badly: a rough figure.
-
-    Args:
-        differences: One per seed, at least 2.
-        error: The test's two-sided error rate.
-
-    Returns:
-        None if the mean is 0 or if more than `MOST_SEEDS` are needed.
-    """
-    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    if mean == 0:
-        return None
-    if deviation == 0:  # the sign test of `compare`: the first n with 2 / 2^n below `error`
-        return next(n for n in range(2, MOST_SEEDS) if 2.0 ** (1 - n) < error)
-    counts = range(2, MOST_SEEDS + 1)
-    place = bisect_left(counts, POWER, key=lambda seeds: power(abs(mean) / deviation, seeds, error))
-    return counts[place] if place < len(counts) else None
 
 
 def power(effect: float, seeds: int, error: float = 1 - LEVEL) -> float:

@@ -387,7 +387,7 @@ def test_metrics_are_shown_as_they_declare_and_undeclared_ones_as_they_are(tmp_p
 def test_bad_input_is_answered_in_a_sentence(tmp_path, monkeypatch):
     run = made(tmp_path / "a")
     (run / "report.json").write_text('{"experiment": "x", "config": {}, "data": {}, "results": {}}')
-    with pytest.raises(ValueError, match=r"a/report.json has no overrides"):
+    with pytest.raises(ValueError, match=r"a/report.json is not what a run writes \(no overrides\)"):
         find_runs([tmp_path])
 
 

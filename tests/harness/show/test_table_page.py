@@ -157,10 +157,6 @@ def test_a_row_that_failed_says_so_with_its_sentence(tmp_path):
             {"data": "b"},
             r"Ours, log log: .*a and .*b may not be averaged or compared: they were run on different data .* a and b\)",
         ),
-        (
-            {"metrics": {"recall_at": [1], "map": True}},
-            r"differently \(metrics.map=None and metrics.map=True\)",
-        ),
         ({"selection": "best_on_validation"}, r"b has no result best_on_test; it has last, best_on_validation"),
         ({"recall": (math.nan, 0.5)}, "b: test/recall@1 is not a number"),
     ],
@@ -195,14 +191,6 @@ def test_a_published_number_keeps_the_digits_that_it_was_printed_with(tmp_path):
     assert re.search(r"\| +64\.0 \|", page)
 
 
-def test_a_setting_of_the_metrics_that_is_off_is_as_good_as_absent(tmp_path):
-    before, after = {"recall_at": [1, 2]}, {"recall_at": [1, 2], "draws": None}
-    folders = finished(tmp_path / "a", metrics=before), finished(tmp_path / "b", metrics=after)
-    filled = fill(loaded(tmp_path), jobs(*folders), 2)
-    assert filled.faults == []
-    assert len(filled.lines[1].cells["R@1"].values) == 2
-
-
 def test_a_selection_without_metrics_costs_its_row(tmp_path):
     folder = finished(tmp_path / "a")
     report = runs.read_json(folder / "report.json")
@@ -222,16 +210,6 @@ def test_a_report_that_cannot_be_read_costs_its_row(tmp_path, content):
     assert "a" in fault
     assert "report" in fault
     assert "\n" not in fault
-
-
-def test_a_report_that_cannot_be_read_costs_its_seed_alone(tmp_path):
-    made = three_runs(tmp_path)
-    (made[1] / "report.json").write_text('{"config"')
-    filled = fill(loaded(tmp_path), jobs(*made), 3)
-    (fault,) = filled.faults
-    assert "1/report.json is truncated or not JSON" in fault
-    assert list(filled.lines[1].cells["R@1"].values) == [0, 2]
-    assert block(table_sheet(filled), "Ours, log log")["ours"][0] == "ours, 2 seeds"
 
 
 def test_plus_minus_is_explained_where_there_is_one(filled, tmp_path):

@@ -120,7 +120,7 @@ def test_a_failed_trial_counts_as_the_worst_and_is_named(fair, tmp_path):
     found = read_search(fair, planned)
     assert found.chosen.number == 1
     assert found.faults == {0: "the loss became nan", 2: f"{MONITOR} is not a number"}
-    assert found.found == {0: None, 1: 0.01, 2: None}
+    assert found.found == {1: 0.01}
 
 
 def test_a_method_whose_trials_all_failed_is_reported_and_loses_nothing_else(fair, tmp_path, made):

@@ -50,7 +50,6 @@ def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
     assert [job.finished and job.finished.name for job in planned] == ["b", None, None, None]  # the newest
     assert [job.interrupted and job.interrupted.name for job in planned] == [None, "c", None, None]
     assert [job.seed for job in jobs.to_do(planned)] == [1, 2, 3]
-    assert jobs.to_do(planned, ["another_row"]) == []
 
 
 def test_runs_on_other_data_are_left_out_and_told_unless_the_data_are_gone(tmp_path):
@@ -138,7 +137,7 @@ def test_a_failing_run_costs_itself_only_and_its_sentence_is_kept(tmp_path, caps
     monkeypatch.setattr(execution, "IMPORTED", ())
     (tmp_path / "train.py").write_text(ENTRY)
     planned = plan(loaded(tmp_path), tmp_path, seeds=3)
-    failed = Outputs(tmp_path / "out (1)").run(planned, 1, entry=tmp_path / "train.py")
+    failed = Outputs(tmp_path / "out (1)", 1, entry=tmp_path / "train.py").run(planned)
     assert failed == {planned[1].fingerprint: "no letters in data/letters; run: python scripts/download.py letters"}
     assert [("FAILED" in line) for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     called = (tmp_path / "called").read_text().splitlines()
