@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.named_class import check_settings, class_named
+from harness.named_class import class_named
 from harness.train.optimization import parameter_groups
 from ranksim.bins import Density
 from ranksim.imbalance import Reweighting
@@ -61,8 +61,7 @@ class RegressionObjective(nn.Module):
         if not 0 < target_scale < float("inf"):
             raise ValueError(f"target_scale must be a positive number, got {target_scale}")
         if isinstance(loss, str):
-            kind = class_named(loss)
-            check_settings(kind, settings)
+            kind, _ = class_named(loss, settings)
             self.loss = kind(**settings)
         elif isinstance(loss, nn.Module) and not settings:
             self.loss = loss
