@@ -132,36 +132,8 @@ def _markdown(text: str) -> str:
 
 def latex(sheet: Sheet) -> str:
     """A table, or a longtable where it has too many lines for a page; needs \\usepackage{booktabs,longtable}."""
-    count, numbers = len(sheet.columns), len(sheet.columns) - sheet.words
-    columns, caption = "l" * sheet.words + "r" * numbers, _latex(sheet.title)
-    head = ["\\toprule", _latex_row(sheet.columns), "\\midrule"]
-    body = []
-    for line in sheet.lines:
-        body += ["\\addlinespace"] if line.apart else []
-        group = f"\\multicolumn{{{count}}}{{l}}{{\\textit{{{_latex(line.cells[0])}}}}} \\\\"
-        body.append(group if line.kind == "group" else _latex_row(line.cells))
-    said = filter(None, [sheet.banner, *sheet.introduction, *sheet.below])
-    notes = ["\\par\\smallskip{\\raggedright\\footnotesize", *(f"{_latex(text)}\\par" for text in said), "}"]
-    label, small = f"\\label{{tab:{sheet.name}}}", "\\footnotesize\\setlength{\\tabcolsep}{4pt}"
-    if len(sheet.lines) <= LINES_OF_A_PAGE:  # a float forgets what was set before it
-        begin = ["\\begin{table}[htbp]", f"\\centering{small}", f"\\caption{{{caption}}}", label]
-        table = [f"\\begin{{tabular}}{{{columns}}}", *head, *body, "\\bottomrule", "\\end{tabular}"]
-        parts = [*begin, *table, *notes, "\\end{table}"]
-    else:
-        begin = [f"\\begingroup{small}", f"\\begin{{longtable}}{{{columns}}}", f"\\caption{{{caption}}} {label} \\\\"]
-        heads = [*head, "\\endfirsthead", f"\\caption[]{{{caption}}} \\\\", *head, "\\endhead"]
-        goes_on = ["\\midrule", f"\\multicolumn{{{count}}}{{r}}{{Continued on next page}} \\\\", "\\midrule"]
-        ends = [*goes_on, "\\endfoot", "\\bottomrule", "\\endlastfoot"]
-        parts = [*begin, *heads, *ends, *body, "\\end{longtable}", *notes, "\\endgroup"]
-    return "\n".join([f"% {sheet.command}", *parts]) + "\n"
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex, cells)) + " \\\\"
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    text: str = template("table.tex.j2").render(sheet=sheet, long=len(sheet.lines) > LINES_OF_A_PAGE)
+    return text
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
@@ -180,7 +152,7 @@ def html(sheet: Sheet) -> str:
 
 
 def template(name: str) -> Any:
-    """A template of this package; `sheet.html.j2` is how a Sheet looks in all of them."""
+    """A template of this package; `sheet.html.j2` is how a Sheet looks on all pages."""
     environment = Environment(
         loader=PackageLoader("harness.show"),
         autoescape=True,
@@ -188,8 +160,17 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    if name.endswith(".tex.j2"):  # where braces and % mean something
+        environment = environment.overlay(
+            block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+            comment_start_string="<#", comment_end_string="#>", autoescape=False, keep_trailing_newline=True,
+        )  # fmt: skip
+    environment.filters |= {"breakable": _breakable, "latex": _latex}
     return environment.get_template(name)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def _breakable(text: str) -> Markup:

@@ -15,24 +15,19 @@ from harness.show.sheet import Line, Sheet
 from harness.study import table_cells
 from harness.study.table_cells import FAILED, NOT_MEASURED, Cell, Filled, shown
 from harness.study.tables import READ, SELECTIONS, Table
+from harness.words import numbered
 
 NONE = "–"  # where there is no number
 
 
 def write(filled: Filled, folder: Path, formats: Collection[str]) -> list[Path]:
-    """Writes <name>.md, .tex, .csv and .html into `folder`, as asked; of another scale with that in the name.
-
-    Raises:
-        ValueError: If a format is unknown.
-    """
-    check_formats(formats)
+    """Writes <name>.md, .tex, .csv and .html into `folder`, as asked; of another scale with that in the name."""
     name = f"{filled.table.name}_{filled.scale}" if filled.scale else filled.table.name
     paths = []
     for kind in formats:
         ending, make = FILES[kind]
-        path = folder / f"{name}{ending}"
-        write_text(path, make(filled))
-        paths.append(path)
+        paths.append(folder / f"{name}{ending}")
+        write_text(paths[-1], make(filled))
     return paths
 
 
@@ -50,10 +45,13 @@ def table_sheet(filled: Filled) -> Sheet:
     """Everything a reader has to be told to judge the numbers; published numbers never stand beside stand-in data."""
     table, lines = filled.table, _lines(filled)
     used = [cell.published.source for line in lines for cell in line.cells.values() if cell.published]
-    sources = {name: f"[{number}]" for number, name in enumerate(dict.fromkeys(used), start=1)}
+    marks = {name: f"[{number}]" for number, name in enumerate(dict.fromkeys(used), start=1)}
+    sources = [f"{mark} {table.sources[name].text} ({READ[table.sources[name].read]})" for name, mark in marks.items()]
     notes = [] if filled.scale else _notes(lines, table)  # they are about the real thing
-    blocks = [(line.row.group, _block(line, table, sources)) for line in lines]
-    printed = _with_groups(blocks)
+    made_of = [] if filled.stand_in else [f"Made of: {made}." for made in filled.made_of]
+    are = f"{numbered(filled.missing, 'run')} {'is' if filled.missing == 1 else 'are'}"
+    missing = [f"{are} missing; to run what is missing: {command(filled)}"] if filled.missing else []
+    printed = _with_groups([(line.row.group, _block(line, table, marks)) for line in lines])
     return Sheet(
         columns=["method", "", *(f"{name} {ARROWS[column.better]}" for name, column in table.columns.items())],
         lines=printed,
@@ -61,13 +59,7 @@ def table_sheet(filled: Filled) -> Sheet:
         title=table.title,
         banner=STAND_IN if filled.stand_in else "",
         above=_about(filled, printed),
-        below=[
-            *_sources(table, sources),
-            *notes,
-            *([] if filled.stand_in else [f"Made of: {made}." for made in filled.made_of]),
-            *filled.faults,
-            *_missing(filled),
-        ],
+        below=[*sources, *notes, *made_of, *filled.faults, *missing],
         command=command(filled),
         name=table.name,
     )
@@ -115,39 +107,42 @@ def _about(filled: Filled, lines: Sequence[Line]) -> list[str]:
     return about
 
 
-def _block(line: table_cells.Line, table: Table, sources: Mapping[str, str]) -> list[Line]:
+def _block(line: table_cells.Line, table: Table, marks: Mapping[str, str]) -> list[Line]:
     """What is said of one method, which is named on its first line only."""
     cells = list(line.cells.values())
-    found: list[tuple[str, str, list[str]]] = []
+    block: list[Line] = []
+
+    def add(kind: str, label: str, texts: Sequence[str]) -> None:
+        block.append(Line(["" if block else line.row.name, label, *texts], kind))
+
     if any(cell.published for cell in cells):
         usual = Counter(cell.published.source for cell in cells if cell.published).most_common(1)[0][0]
-        seeds = f", {_seeds(line.row.seeds)}" if line.row.seeds else ""
-        texts = [_published(cell, usual, sources) for cell in cells]
-        found.append(("published", f"published {sources[usual]}{seeds}", texts))
+        seeds = f", {numbered(line.row.seeds, 'seed')}" if line.row.seeds else ""
+        add("published", f"published {marks[usual]}{seeds}", [_published(cell, usual, marks) for cell in cells])
     if line.row.experiment is not None:
-        found.append(_ours_of(line, table))
+        add("ours", *_ours_of(line, table))
         if any(cell.difference is not None for cell in cells):
-            found.append(("difference", "difference", [_difference(cell) for cell in cells]))
+            add("difference", "difference", [_difference(cell) for cell in cells])
         if any(cell.values for cell in cells) and any(cell.verdict for cell in cells):
-            found.append(("verdict", "verdict", [cell.verdict or NONE for cell in cells]))
-    return [Line(["" if k else line.row.name, label, *texts], kind) for k, (kind, label, texts) in enumerate(found)]
+            add("verdict", "verdict", [cell.verdict or NONE for cell in cells])
+    return block
 
 
-def _ours_of(line: table_cells.Line, table: Table) -> tuple[str, str, list[str]]:
-    label = f"ours, {_seeds(len(line.folders))}" if line.folders else "ours"
+def _ours_of(line: table_cells.Line, table: Table) -> tuple[str, list[str]]:
+    label = f"ours, {numbered(len(line.folders), 'seed')}" if line.folders else "ours"
     if line.row.selection != table.selection:
         label += f", {SELECTIONS[line.row.selection].partition(',')[0]}"
     texts = [_ours(cell, len(line.folders)) for cell in line.cells.values()]
     said = {text for text, cell in zip(texts, line.cells.values(), strict=True) if cell.column.metric}
     if len(said) == 1 and not line.folders:
-        return "ours", f"{label}: {said.pop()}", [""] * len(texts)  # once is enough
-    return "ours", label, texts
+        return f"{label}: {said.pop()}", [""] * len(texts)  # once is enough
+    return label, texts
 
 
-def _published(cell: Cell, usual: str, sources: Mapping[str, str]) -> str:
+def _published(cell: Cell, usual: str, marks: Mapping[str, str]) -> str:
     if cell.published is None:
         return NONE
-    mark = "" if cell.published.source == usual else f" {sources[cell.published.source]}"
+    mark = "" if cell.published.source == usual else f" {marks[cell.published.source]}"
     return number(cell.published.value, cell.published.decimals(cell.column)) + mark
 
 
@@ -162,7 +157,7 @@ def _ours(cell: Cell, runs: int) -> str:
         half = cell.interval.half
         words.append(f"± {half:.{decimals + (0 < half < 0.5 * 10**-decimals)}f}")
     if len(cell.values) != runs:
-        words.append(f"({_seeds(len(cell.values))})")
+        words.append(f"({numbered(len(cell.values), 'seed')})")
     return " ".join(words)
 
 
@@ -176,14 +171,6 @@ def number(value: float, decimals: int, plus: bool = False) -> str:
     return f"{rounded:{'+' if plus and rounded else ''}.{decimals}f}".replace("-", "−")
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
-
-
-def _sources(table: Table, sources: Mapping[str, str]) -> list[str]:
-    return [f"{mark} {table.sources[name].text} ({READ[table.sources[name].read]})" for name, mark in sources.items()]
-
-
 def _notes(lines: Sequence[table_cells.Line], table: Table) -> list[str]:
     """Those of the rows, each beginning with the methods that it is about, then those of the whole table."""
     by_note: dict[str, list[str]] = {}
@@ -191,13 +178,6 @@ def _notes(lines: Sequence[table_cells.Line], table: Table) -> list[str]:
         if line.row.note:
             by_note.setdefault(line.row.note, []).append(table.called(line.row))
     return [*(f"{'; '.join(dict.fromkeys(names))}: {note}" for note, names in by_note.items()), *table.notes]
-
-
-def _missing(filled: Filled) -> list[str]:
-    if not filled.missing:
-        return []
-    are = "1 run is" if filled.missing == 1 else f"{filled.missing} runs are"
-    return [f"{are} missing; to run what is missing: {command(filled)}"]
 
 
 def csv(filled: Filled) -> str:
