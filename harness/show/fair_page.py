@@ -10,12 +10,12 @@ from harness.files import to_json, write_text
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show import sheet
-from harness.show.fair_figure import dot_plot
+from harness.show.figures import COLOURS, INK, drawing
 from harness.show.sheet import Line, Sheet
 from harness.study.fair import Search
 from harness.study.fair_outcome import Outcome, Tested, Values
 from harness.study.specification import Column
-from harness.study.uncertainty import spread
+from harness.study.uncertainty import interval, spread
 
 
 def sheets(outcome: Outcome) -> list[Sheet]:
@@ -59,21 +59,20 @@ def show(outcome: Outcome) -> None:
 def write(outcome: Outcome, folder: Path) -> list[Path]:
     """Writes <name>.md, .csv, .json, .png and .svg, of stand-in data with that in the name; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, paths = f"{outcome.fair.label}{'_fixture' if outcome.stand_in else ''}", []
-    for suffix in (".png", ".svg"):
-        (folder / f"{name}{suffix}").unlink(missing_ok=True)  # of another call, with more seeds
+    name = f"{outcome.fair.label}{'_fixture' if outcome.stand_in else ''}"
+    drawn = [folder / f"{name}{suffix}" for suffix in (".png", ".svg")]
+    for path in drawn:
+        path.unlink(missing_ok=True)  # of another call, with more seeds
         if outcome.compared:
-            paths.append(folder / f"{name}{suffix}")
-            dot_plot(paths[-1], outcome)
-    picture = f"{name}.svg" if outcome.compared else None
-    for suffix, content in (
-        (".md", markdown(outcome, picture)),
-        (".csv", as_csv(outcome)),
-        (".json", to_json(as_json(outcome), indent=1) + "\n"),
-    ):
-        paths.append(folder / f"{name}{suffix}")
-        write_text(paths[-1], content)
-    return paths
+            dot_plot(path, outcome)
+    texts = {
+        ".md": markdown(outcome, f"{name}.svg" if outcome.compared else None),
+        ".csv": as_csv(outcome),
+        ".json": to_json(as_json(outcome), indent=1) + "\n",
+    }
+    for suffix, text in texts.items():
+        write_text(folder / f"{name}{suffix}", text)
+    return [*(drawn if outcome.compared else []), *(folder / f"{name}{suffix}" for suffix in texts)]
 
 
 def markdown(outcome: Outcome, picture: str | None = None) -> str:
@@ -122,7 +121,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "selection": fair.selection,
         "search_seed": fair.search_seed,
         "columns": {name: vars(column) for name, column in fair.columns.items()},
-        "methods": {key: _as_json(method) for key, method in outcome.methods.items()},
+        "methods": {key: _method(method) for key, method in outcome.methods.items()},
         "untrained": outcome.untrained,
         "against": {
             reference: {
@@ -136,20 +135,17 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _as_json(method: Tested) -> dict[str, Any]:
+def _method(method: Tested) -> dict[str, Any]:
     search = method.searched
+    trials = [
+        {"settings": t.values, "validation": search.found.get(t.number), "fault": search.faults.get(t.number)}
+        for t in search.trials
+    ]
     return {
         "name": method.name,
         "overrides": search.method.overrides,
         "searched": [str(setting) for setting in search.method.settings.values()],
-        "trials": [
-            {
-                "settings": trial.values,
-                "validation": search.found.get(trial.number),
-                "fault": search.faults.get(trial.number),
-            }
-            for trial in search.trials
-        ],
+        "trials": trials,
         "chosen": None if search.chosen is None else search.chosen.number,
         "validation": method.validation,
         "test": method.test,
@@ -160,14 +156,14 @@ def _as_json(method: Tested) -> dict[str, Any]:
 
 def _tested(outcome: Outcome) -> Sheet:
     fair = outcome.fair
-    head = ["method", *(f"{name} {ARROWS[column.better]}" for name, column in fair.columns.items()), "seeds"]
-    rows = []
-    for method in outcome.methods.values():
-        cells = [_cell(column, method.test.get(name, {})) for name, column in fair.columns.items()]
-        rows.append(Line([method.name, *cells, str(len(method.test.get(fair.main.name, {})))]))
+    tested = [(method.name, method.test) for method in outcome.methods.values()]
     if any(outcome.untrained.values()):
-        cells = [_cell(column, outcome.untrained[name]) for name, column in fair.columns.items()]
-        rows.append(Line(["untrained network", *cells, str(len(outcome.untrained[fair.main.name]))]))
+        tested.append(("untrained network", outcome.untrained))
+    rows = []
+    for name, test in tested:
+        cells = [_cell(column, test.get(key, {})) for key, column in fair.columns.items()]
+        rows.append(Line([name, *cells, str(len(test.get(fair.main.name, {})))]))
+    head = ["method", *(f"{name} {ARROWS[column.better]}" for name, column in fair.columns.items()), "seeds"]
     unit = f", in {fair.unit}" if fair.unit else ""
     half = " ± half of the 95 % t-interval" if any("±" in cell for row in rows for cell in row.cells) else ""
     about = f"Mean{half} over seeds{unit}; best first. {fair.data}."
@@ -175,19 +171,20 @@ def _tested(outcome: Outcome) -> Sheet:
 
 
 def _compared(outcome: Outcome) -> Sheet:
-    fair, compared = outcome.fair, outcome.compared
-    against, rows = outcome.against, []
-    for key in compared:
-        cells = [
-            "—" if key == r else found[key].text if key in found else "not compared" for r, found in against.items()
-        ]
-        rows.append(Line([outcome.methods[key].name, *cells]))
-    head = ["method", *(f"against {outcome.methods[r].name}" for r in against)]
+    def cell(key: str, reference: str) -> str:
+        found = outcome.against[reference]
+        return "—" if key == reference else found[key].text if key in found else "not compared"
+
+    rows = [
+        Line([outcome.methods[key].name, *(cell(key, reference) for reference in outcome.against)])
+        for key in outcome.compared
+    ]
+    head = ["method", *(f"against {outcome.methods[reference].name}" for reference in outcome.against)]
     about = (
-        f"Paired over seeds, by {fair.main.name}; a difference counts if it holds at 5 % among all comparisons of this "
-        "table (Holm). Behind ± stands half of the 95 % t-interval of the difference. The best is the best on this "
-        "test split, which favours it; the intervals know the chance of seeds, not that of the search or of the test "
-        "split."
+        f"Paired over seeds, by {outcome.fair.main.name}; a difference counts if it holds at 5 % among all comparisons "
+        "of this table (Holm). Behind ± stands half of the 95 % t-interval of the difference. The best is the best on "
+        "this test split, which favours it; the intervals know the chance of seeds, not that of the search or of the "
+        "test split."
     )
     return Sheet(head, rows, words=len(head), title="Told apart", below=[about])
 
@@ -233,3 +230,46 @@ def _seeds(count: int) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def dot_plot(path: Path, outcome: Outcome) -> dict[str, tuple[float, float, float]]:
+    """Draws the mean of every method with its interval and its seeds, the best on top; the baseline is marked.
+
+    Told apart by position, size and shape, so that it can be read without colour.
+
+    Args:
+        path: The file to write.
+        outcome: With two seeds or more of a method at least.
+
+    Returns:
+        Mean, lower and upper end of the interval, by method.
+
+    Raises:
+        ValueError: If no method has two seeds.
+    """
+    if not (keys := outcome.compared):
+        raise ValueError("an interval takes at least 2 seeds of a method; there is none to draw")
+    fair, drawn = outcome.fair, dict[str, tuple[float, float, float]]()
+    with drawing(path, (7, 1.5 + 0.36 * len(keys))) as figure:
+        axes, names = figure.subplots(), []
+        for place, key in enumerate(reversed(keys)):
+            values, is_baseline = list(outcome.values(key).values()), key == fair.baseline
+            found = interval(values)
+            drawn[key] = found.mean, found.low, found.high
+            below = [place - 0.27] * len(values)
+            axes.scatter(values, below, s=12, facecolors="none", edgecolors=INK, linewidths=0.7)
+            axes.errorbar(
+                found.mean, place, xerr=found.half, fmt="s" if is_baseline else "o", markersize=7, capsize=4,
+                color=COLOURS[1 if is_baseline else 0], linewidth=1.6,
+            )  # fmt: skip
+            if is_baseline:
+                axes.axvline(found.mean, color=COLOURS[1], linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+            names.append(outcome.methods[key].name + (" (baseline)" if is_baseline else ""))
+        axes.set_ylim(-0.7, len(keys) - 0.4)
+        axes.set_yticks(range(len(keys)), names)
+        unit, way = f" [{fair.unit}]" if fair.unit else "", "right" if fair.main.better == "higher" else "left"
+        axes.set_xlabel(f"{fair.main.name}{unit} on test: mean, 95 % interval and seeds; better to the {way}")
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        figure.suptitle(fair.title + (" (stand-in data: means nothing)" if outcome.stand_in else ""), fontsize=11)
+    return drawn

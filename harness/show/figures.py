@@ -1,4 +1,4 @@
-"""Pictures of runs, as PNG or SVG by the suffix of the path. Each call returns what it drew."""
+"""Pictures of runs, as PNG, SVG or PDF by the suffix of the path. Each call returns what it drew."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ RIGHT, WRONG = COLOURS[:2]  # of what is marked by a sign, hatching or dashes as
 MARKERS = "os^Dv<>p*hPX"
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 SPREADS = {"range": "range of the seeds", "interval": "95 % interval over seeds"}
+FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 STYLE: dict[Any, Any] = {
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "grid.color": GRID, "figure.facecolor": PAPER, "axes.facecolor": PAPER, "legend.frameon": False,
@@ -46,7 +47,7 @@ def learning_curves(
     """Draws a metric against the epoch, mean over the runs of each method with a band over its seeds.
 
     Args:
-        path: The PNG or SVG to write.
+        path: The file to write.
         runs: Run folders by method.
         metric: A name in metrics.jsonl, such as `test/recall@1`.
         label: What the axis says.
@@ -62,7 +63,6 @@ def learning_curves(
         ValueError: If the runs of a method were not evaluated at the same epochs, a method has no run, or its record
             holds no such metric or is truncated.
     """
-    check_spread(spread)
     if not runs:
         raise ValueError(f"there is no method to draw {metric} of")
     drawn: dict[str, np.ndarray] = {}
@@ -87,24 +87,18 @@ def learning_curves(
 
 
 def band(values: np.ndarray, spread: str) -> tuple[np.ndarray, np.ndarray]:
-    """From where to where the seeds of each point reach: (runs, points) -> (points,) twice; the mean for one run."""
-    if len(values) < 2 or spread == "range":
-        return values.min(0), values.max(0)
-    found = [interval(column) if np.isfinite(column).all() else None for column in values.T.tolist()]
-    return (
-        np.array([np.nan if one is None else one.low for one in found]),
-        np.array([np.nan if one is None else one.high for one in found]),
-    )
-
-
-def check_spread(spread: str) -> None:
-    """Refuses a spread that there is not.
+    """From where to where the seeds of each point reach: (runs, points) -> (points,) twice; the mean for one run.
 
     Raises:
-        ValueError: With those that there are.
+        ValueError: If `spread` is no key of `SPREADS`.
     """
     if spread not in SPREADS:
         raise ValueError(f"spread must be one of {', '.join(SPREADS)}, got {spread!r}")
+    if len(values) < 2 or spread == "range":
+        return values.min(0), values.max(0)
+    found = [interval(column) if np.isfinite(column).all() else None for column in values.T.tolist()]
+    low, high = ([np.nan if one is None else getattr(one, end) for one in found] for end in ("low", "high"))
+    return np.array(low), np.array(high)
 
 
 def line_style(place: int) -> dict[str, Any]:
@@ -117,28 +111,26 @@ def line_style(place: int) -> dict[str, Any]:
 
 
 @contextmanager
-def drawing(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure in the style of all, written to `path` when the block ends.
+def drawing(path: Path, size: tuple[float, float], layout: Any = "constrained", dpi: int = 150) -> Iterator[Figure]:
+    """A figure of `size` inches in the style of all, written to `path` when the block ends.
 
     Raises:
-        ValueError: If `path` ends neither in .png nor in .svg.
+        ValueError: If `path` ends in no key of `FORMATS`.
     """
-    if path.suffix not in (".png", ".svg"):
-        raise ValueError(f"a figure is written as .png or .svg, got {path.name}")
+    if path.suffix not in FORMATS:
+        raise ValueError(f"a figure is written as {' or '.join(FORMATS)}, got {path.name}")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=layout)
         yield figure
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=dpi, metadata=FORMATS[path.suffix])
 
 
 def legend_below(figure: Figure, axes: Any, spread: str | None) -> None:
     """The legend under the axes, where it hides no line, with what the band or bar is."""
     handles, names = axes.get_legend_handles_labels()
-    columns = _legend_columns(names)
     title = f"mean, with the {SPREADS[spread]}" if spread else None
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=columns, fontsize=9, title=title, title_fontsize=9
-    )  # fmt: skip
+    look = {"ncols": _legend_columns(names), "fontsize": 9, "title_fontsize": 9}
+    figure.legend(handles, names, loc="outside lower center", title=title, **look)
 
 
 def legend_height(names: Iterable[str]) -> float:

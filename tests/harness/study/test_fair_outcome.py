@@ -12,7 +12,7 @@ from PIL import Image
 from harness.record import runs
 from harness.record.runs import STAND_IN
 from harness.show import fair_page
-from harness.show.fair_figure import dot_plot
+from harness.show.fair_page import dot_plot
 from harness.study.fair import Search, draw
 from harness.study.fair_file import Fair
 from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
