@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
@@ -14,26 +13,22 @@ from harness.record import places
 from harness.record.composition import CONFIGS
 from harness.show import report_page, report_tables
 from harness.show.report_facts import interrupted, versions, warnings
+from harness.show.report_tables import Choice
 from harness.study.results import PLUS_MINUS, find_runs
 from harness.study.studies import SELECTED, Study, check_metrics, studies
 from harness.study.tables import published_by_label
 
-Published = Mapping[str, Mapping[str, Any]]
 
-
-def table(study: Study, selected: list[str], metrics: list[str] | None, published: Published, spread: str) -> str:
+def table(study: Study, choice: Choice) -> str:
     """The Markdown table; if no metric is named of all of the test split, or of all where that was left alone."""
     tested = [name for name in study.metrics if name.startswith("test/")]
-    return report_tables.markdown(study, selected, metrics or tested or study.metrics, published, spread)
+    return report_tables.markdown(study, replace(choice, metrics=choice.metrics or tested or study.metrics))
 
 
-def tables(
-    grouped: list[Study], selected: list[str], metrics: list[str] | None, published: Published, spread: str = "interval"
-) -> str:
+def tables(grouped: list[Study], choice: Choice) -> str:
     """A table for each data set that has one of the metrics; of several, each under the name of its own."""
-    check_metrics(grouped, metrics)
-    grouped = [study for study in grouped if not metrics or set(metrics) & set(study.metrics)]
-    texts = [table(study, selected, metrics, published, spread) for study in grouped]
+    grouped = [study for study in grouped if not choice.metrics or set(choice.metrics) & set(study.metrics)]
+    texts = [table(study, choice) for study in grouped]
     if len(grouped) == 1:
         return texts[0]
     heads = [f"## {study.data}, judged by {study.monitor}, data {study.fingerprint[:12]}" for study in grouped]
@@ -47,15 +42,12 @@ def report(arguments: argparse.Namespace) -> None:
     for note in [*notes, *versions(grouped)]:
         print(note, file=sys.stderr)
     published = published_by_label(CONFIGS / "table")
+    choice = Choice(arguments.selected, arguments.metrics, published, arguments.spread)
     if arguments.html:
         warned = [*notes, *warnings(grouped, interrupted(arguments.folders))]
-        report_page.write(
-            arguments.html, grouped, warned, arguments.selected, arguments.metrics, published, arguments.spread,
-            arguments.sweep,
-        )  # fmt: skip
-        print("page:", arguments.html)
+        print("page:", report_page.write(arguments.html, grouped, warned, choice, arguments.sweep))
     else:
-        print(tables(grouped, arguments.selected, arguments.metrics, published, arguments.spread))
+        print(tables(grouped, choice))
     if arguments.figures:
         paths, failures = report_page.write_figures(arguments.figures, grouped, arguments.sweep)
         for path in paths:

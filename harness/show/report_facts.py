@@ -19,23 +19,24 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     reports = [run.report for run in runs]
     data = reports[0]["data"]
     parts = [f"{name} {_counts(part)}" for name, part in data.items() if isinstance(part, dict) and _counts(part)]
-    started = sorted(str(r["started"]) for r in reports if r.get("started"))
-    seconds = sum(float(r["results"].get("seconds") or 0) for r in reports)
-    peaks = [r["results"].get("peak_memory") or {} for r in reports]
-    memory = [f"{max(found) / 2**30:.1f} GiB {words}" for key, words in
-              (("process_bytes", "of the process"), ("device_bytes", "of the GPU"))
-              if (found := [p[key] for p in peaks if p.get(key)])]  # fmt: skip
+    started = sorted(str(report["started"]) for report in reports if report.get("started"))
+    seconds = sum(float(report["results"].get("seconds") or 0) for report in reports)
     lines = {
-        "data": f"{data.get('name', 'unnamed')}" + (f": {'; '.join(parts)}" if parts else ""),
+        "data": str(data.get("name", "unnamed")) + (f": {'; '.join(parts)}" if parts else ""),
         "data fingerprint": str(data.get("fingerprint") or "not recorded"),
-        "code": _several(_revision(r) for r in reports),
-        "machine": _several(_machine(r.get("hardware", {})) for r in reports),
-        "versions": _several(_versions(r) for r in reports),
-        "started": " to ".join(dict.fromkeys((_minute(started[0]), _minute(started[-1])))) if started else "",
+        "code": _several(_revision(report.get("code", {})) for report in reports),
+        "machine": _several(_machine(report.get("hardware", {})) for report in reports),
+        "versions": _several(_versions(report) for report in reports),
+        "started": " to ".join(dict.fromkeys(_minute(time) for time in started[:1] + started[-1:])),
         "training and evaluation": f"{_duration(seconds)} for {numbered(len(reports), 'run')}",
-        "peak memory": ", ".join(memory),
+        "peak memory": ", ".join(filter(None, [_peak(reports, "process", "process"), _peak(reports, "device", "GPU")])),
     }
     return [(key, value) for key, value in lines.items() if value]
+
+
+def _peak(reports: Sequence[dict[str, Any]], key: str, word: str) -> str:
+    found = [(report["results"].get("peak_memory") or {}).get(f"{key}_bytes") or 0 for report in reports]
+    return f"{max(found) / 2**30:.1f} GiB of the {word}" if any(found) else ""
 
 
 def warnings(all_studies: Sequence[Study], unfinished: Sequence[Path]) -> list[str]:
@@ -96,8 +97,7 @@ def _several(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(value for value in values if value))
 
 
-def _revision(report: dict[str, Any]) -> str:
-    code = report.get("code", {})
+def _revision(code: dict[str, Any]) -> str:
     if not code.get("revision"):
         return "not recorded"
     return str(code["revision"])[:12] + (" with uncommitted changes" if code.get("dirty") else "")

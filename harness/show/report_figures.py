@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,12 @@ def draw(
     sweeps = [Sweep(tuple(settings), tuple(study.runs))] if settings else find_sweeps(study.runs)
     for sweep in sweeps[:MOST_SWEEPS]:
         fixed = sweep.fixed if len(sweeps) > 1 else ""
-        name = "_".join(slug(part) for part in (*sweep.settings, fixed) if part)
+        name, of = "_".join(map(slug, filter(None, [*sweep.settings, fixed]))), f", of {fixed}" if fixed else ""
         if len(sweep.settings) == 2:
-            attempt(_map, f"{name}_map", sweep, fixed)
+            attempt(_map, f"{name}_map", sweep, of)
         for setting in sweep.settings:
             if _has_curve(sweep, setting):
-                attempt(_sensitivity, f"{name}_{slug(setting.rpartition('.')[2])}_curve", sweep, setting, fixed)
+                attempt(_sensitivity, f"{name}_{slug(setting.rpartition('.')[2])}_curve", sweep, setting, of)
     if len(sweeps) > MOST_SWEEPS:
         failures.append(
             f"{len(sweeps) - MOST_SWEEPS} further sweeps of {study.data} are not drawn; report fewer folders"
@@ -135,17 +135,16 @@ def _is_wide(path: Path) -> bool:
 
 
 def _curves(study: Study, path: Path, say: Say) -> Drawn:
-    labels = study.leading(MOST_METHODS)
-    metric, measure = study.monitor, study.measure(study.monitor)
-    readable = {label: [run for run in study.methods[label] if _has_record(run, metric, say)] for label in labels}
-    readable = {label: members for label, members in readable.items() if members}
-    spread = _spread(list(readable.values()))
-    folders = {study.short[label]: [run.folder for run in members] for label, members in readable.items()}
-    percent, label = measure.kind == "share", measure.axis(metric)
+    labels, metric = study.leading(MOST_METHODS), study.monitor
+    measure, label = study.measure(metric), study.measure(metric).axis(metric)
+    readable = {name: [run for run in study.methods[name] if _has_record(run, metric, say)] for name in labels}
+    readable = {name: members for name, members in readable.items() if members}
+    folders = {study.short[name]: [run.folder for run in members] for name, members in readable.items()}
+    percent, spread = measure.kind == "share", _spread(readable.values())
     learning_curves(path, folders, metric, label, spread=spread, percent=percent, shared_epochs=True)
     more = f" The {len(labels)} best of {len(study.methods)} methods." if len(labels) < len(study.methods) else ""
-    ends = [f"{study.short[label]} {found.shown(measure)}" for label in labels
-            if (found := cell(study.methods[label], "last", metric)) is not None]  # fmt: skip
+    cells = {study.short[name]: cell(study.methods[name], "last", metric) for name in labels}
+    ends = [f"{name} {found.shown(measure)}" for name, found in cells.items() if found is not None]
     over = " (mean ± half of the 95 % interval over seeds)" if any("±" in end for end in ends) else ""
     return Drawn(
         path, "Learning curves", f"{label}, against the epoch; epoch 0 is before training.{more}",
@@ -153,44 +152,39 @@ def _curves(study: Study, path: Path, say: Say) -> Drawn:
     )  # fmt: skip
 
 
-def _map(study: Study, path: Path, sweep: Sweep, fixed: str) -> Drawn:
+def _map(study: Study, path: Path, sweep: Sweep, of: str) -> Drawn:
     x, y = sweep.settings
-    metric, label = study.monitor, study.measure(study.monitor).axis(study.monitor)
-    grid = heat_map(path, sweep.runs, x, y, metric, selection=study.selection, label=label)
+    label = study.measure(study.monitor).axis(study.monitor)
+    grid = heat_map(path, sweep.runs, x, y, study.monitor, study.selection)
     good = grid.mean if study.higher_is_better else -grid.mean
     row, column = divmod(int(np.nanargmax(good)), len(grid.x))
     best = f"{x} {shown(grid.x[column])} and {y} {shown(grid.y[row])}"
     few, many = int(grid.seeds[grid.seeds > 0].min()), int(grid.seeds.max())
     seeds = f"{few} to {many} seeds" if few < many else numbered(few, "seed")
     return Drawn(
-        path, f"{x} and {y}",
-        f"Mean {label} ({SELECTED[study.selection]}) over {seeds}{_of(fixed)}; light is better.",
-        f"Heat map of {label} over {x} and {y}{_of(fixed)}. The best cell is at {best}.",
+        path, f"{x} and {y}", f"Mean {label} ({SELECTED[study.selection]}) over {seeds}{of}; light is better.",
+        f"Heat map of {label} over {x} and {y}{of}. The best cell is at {best}.",
     )  # fmt: skip
 
 
-def _sensitivity(study: Study, path: Path, sweep: Sweep, setting: str, fixed: str) -> Drawn:
+def _sensitivity(study: Study, path: Path, sweep: Sweep, setting: str, of: str) -> Drawn:
     measure = study.measure(study.monitor)
-    label = measure.axis(study.monitor)
     cells: dict[str, list[Run]] = {}
     for run in sweep.runs:
         cells.setdefault(run.label, []).append(run)
-    spread = _spread(list(cells.values()))
-    lines = sensitivity(
-        path, sweep.runs, setting, study.monitor, selection=study.selection, spread=spread, label=label
-    )  # fmt: skip
-    factor, digits = measure.factor, 1 if measure.kind == "share" else 3
+    lines = sensitivity(path, sweep.runs, setting, study.monitor, study.selection, _spread(cells.values()))
+    label, factor, digits = measure.axis(study.monitor), measure.factor, 1 if measure.kind == "share" else 3
     words = [
         f"{name}: " + ", ".join(f"{factor * sum(v) / len(v):.{digits}f} at {at:g}" for at, v in points.items())
         for name, points in lines.items()
     ]
     return Drawn(
-        path, f"Sensitivity to {setting}", f"{label} ({SELECTED[study.selection]}) against {setting}{_of(fixed)}.",
+        path, f"Sensitivity to {setting}", f"{label} ({SELECTED[study.selection]}) against {setting}{of}.",
         f"Curves of {label} against {setting}. {'; '.join(words)}.",
     )  # fmt: skip
 
 
-def _spread(groups: list[list[Run]]) -> str:
+def _spread(groups: Iterable[Sequence[Run]]) -> str:
     return "interval" if min(map(len, groups), default=0) >= SEEDS_FOR_INTERVAL else "range"
 
 
@@ -212,7 +206,3 @@ def _has_curve(sweep: Sweep, setting: str) -> bool:
         return True
     counts = {key: len({settings_of(run).get(key) for run in sweep.runs}) for key in sweep.settings}
     return counts.pop(setting) >= CURVE_POINTS and max(counts.values()) <= MOST_METHODS
-
-
-def _of(fixed: str) -> str:
-    return f", of {fixed}" if fixed else ""

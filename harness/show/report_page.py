@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.files import write_text
 from harness.record.composition import without_sweep
 from harness.record.config import NOT_THE_METHOD, NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
-from harness.show.report_figures import Drawn
+from harness.show.report_tables import Choice
 from harness.show.sheet import Line, Sheet, template
 from harness.study.results import PLUS_MINUS, Run
 from harness.study.studies import SELECTED, Study, slug
@@ -24,38 +24,11 @@ METHODS = ("method", "command, with a seed", "seeds", "epochs")
 MANY_METHODS = 8  # above which the table shows one epoch of each, and the others below it
 
 
-@dataclass(frozen=True)
-class Section:
-    """A study as the template shows it."""
-
-    study: Study
-    anchor: str
-    title: str
-    selected: str
-    spread: str
-    facts: list[tuple[str, str]]
-    methods: Sheet
-    results: Sheet
-    other_epochs: Sheet | None
-    one_epoch: str
-    everything: Sheet
-    comparisons: Sheet | None
-    best: str
-    figures: list[Drawn]
-    pictures: dict[str, list[Drawn]]
-    pictured: str
-    settings: list[Sheet]
-    configs: list[tuple[str, str]]
-
-
 def write(
     path: Path,
     grouped: Sequence[Study],
     warnings: Sequence[str] = (),
-    selections: Sequence[str] = tuple(SELECTED),
-    metrics: Sequence[str] | None = None,
-    published: Mapping[str, Mapping[str, Any]] | None = None,
-    spread: str = "interval",
+    choice: Choice | None = None,
     settings: Sequence[str] = (),
 ) -> Path:
     """Writes the page about finished runs.
@@ -64,24 +37,21 @@ def write(
         path: The HTML file.
         grouped: The runs.
         warnings: What was left out before, and `report_facts.warnings`.
-        selections: Rows of each method in the table: untrained, last, best_on_validation, best_on_test.
-        metrics: Its columns; default: the monitored metric and those nearest to it.
-        published: By label, as `harness.study.tables.published_by_label` gives it.
-        spread: What stands after ±, a key of `PLUS_MINUS`.
+        choice: What the tables of results show.
         settings: As for `report_figures.draw`.
     """
-    page, said = template("report.html.j2"), [*warnings]
-    sections = []
+    said, sections = [*warnings], []
     names = list(dict.fromkeys(run.report["experiment"] for study in grouped for run in study.runs))
     with tempfile.TemporaryDirectory() as folder:
         for study, anchor in zip(grouped, anchors(grouped), strict=True):
             figures, failures = report_figures.draw(study, Path(folder), anchor, settings=settings)
             said += failures
             pictures = report_figures.pictures(study, said.append)
-            sections.append(_section(study, anchor, figures, pictures, selections, metrics, published, spread))
+            section = _section(study, choice or Choice())
+            sections.append({**section, "anchor": anchor, "figures": figures, "pictures": pictures})
         title = f"Report on {', '.join(names)}"
-        text = page.render(title=title, sections=sections, warnings=said, about=report_figures.about)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        about = report_figures.about
+        text = template("report.html.j2").render(title=title, sections=sections, warnings=said, about=about)
     write_text(path, text)
     return path
 
@@ -108,40 +78,31 @@ def anchors(grouped: Sequence[Study]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}-{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 
-def _section(
-    study: Study,
-    anchor: str,
-    figures: list[Drawn],
-    pictures: dict[str, list[Drawn]],
-    selections: Sequence[str],
-    metrics: Sequence[str] | None,
-    published: Mapping[str, Mapping[str, Any]] | None,
-    spread: str,
-) -> Section:
-    labels = study.leading(report_figures.MOST_PICTURES)
-    many = len(study.methods) > MANY_METHODS and study.selection in selections
-    shown_now = [study.selection] if many else selections
-    later = [name for name in selections if name not in shown_now]
-    return Section(
-        study=study,
-        anchor=anchor,
-        title=study.data + (" (stand-in data)" if study.stand_in else ""),
-        selected=SELECTED[study.selection],
-        spread=f" ± {PLUS_MINUS[spread]}" if any(len(members) > 1 for members in study.methods.values()) else "",
-        facts=report_facts.facts(study.runs),
-        methods=Sheet(METHODS, [_method(label, study) for label in study.methods], words=len(METHODS)),
-        results=report_tables.results(study, shown_now, metrics, published, spread),
-        other_epochs=report_tables.results(study, later, metrics, spread=spread) if later else None,
-        one_epoch=SELECTED.get(shown_now[0], shown_now[0]) if len(shown_now) == 1 else "",
-        everything=report_tables.every_metric(study, spread),
-        comparisons=report_tables.comparisons(study),
-        best=study.short[study.best_first()[0]],
-        figures=figures,
-        pictures=pictures,
-        pictured=f"the {len(labels)} best of {len(study.methods)} methods" if len(labels) < len(study.methods) else "",
-        settings=report_tables.settings_tables(study),
-        configs=[(study.short[label], config_text(members[0])) for label, members in study.methods.items()],
-    )
+def _section(study: Study, choice: Choice) -> dict[str, Any]:
+    """What the template shows of a study beside its figures."""
+    pictured = len(study.leading(report_figures.MOST_PICTURES))
+    some = f"the {pictured} best of {len(study.methods)} methods" if pictured < len(study.methods) else ""
+    now, later = choice.selections, list[str]()
+    if len(study.methods) > MANY_METHODS and study.selection in choice.selections:
+        now, later = [study.selection], [name for name in choice.selections if name != study.selection]
+    other_epochs = replace(choice, selections=later, published={})
+    return {
+        "study": study,
+        "title": study.data + (" (stand-in data)" if study.stand_in else ""),
+        "selected": SELECTED[study.selection],
+        "spread": f" ± {PLUS_MINUS[choice.spread]}" if any(len(own) > 1 for own in study.methods.values()) else "",
+        "facts": report_facts.facts(study.runs),
+        "methods": Sheet(METHODS, [_method(label, study) for label in study.methods], words=len(METHODS)),
+        "results": report_tables.results(study, replace(choice, selections=now)),
+        "other_epochs": report_tables.results(study, other_epochs) if later else None,
+        "one_epoch": SELECTED.get(now[0], now[0]) if len(now) == 1 else "",
+        "everything": report_tables.every_metric(study, choice.spread),
+        "comparisons": report_tables.comparisons(study),
+        "best": study.short[study.best_first()[0]],
+        "pictured": some,
+        "settings": report_tables.settings_tables(study),
+        "configs": [(study.short[label], config_text(members[0])) for label, members in study.methods.items()],
+    }
 
 
 def config_text(run: Run) -> str:

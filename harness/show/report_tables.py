@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.record.measures import ARROWS
@@ -17,65 +18,57 @@ MOST_COLUMNS = 7
 WIDEST = 7  # columns of a table of settings that fit on paper
 
 
-def results(
-    study: Study,
-    selections: Sequence[str],
-    metrics: Sequence[str] | None = None,
-    published: Mapping[str, Mapping[str, Any]] | None = None,
-    spread: str = "interval",
-) -> Sheet:
-    """The metrics of every method, mean and spread over seeds, below the published ones.
+@dataclass(frozen=True)
+class Choice:
+    """What a table of results shows.
 
-    Args:
-        study: The runs.
-        selections: Which epochs'.
-        metrics: The columns; default: the monitored metric and those nearest to it.
+    Attributes:
+        selections: Which epochs, keys of `SELECTED`.
+        metrics: The columns; None: the monitored metric and those nearest to it.
         published: By label, as `harness.study.tables.published_by_label` gives it; neither stand-in data nor a
             changed recipe, whose label is not the experiment's name, stands beside it.
-        spread: A key of `harness.study.results.PLUS_MINUS`.
+        spread: What stands after ±, a key of `PLUS_MINUS`.
     """
-    chosen = [name for name in metrics or main_metrics(study) if name in study.metrics]
-    lines = [
-        Line([study.short[label], SELECTED.get(what, what), seeds, *cells], kind)
-        for label, what, seeds, cells, kind in _results(study, selections, chosen, published or {}, spread)
-    ]
-    return Sheet(["method", "epoch", "seeds", *(column_head(study, name) for name in chosen)], lines, words=2)
+
+    selections: Sequence[str] = tuple(SELECTED)
+    metrics: Sequence[str] | None = None
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spread: str = "interval"
 
 
-def markdown(
-    study: Study,
-    selections: Sequence[str],
-    metrics: Sequence[str],
-    published: Mapping[str, Mapping[str, Any]] | None = None,
-    spread: str = "interval",
-) -> str:
-    """As `results`, for a file of its own: with all of a method's label and a metric's name."""
-    lines = [
-        Line([label, what.replace("_", " ") if what in SELECTED else what, *cells, seeds])
-        for label, what, seeds, cells, _ in _results(study, selections, metrics, published or {}, spread)
-    ]
-    table = markdown_table(Sheet(["method", "selected", *metrics, "seeds"], lines, words=2))
-    banner = [f"**{STAND_IN}**"] if study.stand_in else []
-    return "\n\n".join([*banner, table, *([f"± is {PLUS_MINUS[spread]}."] if "±" in table else [])])
+def results(study: Study, choice: Choice, in_full: bool = False) -> Sheet:
+    """The metrics of every method, mean and spread over seeds, below the published ones.
 
+    With `in_full`, for a file of its own, methods, metrics and epochs are called as on a command line.
+    """
+    metrics = [name for name in choice.metrics or main_metrics(study) if in_full or name in study.metrics]
+    lines: list[Line] = []
 
-def _results(
-    study: Study,
-    selections: Sequence[str],
-    metrics: Sequence[str],
-    published: Mapping[str, Mapping[str, Any]],
-    spread: str,
-) -> Iterator[tuple[str, str, str, list[str], str]]:
-    """Label, selection or source, seeds, cells and kind of every line."""
+    def add(label: str, what: str, seeds: str, cells: list[str], kind: str = "") -> None:
+        if in_full:
+            lines.append(Line([label, what.replace("_", " ") if what in SELECTED else what, *cells, seeds], kind))
+        else:
+            lines.append(Line([study.short[label], SELECTED.get(what, what), seeds, *cells], kind))
+
     for label, members in study.methods.items():
-        entry = published.get(label)
+        entry = choice.published.get(label)
         if entry and not study.stand_in:
             cells = [str(entry["metrics"].get(name, "")) for name in metrics]
-            yield label, f"published: {entry['source']}", str(entry.get("seeds") or ""), cells, "published"
-        for selection in selections:
-            cells = [_cell(study, label, name, selection, spread) for name in metrics]
+            add(label, f"published: {entry['source']}", str(entry.get("seeds") or ""), cells, "published")
+        for selection in choice.selections:
+            cells = [_cell(study, label, name, selection, choice.spread) for name in metrics]
             if any(cells):
-                yield label, selection, str(len(members)), cells, ""
+                add(label, selection, str(len(members)), cells)
+    if in_full:
+        return Sheet(["method", "selected", *metrics, "seeds"], lines, words=2)
+    return Sheet(["method", "epoch", "seeds", *(column_head(study, name) for name in metrics)], lines, words=2)
+
+
+def markdown(study: Study, choice: Choice) -> str:
+    """The results in full, with what has to be said of them."""
+    table = markdown_table(results(study, choice, in_full=True))
+    banner = [f"**{STAND_IN}**"] if study.stand_in else []
+    return "\n\n".join([*banner, table, *([f"± is {PLUS_MINUS[choice.spread]}."] if "±" in table else [])])
 
 
 def every_metric(study: Study, spread: str = "interval") -> Sheet:

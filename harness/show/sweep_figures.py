@@ -1,4 +1,4 @@
-"""Pictures of sweeps, as PNG or SVG by the suffix of the path: how a metric depends on one setting or on two."""
+"""Pictures of sweeps: how a metric depends on one setting or on two."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from harness.record.measures import Measure
-from harness.show.figures import COLOURS, band, check_spread, drawing, legend_below, legend_height, line_style
+from harness.show.figures import COLOURS, band, drawing, legend_below, legend_height, line_style
 from harness.study.results import Run, measure_of
 from harness.study.swept import Value, is_number, settings_of, shown, varied
 
@@ -33,19 +32,18 @@ class Grid:
     seeds: np.ndarray
 
 
-def heat_map(
-    path: Path, runs: Sequence[Run], x: str, y: str, metric: str, *, selection: str = "last", label: str | None = None
-) -> Grid:
+def heat_map(path: Path, runs: Sequence[Run], x: str, y: str, metric: str, selection: str = "last") -> Grid:
     """Draws the mean of a metric over the seeds for every pair of values of two settings, with the number in the cell.
 
+    Light is good: the scale is turned round for an error.
+
     Args:
-        path: The PNG or SVG to write.
+        path: The file to write.
         runs: Finished runs that differ in `x`, `y` and the seed alone.
         x: The setting along the horizontal axis, a dotted name of the config, such as loss.interpolation.
         y: That along the vertical one.
-        metric: Of the report, such as test/recall@1. Light is good: the scale is turned round for an error.
+        metric: Of the report, such as test/recall@1.
         selection: Which epoch's: last, best_on_validation, best_on_test.
-        label: What the scale says; default: the metric.
 
     Returns:
         What was drawn.
@@ -67,10 +65,10 @@ def heat_map(
         mean[place], seeds[place] = np.mean(list(by_seed.values())), len(by_seed)
     if not np.isfinite(mean).any():
         raise ValueError(f"{metric} is not a number in any cell, so there is no map of it")
-    measure = measure_of(runs, metric)
     with drawing(path, (max(4.2, 1.9 + 0.85 * len(wide)), max(2.8, 1.3 + 0.55 * len(high)))) as figure:
         axes = figure.subplots()
-        _draw_cells(axes, figure, mean, measure, label or measure.axis(metric))
+        measure = measure_of(runs, metric)
+        figure.colorbar(_draw_cells(axes, mean, measure), ax=axes, label=measure.axis(metric))
         axes.set_xticks(np.arange(len(wide)) + 0.5, [shown(value) for value in wide])
         axes.set_yticks(np.arange(len(high)) + 0.5, [shown(value) for value in high])
         axes.set(xlabel=x, ylabel=y)
@@ -78,27 +76,19 @@ def heat_map(
 
 
 def sensitivity(
-    path: Path,
-    runs: Sequence[Run],
-    setting: str,
-    metric: str,
-    *,
-    selection: str = "last",
-    spread: str = "interval",
-    label: str | None = None,
+    path: Path, runs: Sequence[Run], setting: str, metric: str, selection: str = "last", spread: str = "interval"
 ) -> dict[str, dict[float, list[float]]]:
     """Draws a metric against one setting, mean over the seeds, with a bar; a line for each choice of what else varies.
 
     The axis is logarithmic where the values span decades; a 0 then has its place at the left end.
 
     Args:
-        path: The PNG or SVG to write.
+        path: The file to write.
         runs: Finished runs.
         setting: A dotted name of the config whose values are numbers, such as loss.margin.
         metric: Of the report, such as test/recall@1.
         selection: Which epoch's: last, best_on_validation, best_on_test.
         spread: What the bars are: `interval`, the 95 % t-interval of the mean, or `range`.
-        label: What the axis says; default: the metric.
 
     Returns:
         The values drawn by line and by value of the setting, one for each seed.
@@ -106,19 +96,18 @@ def sensitivity(
     Raises:
         ValueError: As `heat_map`, or if the values are no numbers or would make more than seven lines.
     """
-    check_spread(spread)
     swept = [_value(run, setting) for run in runs]
     others = [key for key, values in varied(runs).items() if values != swept]
     cells = _by_values(runs, (*others, setting), metric, selection)
     measure = measure_of(runs, metric)
-    named = label or measure.axis(metric)
     lines: dict[str, dict[float, list[float]]] = {}
     for (*rest, at), by_seed in sorted(cells.items(), key=lambda cell: [_order(value) for value in cell[0]]):
         if not is_number(at):
             raise ValueError(f"{setting} has the value {at}, which has no place on an axis")
-        name = ", ".join(f"{key}={shown(value)}" for key, value in zip(others, rest, strict=True)) or named
+        name = _words(others, rest) or measure.axis(metric)
         lines.setdefault(name, {})[float(at)] = list(by_seed.values())
-    if len({at for points in lines.values() for at in points}) < 2:
+    every = sorted({at for points in lines.values() for at in points})
+    if len(every) < 2:
         raise ValueError(f"{setting} has one value in all of these runs, so there is no curve over it")
     if len(lines) > MOST_LINES:
         raise ValueError(f"{len(lines)} lines cannot be told apart, at most {MOST_LINES} can; pass fewer runs")
@@ -126,9 +115,10 @@ def sensitivity(
         axes = figure.subplots()
         for place, (name, points) in enumerate(lines.items()):
             apart = ScaledTranslation(BESIDE * (place - (len(lines) - 1) / 2) / 72, 0, figure.dpi_scale_trans)
-            _draw_line(axes, points, spread, measure.factor, name, place, axes.transData + apart)
-        _scale(axes, sorted({at for points in lines.values() for at in points}))
-        axes.set(xlabel=setting, ylabel=named)
+            look = {"label": name, "transform": axes.transData + apart, **line_style(place)}
+            _draw_line(axes, points, spread, measure.factor, look)
+        _scale(axes, every)
+        axes.set(xlabel=setting, ylabel=measure.axis(metric))
         axes.grid(True)
         several = any(len(values) > 1 for points in lines.values() for values in points.values())
         legend_below(figure, axes, spread if several else None)
@@ -149,8 +139,9 @@ def _by_values(
     for run in runs:
         at, seed = tuple(_value(run, name) for name in settings), run.report["seed"]
         if seed in cells.setdefault(at, {}):
-            words = ", ".join(f"{key}={shown(value)}" for key, value in zip(settings, at, strict=True))
-            raise ValueError(f"{words}, seed {seed} is there twice: {members[at][0].folder} and {run.folder}")
+            raise ValueError(
+                f"{_words(settings, at)}, seed {seed} is there twice: {members[at][0].folder} and {run.folder}"
+            )
         metrics = run.metrics(selection)
         if metric not in metrics:
             raise ValueError(f"{run.folder} has no {metric} under {selection}")
@@ -175,46 +166,43 @@ def _value(run: Run, setting: str) -> Value:
     return there[setting]
 
 
+def _words(settings: Sequence[str], values: Sequence[Value]) -> str:
+    return ", ".join(f"{key}={shown(value)}" for key, value in zip(settings, values, strict=True))
+
+
 def _order(value: Value) -> tuple[int, float, str]:
     """Numbers by size, then words by letter."""
     return (0, float(value), "") if is_number(value) else (1, 0.0, str(value))
 
 
-def _draw_cells(axes: Any, figure: Any, mean: np.ndarray, measure: Measure, label: str) -> None:
+def _draw_cells(axes: Any, mean: np.ndarray, measure: Measure) -> Any:
     """Coloured squares with their numbers, in percent where the metric is a share; light is better."""
-    colours = "viridis_r" if measure.better == "lower" else "viridis"
     drawn = np.ma.masked_invalid(mean * measure.factor)
-    mesh = axes.pcolormesh(drawn, cmap=colours)
+    mesh = axes.pcolormesh(drawn, cmap="viridis_r" if measure.better == "lower" else "viridis")
     mesh.set_edgecolor("face")  # without it hair lines show between the cells of an SVG
     axes.set_aspect("auto")
-    figure.colorbar(mesh, ax=axes, label=label)
     axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    scale = matplotlib.colormaps[colours]
+    axes.spines[:].set_visible(False)
     digits = measure.decimals(drawn.compressed().tolist())
     for row, column in np.argwhere(np.isfinite(mean)):
         value = float(drawn[row, column])
-        red, green, blue, _ = scale(mesh.norm(value))
+        red, green, blue, _ = mesh.to_rgba(value)
         bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
         axes.text(
             column + 0.5, row + 0.5, f"{value:.{digits}f}", ha="center", va="center", fontsize=9,
             color="#111111" if bright else "#f7f7f7",
         )  # fmt: skip
+    return mesh
 
 
 def _draw_line(
-    axes: Any, points: Mapping[float, list[float]], spread: str, factor: float, name: str, place: int, transform: Any
+    axes: Any, points: Mapping[float, list[float]], spread: str, factor: float, look: Mapping[str, Any]
 ) -> None:
     at = list(points)
     columns = [np.array(values)[:, None] * factor for values in points.values()]
-    means = np.array([float(column.mean()) for column in columns])
-    ends = [band(column, spread) for column in columns]
-    low, high = (np.array([float(end[k][0]) for end in ends]) for k in (0, 1))
-    axes.errorbar(
-        at, means, np.stack([means - low, high - means]), label=name,
-        capsize=3, capthick=1.2, elinewidth=1.2, transform=transform, **line_style(place),
-    )  # fmt: skip
+    means = np.array([column.mean() for column in columns])
+    low, high = np.array([band(column, spread) for column in columns])[:, :, 0].T
+    axes.errorbar(at, means, np.stack([means - low, high - means]), capsize=3, capthick=1.2, elinewidth=1.2, **look)
     axes.update_datalim([*zip(at, low, strict=True), *zip(at, high, strict=True)])  # which a moved line does not do
     axes.autoscale_view()
 
@@ -227,7 +215,7 @@ def _scale(axes: Any, at: list[float]) -> None:
         axes.set_xscale("symlog", linthresh=positive[0], linscale=0.4)
     elif wide:
         axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     if len(at) <= 8:
         axes.xaxis.set_major_locator(FixedLocator(at))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -60,15 +60,15 @@ class Page(HTMLParser):
         return " ".join(text for tag, text in self.texts if tag != "style")
 
 
-def page(folder, *folders, **settings):
-    return Page(written(folder / "page.html", folders, **settings))
+def page(folder, *folders, **choice):
+    return Page(written(folder / "page.html", folders, **choice))
 
 
-def written(path, folders, **settings):
+def written(path, folders, **choice):
     notes = []
     grouped = studies(find_runs(folders), notes.append)
     said = [*notes, *warnings(grouped, interrupted(folders))]
-    return report_page.write(path, grouped, said, **settings).read_text()
+    return report_page.write(path, grouped, said, report_tables.Choice(**choice)).read_text()
 
 
 def rows(html):
@@ -299,7 +299,7 @@ def test_a_search_that_left_the_test_split_alone_is_reported_on_validation(tmp_p
     parsed = page(tmp_path, tmp_path)
     assert "On the validation split" in parsed.text
     (study,) = studies(find_runs([tmp_path]))
-    assert report_tables.results(study, ["last"]).columns[3:] == ["recall@1\u00a0↑", "recall@2"]
+    assert report_tables.results(study, report_tables.Choice(["last"])).columns[3:] == ["recall@1\u00a0↑", "recall@2"]
     assert [image["alt"][:33] for image in parsed.images("svg+xml")] == [
         "Lines of recall@1 on validation, %"[:33], "Curves of recall@1 on validation, "[:33],
     ]  # fmt: skip
@@ -380,7 +380,7 @@ def test_metrics_are_shown_as_they_declare_and_undeclared_ones_as_they_are(tmp_p
     for seed in (0, 1):
         made(tmp_path / str(seed), seed, metrics=numbers, measures=measures)
     (study,) = studies(find_runs([tmp_path]))
-    (shown,) = report_tables.results(study, ["last"]).lines
+    (shown,) = report_tables.results(study, report_tables.Choice(["last"])).lines
     assert shown.cells[3:] == ["50.0 ± 0.0", "0.500 ± 0.000", "3", "7.50 ± 0.00"]
 
 

@@ -159,8 +159,8 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
         sensitivity(path, runs[:2], "trainer.monitor", METRIC)
     with pytest.raises(ValueError, match="spread must be one of range, interval, got 'sd'"):
         sensitivity(path, runs, X, METRIC, spread="sd")
-    with pytest.raises(ValueError, match=r"as .png or .svg, got a.pdf"):
-        heat_map(tmp_path / "a.pdf", runs, X, Y, METRIC)
+    with pytest.raises(ValueError, match=r"as .png or .svg or .pdf, got a.gif"):
+        heat_map(tmp_path / "a.gif", runs, X, Y, METRIC)
     with pytest.raises(ValueError, match="no run to draw"):
         heat_map(path, [], X, Y, METRIC)
 

@@ -17,7 +17,7 @@ PUBLISHED = {"cub_rambo": {"source": "table 3", "metrics": {"test/recall@1": 64.
 
 def markdown(found, *how, **more):
     (study,) = studies(found)
-    return report_tables.markdown(study, *how, **more)
+    return report_tables.markdown(study, report_tables.Choice(*how, **more))
 
 
 def finished(folder, seed=0, recall=0.5, overrides=(), fingerprint="a", fixture=False, **more):
