@@ -1,7 +1,4 @@
-"""Pictures of the blackbox gradient's health: how many scores it reaches, and how often scores are equal.
-
-Each call writes the PNG or SVG of its path.
-"""
+"""Pictures of the blackbox gradient's health: how many scores it reaches, and how often scores are equal."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ Batch = tuple[Tensor, Tensor]
 """Embeddings (items, dimensions) and labels int64 (items,)."""
 Recorded = Mapping[str, Mapping[int, float]]
 """A number by optimizer step, by name of the run."""
+Line = tuple[list[Any], list[float]]
+"""Places and heights of points."""
 INTERPOLATIONS = tuple(10 ** (exponent / 4) for exponent in range(-12, 13))  # 0.001 to 1,000
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _QUERIES = 256
@@ -57,9 +56,8 @@ def gradient_shares(
             twin.rule = Blackbox(interpolation, rule.scale, rule.projection)
             with torch.enable_grad():
                 twin(embeddings.detach().clone().requires_grad_(), labels)
-            share = twin.health.get("gradient_share", torch.zeros(()))  # no pair, no gradient
-            shares.append(share.double().cpu())
-    return torch.stack(shares).view(len(interpolations), len(batches)).mean(1)
+            shares.append(float(twin.health.get("gradient_share", 0.0)))  # no pair, no gradient
+    return torch.tensor(shares, dtype=torch.float64).view(len(interpolations), len(batches)).mean(1)
 
 
 def gradient_sparsity(
@@ -87,15 +85,15 @@ def gradient_sparsity(
     Source: Rolinek et al. 2020, algorithm 1.
     """
     shares = {name: gradient_shares(*pair, interpolations) for name, pair in measured.items()}
-    with _panels(path, bool(measured), recorded, "the share of scores with a gradient") as panels:
+    lines = {name: (list(interpolations), line.tolist()) for name, line in shares.items()}
+    with _panels(
+        path, "the share of scores with a gradient", "the same scores at other λ\n", lines, recorded
+    ) as panels:
         if measured:
-            axes = panels[0]
-            for place, (name, line) in enumerate(shares.items()):
-                axes.plot(list(interpolations), line.tolist(), label=name, markevery=2, **line_style(place))
-            axes.set_ylim(top=1.1 * max(float(line.max()) for line in shares.values()) or 1.0)
-            _mark_lambdas(axes, [loss for loss, _ in measured.values()])
-            axes.set(title="the same scores at other λ\n", xscale="log")
-            _legend(axes)
+            panels[0].set_ylim(top=1.1 * max(float(line.max()) for line in shares.values()) or 1.0)
+            panels[0].set_xscale("log")
+            panels[0].xaxis.set_major_formatter("{x:g}")
+            _mark_lambdas(panels[0], [loss for loss, _ in measured.values()])
         for axes in panels:
             axes.set_ylabel("scores with a gradient")
     return shares
@@ -104,11 +102,8 @@ def gradient_sparsity(
 def tied_share(scores: Tensor) -> float:
     """The share of scores that equal another one of their row; scores are (rows, items)."""
     ordered = scores.sort(dim=1).values
-    equal = ordered[:, 1:] == ordered[:, :-1]
-    tied = torch.zeros_like(ordered, dtype=torch.bool)
-    tied[:, 1:] |= equal
-    tied[:, :-1] |= equal
-    return float(tied.double().mean())
+    equal = torch.nn.functional.pad(ordered.diff(dim=1) == 0, (1, 1))  # each to the one before it, and to the next
+    return float((equal[:, 1:] | equal[:, :-1]).double().mean())
 
 
 def tie_rates(
@@ -138,26 +133,21 @@ def tie_rates(
     Raises:
         ValueError: If there is nothing to draw, or fewer than two images.
     """
-    found: dict[str, list[float]] = {}
-    if embeddings is not None:
-        sizes, found = _tied_by_precision(embeddings, sizes, seed)
-    with _panels(path, embeddings is not None, recorded, "the rate of ties") as panels:
+    at, found = ([], {}) if embeddings is None else _tied_by_precision(embeddings, sizes, seed)
+    lines = {name: (at, line) for name, line in found.items()}
+    title = "embeddings scored in three precisions\n"
+    with _panels(path, "the rate of ties", title, lines, recorded) as panels:
         panels[-1].set_ylabel("neighbouring scores that are equal")
-        if found and sizes:
-            axes = panels[0]
-            for place, (name, line) in enumerate(found.items()):
-                axes.plot(list(sizes), line, label=name, **line_style(place))
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(list(sizes)[::2], [f"{size:,}" for size in list(sizes)[::2]])
-            axes.set(xlabel="items in a ranked row", ylabel="scores equal to another of the row")
-            axes.set_title("embeddings scored in three precisions\n")
-            _legend(axes)
+        if found:
+            panels[0].set_xscale("log", base=2)
+            panels[0].set_xticks(at[::2], [f"{size:,}" for size in at[::2]])
+            panels[0].set(xlabel="items in a ranked row", ylabel="scores equal to another of the row")
     return found
 
 
 def _tied_by_precision(
     embeddings: Tensor, sizes: Sequence[int] | None, seed: int
-) -> tuple[Sequence[int], dict[str, list[float]]]:
+) -> tuple[list[int], dict[str, list[float]]]:
     """The row lengths, and the share of tied scores at each, by precision."""
     if len(embeddings) < 3:
         raise ValueError(f"the rate of ties needs three images at least, got {len(embeddings)}")
@@ -165,9 +155,9 @@ def _tied_by_precision(
     rows = unit_vectors(embeddings.detach().cpu())[order]
     asking = min(_QUERIES, len(rows) // 3)
     queries, items = rows[:asking], rows[asking:]
-    sizes = sizes or [2**k for k in range(4, 20) if 2**k <= len(items)] or [len(items)]
+    sizes = list(sizes or []) or [2**k for k in range(4, 20) if 2**k <= len(items)] or [len(items)]
     if min(sizes) < 2 or max(sizes) > len(items):
-        raise ValueError(f"rows can hold 2 to {len(items)} items here, got sizes {list(sizes)}")
+        raise ValueError(f"rows can hold 2 to {len(items)} items here, got sizes {sizes}")
     found = {}
     for name, kind in PRECISIONS.items():
         scores = (queries.to(kind).float() @ items.to(kind).float().T).to(kind)
@@ -176,18 +166,27 @@ def _tied_by_precision(
 
 
 @contextmanager
-def _panels(path: Path, left: bool, recorded: Recorded, what: str) -> Iterator[list[Any]]:
-    """Panels in percent, written to `path`: one on the left if asked for, and one of what was recorded, if any was."""
-    if not left and not recorded:
+def _panels(path: Path, what: str, title: str, measured: Mapping[str, Line], recorded: Recorded) -> Iterator[list[Any]]:
+    """Panels in percent: on the left what was measured, on the right what was recorded, each if there is any."""
+    while_training = {name: (list(values), list(values.values())) for name, values in recorded.items()}
+    halves = {title: measured, "recorded while training\n": while_training}
+    halves = {title: lines for title, lines in halves.items() if lines}
+    if not halves:
         raise ValueError(f"there is nothing to draw {what} from: neither embeddings nor anything recorded")
-    count = left + bool(recorded)
-    with drawing(path, (4.6 * count, 3.6)) as figure:
-        panels = list(figure.subplots(1, count, squeeze=False)[0])
-        for axes in panels:
+    with drawing(path, (4.6 * len(halves), 3.6)) as figure:
+        panels = list(figure.subplots(1, len(halves), squeeze=False)[0])
+        for axes, (title, lines) in zip(panels, halves.items(), strict=True):
+            for place, (name, (x, y)) in enumerate(lines.items()):
+                axes.plot(x, y, label=name, markevery=max(1, len(x) // 12), **line_style(place))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.grid(True)
-            axes.title.set_fontsize(10)
-        _over_steps(panels[-1], recorded)
+            axes.set_title(title, fontsize=10)
+            if lines is measured or len(lines) > 1:  # between title and axes, where it hides nothing
+                look = {"ncols": len(lines), "fontsize": 8.5, "handlelength": 2.2, "columnspacing": 1.2}
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.985), **look)
+        if recorded:
+            highest = max(max(values.values()) for values in recorded.values())
+            panels[-1].set(xlabel="training step", ylim=(0, max(0.01, 1.05 * highest)))
         yield panels
 
 
@@ -198,25 +197,3 @@ def _mark_lambdas(axes: Any, losses: Sequence[RetrievalLoss]) -> None:
         axes.axvline(own, color="black", linewidth=1, dashes=(4, 2))
         axes.annotate(f" λ = {own:g}", (own, 0.99), xycoords=("data", "axes fraction"), va="top", fontsize=9)
     axes.set_xlabel(f"λ ({' or '.join(dict.fromkeys(rule.scale for rule in rules))} ranks)")
-
-
-def _over_steps(axes: Any, recorded: Recorded) -> None:
-    """What was recorded, a line for each run."""
-    if not recorded:
-        return
-    for place, (name, values) in enumerate(recorded.items()):
-        apart = max(1, len(values) // 8)
-        axes.plot(list(values), list(values.values()), label=name, markevery=apart, **line_style(place))
-    highest = max(max(values.values()) for values in recorded.values())
-    axes.set(xlabel="training step", title="recorded while training\n", ylim=(0, max(0.01, 1.05 * highest)))
-    if len(recorded) > 1:
-        _legend(axes)
-
-
-def _legend(axes: Any) -> None:
-    """Between title and axes, where it hides nothing."""
-    names = axes.get_legend_handles_labels()[1]
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 0.985), ncols=len(names), fontsize=8.5,
-        handlelength=2.2, columnspacing=1.2,
-    )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +78,14 @@ def embedding_projection(
     if method == "pca":
         points, explained = principal_components(rows)
     else:
-        points = _NEIGHBOURHOODS[method](rows, seed)
+        points = _neighbourhoods(rows, method, seed)
     with drawing(path, (6.2, 4.2)) as figure:
         axes = figure.subplots()
         for place, label in enumerate(chosen.tolist()):
             x, y = points[shown == label].T.tolist()
-            marker, name = MARKERS[place], _short((names or {}).get(label, label))
-            style: dict[str, Any] = {"color": COLOURS[place], "edgecolors": "white", "linewidths": 0.4, "alpha": 0.9}
-            axes.scatter(x, y, s=28, marker=marker, label=name, **style)
+            look: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "edgecolors": "white"}
+            name = _short((names or {}).get(label, label))
+            axes.scatter(x, y, s=28, label=name, linewidths=0.4, alpha=0.9, **look)
         axes.set(xlabel=f"{TITLES[method]}, first axis (no unit)", ylabel="second axis", xticks=[], yticks=[])
         if method == "pca":
             axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -111,25 +111,18 @@ def principal_components(rows: Tensor) -> tuple[Tensor, tuple[float, float]]:
     return centred @ (directions * largest.sign()).T, (float(shares[0]), float(shares[1]))
 
 
-def _tsne(rows: Tensor, seed: int) -> Tensor:
+def _neighbourhoods(rows: Tensor, method: str, seed: int) -> Tensor:
+    """The points of t-SNE or UMAP, whose packages few have installed."""
+    package, module = ("scikit-learn", "sklearn.manifold") if method == "tsne" else ("umap-learn", "umap")
     try:
-        from sklearn.manifold import TSNE
+        found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("t-SNE comes from scikit-learn; run: pip install scikit-learn") from error
-    made = TSNE(perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=seed)
+        raise ModuleNotFoundError(f"{TITLES[method]} comes from {package}; run: pip install {package}") from error
+    if method == "tsne":
+        made = found.TSNE(perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=seed)
+    else:
+        made = found.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed)
     return torch.from_numpy(made.fit_transform(rows.numpy())).double()
-
-
-def _umap(rows: Tensor, seed: int) -> Tensor:
-    try:
-        umap: Any = importlib.import_module("umap")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("UMAP comes from umap-learn; run: pip install umap-learn") from error
-    made = umap.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=seed)
-    return torch.from_numpy(made.fit_transform(rows.numpy())).double()
-
-
-_NEIGHBOURHOODS: dict[str, Callable[[Tensor, int], Tensor]] = {"tsne": _tsne, "umap": _umap}
 
 
 def _short(name: str | int) -> str:

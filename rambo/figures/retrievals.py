@@ -1,7 +1,4 @@
-"""Pictures of what ranking losses do: landscapes and retrievals. Each call writes the file that its path names.
-
-The ending of the path decides the kind of file: .png, .svg or .pdf.
-"""
+"""Pictures of what ranking losses do: landscapes and retrievals, as PNG, SVG or PDF by the suffix of the path."""
 
 from __future__ import annotations
 
@@ -12,10 +9,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from harness.show.figures import RIGHT, WRONG
+from harness.show.figures import RIGHT, WRONG, drawing
 from rambo.evaluation import Embedded, embed
 from rambo.neighbours import nearest
 from rambo.ranking import ranks
@@ -48,20 +44,18 @@ def loss_landscape(
 
     columns = min(len(surfaces), 3)
     rows = -(-len(surfaces) // columns)
-    figure = Figure(figsize=(3.1 * columns, 3.2 * rows))
-    figure.subplots_adjust(left=0.0, right=0.95, bottom=0.04, top=0.94, wspace=0.02, hspace=0.14)
-    for i, (value, surface) in enumerate(surfaces.items(), start=1):
-        axes: Any = figure.add_subplot(rows, columns, i, projection="3d")
-        colours = matplotlib.colormaps["coolwarm"](surface.numpy() / float(surface.max()))
-        axes.plot_surface(
-            a.numpy(), b.numpy(), surface.numpy(), facecolors=colours, rcount=resolution, ccount=resolution,
-            rasterized=True,
-        )  # fmt: skip
-        axes.set_title(f"λ = {value:g}".replace("e-0", "e-"), pad=0)
-        axes.set(xticks=[], yticks=[], zticks=[])
-        for name, word in (("x", "scores, direction 1"), ("y", "direction 2"), ("z", "loss")):
-            getattr(axes, f"set_{name}label")(word, fontsize=8, labelpad=-12)
-    figure.savefig(path, dpi=110)
+    with drawing(path, (3.1 * columns, 3.2 * rows), layout=None, dpi=110) as figure:
+        figure.subplots_adjust(left=0.0, right=0.95, bottom=0.04, top=0.94, wspace=0.02, hspace=0.14)
+        for i, (value, surface) in enumerate(surfaces.items(), start=1):
+            axes: Any = figure.add_subplot(rows, columns, i, projection="3d")
+            colours = matplotlib.colormaps["coolwarm"](surface.numpy() / float(surface.max()))
+            fine = {"rcount": resolution, "ccount": resolution, "rasterized": True}
+            axes.plot_surface(a.numpy(), b.numpy(), surface.numpy(), facecolors=colours, **fine)
+            axes.set_title(f"λ = {value:g}".replace("e-0", "e-"), pad=0)
+            axes.set(xticks=[], yticks=[], zticks=[])
+            axes.set_xlabel("scores, direction 1", fontsize=8, labelpad=-12)
+            axes.set_ylabel("direction 2", fontsize=8, labelpad=-12)
+            axes.set_zlabel("loss", fontsize=8, labelpad=-12)
     return surfaces
 
 
@@ -99,15 +93,13 @@ def retrievals_of(
     asking, neighbours = neighbours_of_some(data, queries, shown)
     right = data.labels[neighbours] == data.labels[asking, None]
     columns = neighbours.shape[1] + 1
-    figure = Figure(figsize=(1.05 * columns, 1.15 * len(asking)), layout="constrained")
-    axes = figure.subplots(len(asking), columns, squeeze=False)
-    for row, query in enumerate(asking.tolist()):
-        _show(axes[row, 0], image(int(data.indices[query])), "query", "black")
-        for column, found in enumerate(neighbours[row].tolist()):
-            good = bool(right[row, column])
-            picture = image(int(data.indices[found]))
-            _show(axes[row, column + 1], picture, "✓" if good else "✗", RIGHT if good else WRONG)
-    figure.savefig(path, dpi=110)
+    with drawing(path, (1.05 * columns, 1.15 * len(asking)), dpi=110) as figure:
+        axes = figure.subplots(len(asking), columns, squeeze=False)
+        for row, query in enumerate(asking.tolist()):
+            _show(axes[row, 0], image(int(data.indices[query])), "query", "black")
+            for column, found in enumerate(neighbours[row].tolist(), start=1):
+                sign, colour = ("✓", RIGHT) if right[row, column - 1] else ("✗", WRONG)
+                _show(axes[row, column], image(int(data.indices[found])), sign, colour)
     return float(right.float().mean())
 
 
@@ -123,8 +115,6 @@ def neighbours_of_some(data: Embedded, queries: int, shown: int) -> tuple[Tensor
 
 def _show(axes: Any, image: Tensor, title: str, colour: str) -> None:
     axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9, color=colour, pad=2)
-    for side in axes.spines.values():
-        side.set(color=colour, linewidth=2)
+    axes.spines[:].set(color=colour, linewidth=2, visible=True)

@@ -1,13 +1,11 @@
-"""Pictures of scores: how they are spread, and what a mini-batch makes of them.
-
-Each call writes the PNG or SVG of its path.
-"""
+"""Pictures of scores: how they are spread, and what a mini-batch makes of them; each a PNG, an SVG or a PDF."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,10 +61,10 @@ def expected_batch_map(
         ValueError: If a batch of that size cannot be drawn.
     """
     drawn = _batches(labels.cpu(), size, samples_per_class, batches, torch.Generator().manual_seed(seed))
-    found = [_map(embeddings[batch], labels[batch]) for batch in drawn if _has_match(labels[batch])]
-    values = torch.tensor(found, dtype=torch.float64)
-    deviation = float(values.std(correction=0)) if found else math.nan
-    return BatchMap(size, float(values.mean()), deviation, len(found))
+    matched = [batch for batch in drawn if len(torch.unique(labels[batch])) < size]
+    values = torch.tensor([_map(embeddings[batch], labels[batch]) for batch in matched], dtype=torch.float64)
+    deviation = float(values.std(correction=0)) if matched else math.nan
+    return BatchMap(size, float(values.mean()), deviation, len(matched))
 
 
 def batch_map(
@@ -103,15 +101,11 @@ def batch_map(
     """
     most = len(labels)
     sizes = sizes or [size for size in (2**k for k in range(3, 11)) if size <= most // 2] or [most]
-    options: dict[str, int | None] = {"images at random": None}
-    if samples_per_class is not None:
-        options[f"{samples_per_class} images of each class drawn, as in training"] = samples_per_class
-    lines: dict[str, list[BatchMap]] = {}
-    for name, count in options.items():
-        lines[name] = [
-            expected_batch_map(embeddings, labels, size, samples_per_class=count, batches=batches, seed=seed)
-            for size in sizes
-            if count is None or _can_draw(labels, size, count)  # a test set may have too few classes for a large one
+    draw = partial(expected_batch_map, embeddings, labels, batches=batches, seed=seed)
+    lines = {"images at random": [draw(size) for size in sizes]}
+    if (count := samples_per_class) is not None:  # for which a test set may have too few classes
+        lines[f"{count} images of each class drawn, as in training"] = [
+            draw(size, samples_per_class=count) for size in sizes if _can_draw(labels, size, count)
         ]
     whole = BatchMap(most, _map(embeddings, labels), 0.0, 1)
     top = max(1.03, *(estimate.mean + estimate.deviation + 0.02 for line in lines.values() for estimate in line))
@@ -133,10 +127,6 @@ def batch_map(
 
 def _map(embeddings: Tensor, labels: Tensor) -> float:
     return retrieval_metrics(embeddings, labels, recall_at=(1,), map=True)["map"]
-
-
-def _has_match(labels: Tensor) -> bool:
-    return len(torch.unique(labels)) < len(labels)
 
 
 def _can_draw(labels: Tensor, size: int, samples_per_class: int) -> bool:
@@ -265,18 +255,15 @@ def score_distributions(path: Path, runs: Mapping[str, tuple[Tensor, Tensor]]) -
     with drawing(path, (8.6 if several else 6.0, 1.1 + 1.75 * len(found))) as figure:
         panels = figure.subplots(len(found), 1 + several, squeeze=False)
         for row, (name, scores) in zip(panels, found.items(), strict=True):
-            low, high = float(scores.edges[0]), float(scores.edges[-1])
             for axes in row:
                 _densities(axes, scores)
-                axes.set_ylim(bottom=0)
             row[0].set(ylabel="density", xlim=common)
             row[0].set_title(name or f"overlap {scores.overlap:.0%}", fontsize=10)
             if several:
+                low, high = float(scores.edges[0]), float(scores.edges[-1])
                 row[1].set_xlim(low, high)
                 row[1].set_title(f"own scale, {high - low:.2g} wide: overlap {scores.overlap:.0%}", fontsize=10)
                 row[1].ticklabel_format(axis="x", useOffset=False)
-        for axes in panels.flat:
-            axes.xaxis.set_major_locator(MaxNLocator(5))
         for axes in panels[-1]:
             axes.set_xlabel("score (cosine similarity)")
         figure.align_ylabels(panels[:, 0])
@@ -294,3 +281,5 @@ def _densities(axes: Any, scores: Scores) -> None:
         axes.stairs(density.numpy(), edges, fill=True, linewidth=0, **fill)
         axes.stairs(density.numpy(), edges, color=colour, linestyle=line, linewidth=1.5, label=label)
         axes.axvline(mean, color=colour, linestyle=line, linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from harness.show.figures import drawing
 from rambo.ranking import unit_vectors
 from ranksim.figures.targets import axis_label, interval_means, intervals
 from ranksim.metrics import average_ranks, column, correlation
@@ -44,7 +44,7 @@ def similarity_matrices(
     of features the mean cosine of two different samples. Each panel has its own colours, as order counts and not size.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         features: (samples, dimensions) by title, such as before and after training.
         targets: (samples,).
         quantity: What is predicted, for the axes.
@@ -73,20 +73,20 @@ def similarity_matrices(
         cosines = _group_cosines(title, values, places, len(edges) - 1)
         found[title] = Similarity(cosines, _agreement(labels, cosines))
 
-    figure = Figure(figsize=(3.4 * len(found), 3.2), layout=ConstrainedLayoutEngine(compress=True, wspace=0.09))
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, (title, (matrix, agreement)) in zip(panels, found.items(), strict=True):
-        image = axes.pcolormesh(edges.numpy(), edges.numpy(), matrix.numpy(), cmap="viridis", rasterized=True)
-        axes.set(aspect="equal", xlabel=axis_label(quantity, unit), facecolor="#bbbbbb")
-        is_label = title == "targets"
-        words = (f"similarity of {quantity}", "") if is_label else (title, f"rank correlation {agreement:.2f}")
-        axes.set_title("\n".join(words), fontsize=10)
-        colours = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03)
-        colours.set_label(axis_label("negative distance", unit) if is_label else "cosine of features", fontsize=9)
-        colours.ax.tick_params(labelsize=8)
-    panels[0].set_ylabel(axis_label(quantity, unit))
-    panels[0].invert_yaxis()
-    figure.savefig(path, dpi=150)
+    layout = ConstrainedLayoutEngine(compress=True, wspace=0.09)
+    with drawing(path, (3.4 * len(found), 3.2), layout) as figure:
+        panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+        for axes, (title, (matrix, agreement)) in zip(panels, found.items(), strict=True):
+            image = axes.pcolormesh(edges.numpy(), edges.numpy(), matrix.numpy(), cmap="viridis", rasterized=True)
+            axes.set(aspect="equal", xlabel=axis_label(quantity, unit), facecolor="#bbbbbb")
+            is_label = title == "targets"
+            words = (f"similarity of {quantity}", "") if is_label else (title, f"rank correlation {agreement:.2f}")
+            axes.set_title("\n".join(words), fontsize=10)
+            colours = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03)
+            colours.set_label(axis_label("negative distance", unit) if is_label else "cosine of features", fontsize=9)
+            colours.ax.tick_params(labelsize=8)
+        panels[0].set_ylabel(axis_label(quantity, unit))
+        panels[0].invert_yaxis()
     return found
 
 

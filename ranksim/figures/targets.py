@@ -1,4 +1,4 @@
-"""Pictures of imbalanced regression: densities, errors, similarities, predictions. Each call writes a PNG."""
+"""Pictures of imbalanced regression, as PNG, SVG or PDF by the suffix of the path: densities, errors, predictions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from harness.show.figures import COLOURS, line_style
+from harness.show.figures import COLOURS, drawing, line_style
 from ranksim.bins import SHOTS, Density
 from ranksim.metrics import column
 from ranksim.shots import bin_shots
 
 Results = Mapping[str, tuple[Tensor, Tensor]]
 # Told apart by the colour-blind, and by lightness, hatching, marker or dashes as well.
-FILLS = {"many": "#56789c", "medium": "#e0b050", "few": "#d98c6c"}
-SHADES = {"many": "#e6edf4", "medium": "#faf1da", "few": "#f8e5dc"}
-HATCHES = {"many": "", "medium": "////", "few": "xxxx"}
+LOOKS = {  # of a shot: the fill of its bars, their hatching, and the shade of its region
+    "many": ("#56789c", "", "#e6edf4"),
+    "medium": ("#e0b050", "////", "#faf1da"),
+    "few": ("#d98c6c", "xxxx", "#f8e5dc"),
+}
 POINTS = 30  # of a curve, and rows of a matrix: as many as a column of a paper can show
 
 
@@ -43,7 +45,7 @@ def target_density(
     is 1 anyway.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         density: Of the training targets.
         smoothed: Smoothed counts (bins,) by what the legend calls them.
         logarithmic: Whether heights are; then the tails show, whose weights the choice of a kernel changes most.
@@ -69,22 +71,21 @@ def target_density(
         counts = counts.cpu().double()
         heights[name] = counts * heights["samples"].sum() / counts.sum()
     shots = bin_shots(density, shot_rule, many, few)
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    _bars(axes, density, shots, _occupied(density))
-    for place, (name, height) in enumerate(list(heights.items())[1:]):
-        style = line_style(place) | {"marker": ""}
-        axes.plot(density.bins.centres.tolist(), height.tolist(), label=name, linewidth=1.8, **style)
     top = max(float(height.max()) for height in heights.values())
-    if shot_rule == "counts":
-        for count in (few, many):
+    with drawing(path, (6.4, 3.6)) as figure:
+        axes = figure.subplots()
+        _bars(axes, density, shots, _occupied(density))
+        for place, (name, height) in enumerate(list(heights.items())[1:]):
+            look = {**line_style(place), "marker": "", "linewidth": 1.8}
+            axes.plot(density.bins.centres.tolist(), height.tolist(), label=name, **look)
+        for count in (few, many) if shot_rule == "counts" else ():
             if count < top:
                 axes.axhline(count, color="#555555", linewidth=0.8, dashes=(2, 2))
-    axes.set(xlabel=axis_label(quantity, unit), ylabel="training samples", ylim=(0, 1.05 * top))
-    if logarithmic:
-        axes.set(yscale="log", ylim=(0.5, 1.5 * top))
-    _legend(figure, axes, _shot_patches(shots, shot_rule, many, few))
-    figure.savefig(path, dpi=150)
+        axes.set(xlabel=axis_label(quantity, unit), ylabel="training samples", ylim=(0, 1.05 * top))
+        if logarithmic:
+            axes.set(yscale="log", ylim=(0.5, 1.5 * top))
+            axes.yaxis.set_major_formatter("{x:g}")
+        _legend(figure, axes, _shot_patches(shots, shot_rule, many, few))
     return heights
 
 
@@ -102,7 +103,7 @@ def error_by_target(
     """Draws the mean absolute error of each method against the target, above the training samples at that target.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         results: Predictions and targets, each (samples,), by method.
         density: Of the training targets.
         shot_rule: As in `ranksim.shots.shots_of`.
@@ -128,18 +129,17 @@ def error_by_target(
         errors = interval_means((guess - truth).abs(), places, edges)
         curves[name] = torch.stack([(edges[1:] + edges[:-1]) / 2, errors], dim=1)
     shots = bin_shots(density, shot_rule, many, few)
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
-    _shade(upper, density, shots)
-    for place, (name, curve) in enumerate(curves.items()):
-        style = {"linewidth": 1.6, "markersize": 4.5, **line_style(place)}
-        upper.plot(curve[:, 0].tolist(), curve[:, 1].tolist(), label=name, **style)
-    _bars(lower, density, shots, (first, end))
-    upper.set(ylabel=axis_label("mean absolute error", unit))
-    upper.set_ylim(bottom=0)
-    lower.set(xlabel=axis_label(quantity, unit), ylabel="training\nsamples")
-    _legend(figure, upper, _shot_patches(shots, shot_rule, many, few))
-    figure.savefig(path, dpi=150)
+    with drawing(path, (6.4, 4.6)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+        _shade(upper, density, shots)
+        for place, (name, curve) in enumerate(curves.items()):
+            look = {**line_style(place), "linewidth": 1.6, "markersize": 4.5}
+            upper.plot(*curve.T.tolist(), label=name, **look)
+        _bars(lower, density, shots, (first, end))
+        upper.set(ylabel=axis_label("mean absolute error", unit))
+        upper.set_ylim(bottom=0)
+        lower.set(xlabel=axis_label(quantity, unit), ylabel="training\nsamples")
+        _legend(figure, upper, _shot_patches(shots, shot_rule, many, few))
     return curves
 
 
@@ -149,7 +149,7 @@ def predicted_against_true(
     """Draws each prediction over its target, the diagonal of perfect ones, and the mean prediction along the targets.
 
     Args:
-        path: The PNG to write.
+        path: The file to write.
         results: Predictions and targets, each (samples,), by method.
         quantity: What is predicted, for the axes.
         unit: Its unit.
@@ -167,30 +167,27 @@ def predicted_against_true(
     limits = (float(everything.min()) - margin, float(everything.max()) + margin)
     columns = min(len(pairs), 4)
     rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(2.5 * columns + 0.5, 2.85 * rows + 0.7), layout="compressed")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     drawn = {}
-    for axes, (name, (guess, truth)) in zip(panels.flat, pairs.items(), strict=False):
-        edges, places = intervals(truth)
-        means = torch.stack([interval_means(truth, places, edges), interval_means(guess, places, edges)], dim=1)
-        drawn[name] = means
-        opacity = min(0.6, max(0.05, 600 / len(truth)))
-        axes.scatter(truth.tolist(), guess.tolist(), s=7, color=COLOURS[0], alpha=opacity, linewidths=0)
-        axes.plot(limits, limits, color="black", linewidth=1, dashes=(4, 2), label="perfect")
-        axes.plot(*means.T.tolist(), color=COLOURS[1], linewidth=2, label="mean prediction")
-        axes.set(xlim=limits, ylim=limits, aspect="equal")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        error = float((guess - truth).abs().mean())
-        axes.set_title(f"{name}\nMAE {error:.3g}{' ' + unit if unit else ''}", fontsize=10)
-        axes.set_xlabel(axis_label(f"true {quantity}", unit))
-        axes.tick_params(labelbottom=True)
-    for axes in panels[:, 0]:
-        axes.set_ylabel(axis_label(f"predicted {quantity}", unit))
-    for axes in panels.flat[len(pairs) :]:
-        axes.remove()
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    with drawing(path, (2.5 * columns + 0.5, 3.2 * rows + 0.4), "compressed") as figure:
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, (guess, truth)) in zip(panels.flat, pairs.items(), strict=False):
+            edges, places = intervals(truth)
+            drawn[name] = torch.stack([interval_means(values, places, edges) for values in (truth, guess)], dim=1)
+            opacity = min(0.6, max(0.05, 600 / len(truth)))
+            axes.scatter(truth.tolist(), guess.tolist(), s=7, color=COLOURS[0], alpha=opacity, linewidths=0)
+            axes.plot(limits, limits, color="black", linewidth=1, dashes=(4, 2), label="perfect")
+            axes.plot(*drawn[name].T.tolist(), color=COLOURS[1], linewidth=2, label="mean prediction")
+            axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel=axis_label(f"true {quantity}", unit))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+            error = float((guess - truth).abs().mean())
+            axes.set_title(f"{name}\nMAE {error:.3g}{' ' + unit if unit else ''}", fontsize=10)
+            axes.tick_params(labelbottom=True)
+        for axes in panels[:, 0]:
+            axes.set_ylabel(axis_label(f"predicted {quantity}", unit))
+        for axes in panels.flat[len(pairs) :]:
+            axes.remove()
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return drawn
 
 
@@ -242,7 +239,7 @@ def _shade(axes: Any, density: Density, shots: Tensor) -> None:
         return
     edges = density.bins.edges.tolist()
     for start, stop in zip(starts, [*starts[1:], len(shots)], strict=True):
-        axes.axvspan(edges[start], edges[stop], color=SHADES[SHOTS[int(shots[start])]], linewidth=0)
+        axes.axvspan(edges[start], edges[stop], color=LOOKS[SHOTS[int(shots[start])]][2], linewidth=0)
 
 
 def _shot_patches(shots: Tensor, shot_rule: str, many: int, few: int) -> list[Patch]:
@@ -253,17 +250,17 @@ def _shot_patches(shots: Tensor, shot_rule: str, many: int, few: int) -> list[Pa
 
 def _fill(name: str) -> dict[str, Any]:
     """How a shot's bars look."""
-    return {"facecolor": FILLS[name], "hatch": HATCHES[name], "edgecolor": "white", "linewidth": 0.3}
+    colour, hatch, _ = LOOKS[name]
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.3}
 
 
 def _legend(figure: Figure, axes: Any, patches: list[Patch]) -> None:
-    """Lines and shots, above the picture, where they hide nothing."""
-    lines = axes.get_legend_handles_labels()[0]
-    columns = 3
-    lines += [Patch(visible=False, label="")] * (-len(lines) % columns)
-    cells = [*lines, *patches, *[Patch(visible=False, label="")] * (columns - len(patches))]
+    """Lines, then shots in a row of their own, above the picture, where they hide nothing."""
+    columns, lines = 3, axes.get_legend_handles_labels()[0]
+    nothing = Patch(visible=False, label="")
+    cells = [*lines, *[nothing] * (-len(lines) % columns), *patches, *[nothing] * (columns - len(patches))]
     down = [cell for column in range(columns) for cell in cells[column::columns]]  # as matplotlib fills a legend
-    figure.legend(handles=down, loc="outside upper center", ncols=columns, frameon=False, fontsize=9, handlelength=2.6)
+    figure.legend(handles=down, loc="outside upper center", ncols=columns, fontsize=9, handlelength=2.6)
 
 
 def axis_label(quantity: str, unit: str) -> str:
