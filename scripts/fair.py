@@ -15,8 +15,9 @@ from harness.record.reproducibility import CODE
 from harness.show import fair_page
 from harness.study import fair
 from harness.study.fair_file import Fair
-from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
+from harness.study.fair_outcome import outcome, read_search, read_tests
 from harness.study.jobs import Outputs, alternating
+from harness.study.table_cells import check_alike
 
 FEW = 2  # trials and seeds of stand-in data, unless they are given: enough to see it run
 
@@ -80,9 +81,8 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs
     """The rest of `make`, for which no other process may do the same."""
     fair.run(alternating([search.jobs for search in searches.values()]), outputs)
     searches = fair.located(searches, outputs)
-    tried = [job for search in searches.values() for job in search.jobs]
-    check_alike(tried)
     searches = {key: read_search(comparison, search) for key, search in searches.items()}
+    check_alike([run for search in searches.values() for run in search.runs])
     tests = fair.plan_tests(comparison, searches, arguments.allow)
     if not tests:
         fault = next(fault for search in searches.values() for fault in search.faults.values())
@@ -92,7 +92,6 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
     fair.run(jobs, outputs)
     ended = {key: outputs.locate(tests.get(key, [])) for key in searches}
-    check_alike([*tried, *(job for own in ended.values() for job in own)])
     results = {key: read_tests(comparison, search, ended[key]) for key, search in searches.items()}
     shown = outcome(comparison, results, stand_in=bool(arguments.scale))
     print()

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness.device import cores, gpus
+from harness.device import gpus
 from harness.record.reproducibility import CODE
 
 IMPORTED = ("hydra", "torchvision", "timm", "harness.data.pretrained", "harness.train.trainer")  # what takes seconds
@@ -82,14 +82,7 @@ def close(workers: Sequence[Worker]) -> None:
         worker.codes.close()
 
 
-def default_at_once() -> int:
-    """How many runs go beside each other: one for each GPU, or without any one for each core."""
-    return len(gpus()) or cores()
-
-
-def run_all(
-    runs: Mapping[str, Sequence[str]], entry: Path, at_once: int | None = None, keep_going: bool = False
-) -> dict[str, str]:
+def run_all(runs: Mapping[str, Sequence[str]], entry: Path, at_once: int, keep_going: bool = False) -> dict[str, str]:
     """Runs train.py with each list of arguments, and prints a line when one is done; in a terminal there is a bar.
 
     They are spread over the GPUs, each seeing one. Without a choice of threads each has one. Ctrl-C ends all of them,
@@ -98,14 +91,14 @@ def run_all(
     Args:
         runs: Arguments of train.py by a name for people.
         entry: The path of train.py.
-        at_once: How many run beside each other; default: `default_at_once`.
-        keep_going: Whether a failure leaves the others running; otherwise what has not begun is not begun.
+        at_once: How many run beside each other.
+        keep_going: Whether after a failure what has not begun is begun all the same.
 
     Returns:
         The end of the output of every run that failed, by name.
     """
     waiting, running, failed = list(runs), dict[int, tuple[Worker, str]](), dict[str, str]()
-    at_once, seen = min(len(runs), at_once or default_at_once()), gpus()
+    seen = gpus()
     bar = Progress(
         *(TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
         transient=True,
@@ -115,7 +108,9 @@ def run_all(
     task = bar.add_task("", total=len(runs))
     bar.advance(task, 0)  # from here on the pace is taken
     with TemporaryDirectory() as folder, bar:
-        free = [Worker(entry, Path(folder), seen[k % len(seen)] if seen else None) for k in range(at_once)]
+        free = [
+            Worker(entry, Path(folder), seen[k % len(seen)] if seen else None) for k in range(min(at_once, len(runs)))
+        ]
         workers = list(free)
         try:
             while waiting or running:

@@ -18,6 +18,7 @@ from harness.record.config import first_difference, shaping
 from harness.seeds import derived_seed
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, Value, text
 from harness.study.jobs import Job, Outputs, jobs_of, recipe, to_do
+from harness.study.results import Run
 from harness.study.specification import check_columns
 
 SPLIT = "validation"
@@ -81,6 +82,7 @@ class Search:
     found: Mapping[int, float] = field(default_factory=dict)  # by trial
     faults: Mapping[int, str] = field(default_factory=dict)  # of the other trials
     seconds: float = 0.0  # of training, over all trials
+    runs: Sequence[Run] = ()
 
     @property
     def chosen(self) -> Trial | None:

@@ -120,11 +120,7 @@ class Fair(Specification):
         return next(iter(self.columns.values()))
 
     def smaller(self, trials: int | None, seeds: int | None, methods: Sequence[str]) -> Fair:
-        """The same with another budget, or with some of the methods; a smaller search is the beginning of a larger.
-
-        Raises:
-            ValueError: If a method does not exist, or as `load`.
-        """
+        """The same with another budget, or some of the methods, errors as `load`; a smaller search begins a larger."""
         if unknown := [key for key in methods if key not in self.methods]:
             raise ValueError(f"{self.name} compares no method {unknown[0]}; there are {', '.join(self.methods)}")
         kept = {key: method for key, method in self.methods.items() if not methods or key in methods}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.record import runs, stages
-from harness.study import table_cells
 from harness.study.fair import Search
 from harness.study.fair_file import Fair
 from harness.study.jobs import Job
 from harness.study.results import Run, values_of
-from harness.study.table_cells import selected
+from harness.study.table_cells import check_alike, read
 from harness.study.uncertainty import Comparison, compare, together
 
 Values = dict[int, float]  # by seed
@@ -87,17 +86,15 @@ class Outcome:
 
 
 def read_search(fair: Fair, search: Search) -> Search:
-    """Reads the validation metrics of a search whose runs are located and have all finished or stopped.
+    """Reads the validation metrics of a search whose runs have all finished or stopped; errors as `table_cells.read`.
 
     No record that it reads holds anything of the test split.
-
-    Raises:
-        ValueError: If the report of a run is missing or truncated.
     """
     ended, faults, seconds = _ended(dict(enumerate(search.jobs)), fair.selection)
     found = values_of(ended, fair.selection, search.monitor)
     faults |= {number: f"{search.monitor} is not a number" for number in ended if number not in found}
-    return replace(search, found=found, faults=dict(sorted(faults.items())), seconds=seconds)
+    ordered = dict(sorted(faults.items()))
+    return replace(search, found=found, faults=ordered, seconds=seconds, runs=list(ended.values()))
 
 
 def read_tests(fair: Fair, search: Search, jobs: Sequence[Job]) -> Tested:
@@ -109,15 +106,10 @@ def read_tests(fair: Fair, search: Search, jobs: Sequence[Job]) -> Tested:
     return Tested(search, list(ended.values()), validation, test, untrained, faults, seconds)
 
 
-def check_alike(jobs: Iterable[Job]) -> None:
-    """As `table_cells.check_alike`, over all finished runs; errors also if a report is truncated."""
-    table_cells.check_alike([Run(job.finished, runs.read_report(job.finished)) for job in jobs if job.finished])
-
-
 def outcome(fair: Fair, methods: Mapping[str, Tested], stand_in: bool = False) -> Outcome:
     """Sorts the methods, which come by key, from best to worst, and adds what they have in common.
 
-    `stand_in` tells that the data are stand-ins; a run on such data says so itself.
+    Runs on different data are refused. `stand_in` tells that the data are stand-ins; a run on such data says so itself.
     """
 
     def place(key: str) -> float:
@@ -131,6 +123,7 @@ def outcome(fair: Fair, methods: Mapping[str, Tested], stand_in: bool = False) -
     for method in methods.values():  # alike for all: the network's first weights are drawn before anything of the loss
         for name, values in method.untrained.items():
             untrained[name] = values | untrained[name]
+    check_alike([run for method in methods.values() for run in (*method.searched.runs, *method.runs)])
     reports = [run.report for method in methods.values() for run in method.runs]
     stand_in = stand_in or any(report["data"].get("fixture") for report in reports)
     ordered = {key: methods[key] for key in sorted(methods, key=place)}
@@ -145,8 +138,7 @@ def _ended(jobs: Mapping[int, Job], selection: str) -> tuple[dict[int, Run], dic
             assert job.stopped is not None
             faults[number] = runs.why_stopped(job.stopped)
             continue
-        ended[number] = Run(job.finished, runs.read_report(job.finished))
-        selected(ended[number], selection)
+        ended[number] = read(job.finished, selection)
         first = job.finished / stages.FOLDER
         for report in (ended[number].report, *([runs.read_report(first)] if first.is_dir() else [])):
             seconds += float(report["results"].get("seconds", 0.0))

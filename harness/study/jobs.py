@@ -13,12 +13,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from harness import words
-from harness.device import cores
+from harness.device import cores, gpus
 from harness.record import faults, runs
 from harness.record.composition import composed_for_seeds
 from harness.record.config import Effect, affecting, fingerprint, shaping
 from harness.record.reproducibility import CODE
-from harness.study.execution import default_at_once, run_all
+from harness.study.execution import run_all
 from harness.study.specification import Specification, check_columns
 from harness.study.tables import Table
 
@@ -52,11 +52,7 @@ def recipe(experiment: str, overrides: Sequence[str], scale: str | None) -> list
 def jobs_of(
     file: Specification, place: str, row: str, arguments: Sequence[str], seeds: Iterable[int], allow: Sequence[str]
 ) -> list[Job]:
-    """A row with every seed; `place` is where the file has it, `allow` as in `composed`.
-
-    Raises:
-        ValueError: If the arguments name what does not exist; with the place.
-    """
+    """A row with every seed; `place` is where the file has it, for an error; `allow` and errors as in `composed`."""
     try:
         by_seed = composed_for_seeds(arguments, seeds, allow=allow)
     except ValueError as error:
@@ -111,7 +107,7 @@ class Outputs:
 
     Args:
         folder: Where runs are found and go.
-        at_once: How many run beside each other; default: one for each GPU, or without any, or if they are short, one
+        at_once: How many run beside each other; default: one for each GPU, or if there is none or they are short, one
             for each core.
         short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there are
             for the same, which with `reuse` keeps two processes from making one run.
@@ -122,7 +118,7 @@ class Outputs:
         self, folder: Path, at_once: int | None = None, short: bool = False, entry: Path = CODE / "train.py"
     ) -> None:
         self.folder, self.short, self.entry = folder, short, entry
-        self.at_once = at_once or (cores() if short else default_at_once())
+        self.at_once = at_once or (0 if short else len(gpus())) or cores()
         self.found = runs.index(folder)
         self._fingerprints: dict[str, tuple[str | None, str]] = {}  # or why there is none
 

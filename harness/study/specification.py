@@ -155,17 +155,10 @@ def _sentence(error: ValidationError) -> str:
 
 
 def check_columns(name: str, columns: Collection[Column], who: str, config: Mapping[str, Any]) -> None:
-    """Refuses columns that a run would not give, or whose arrow is not what its metrics declare.
+    """Refuses columns that a run of a resolved config would not give, or whose arrow is not what its metrics declare.
 
-    Args:
-        name: That of the file.
-        columns: Its columns.
-        who: Whose config it is, for the error.
-        config: Composed and resolved. Its metrics may say by a method `names()` what they give, with * for a part that
-            the data decide; metrics without one are not checked.
-
-    Raises:
-        ValueError: With file, column and what there is.
+    Metrics may say by a method `names()` what they give, with * for a part that the data decide; those without one are
+    not checked. For the error, `name` is that of the file, and `who` says whose config it is.
     """
     metrics = instantiate(config["metrics"], _convert_="all")
     given = list(metrics.names()) if hasattr(metrics, "names") else ["*"]

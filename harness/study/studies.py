@@ -104,11 +104,7 @@ def studies(found: Sequence[Run], say: Say = log.warning) -> list[Study]:
 
 
 def check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> None:
-    """Refuses a metric that no run has.
-
-    Raises:
-        ValueError: With those that there are.
-    """
+    """Refuses a metric that no run has, with those that there are."""
     there = list(dict.fromkeys(name for study in grouped for name in study.metrics))
     if unknown := [name for name in metrics or () if name not in there]:
         raise ValueError(f"no run has the metric {unknown[0]}; there are {', '.join(there)}")

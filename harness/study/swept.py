@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from omegaconf import OmegaConf
 
 from harness.record.composition import CONFIGS
-from harness.record.config import NOT_THE_METHOD, flat, is_under
+from harness.record.config import NOT_THE_METHOD, differences, flat, is_under
 from harness.study.results import Run
 
 ABSENT = "-"  # shown where a run has no such setting, as one loss has no other's margin
@@ -41,15 +41,13 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Value]]:
     What follows the seed is no setting. Of settings that are equal in every run, because one is made of the other,
     one is named: that on the command line, or else the one with the shortest name.
     """
-    everything = [settings_of(run) for run in runs]
-    keys = dict.fromkeys(key for settings in everything for key in settings)
-    seeds = [run.report["seed"] for run in runs]
+    seeds, found = [run.report["seed"] for run in runs], differences(*map(settings_of, runs))
     given = {o.lstrip("+~").partition("=")[0] for run in runs for o in run.report["overrides"]}
     named: dict[tuple[str, ...], tuple[str, list[Value]]] = {}
-    for key in sorted(keys, key=lambda key: (key not in given, len(key), key)):
-        values = [settings.get(key, ABSENT) for settings in everything]
+    for key in sorted(found, key=lambda key: (key not in given, len(key), key)):
+        values = [ABSENT if value is None else value for value in found[key]]
         known = tuple(repr(float(value)) if is_number(value) else repr(value) for value in values)  # 0 and 0.0 are one
-        if len(set(known)) > 1 and values != seeds:
+        if values != seeds:
             named.setdefault(known, (key, values))
     return dict(sorted(named.values()))
 

@@ -103,11 +103,11 @@ def fill(
             if failed and not job.finished and job.fingerprint in failed:
                 lost.setdefault(failed[job.fingerprint], []).append(job.seed)
         try:
-            found = {job.seed: Run(job.finished, runs.read_report(job.finished)) for job in own if job.finished}
+            found = {job.seed: read(job.finished, row.selection) for job in own if job.finished}
             check_alike(list(found.values()))
             if found:
                 first = found[min(found)]  # the others are like it
-                check_alike([known.setdefault(_data(first), first), first], "share a table")
+                check_alike([known.setdefault(_data(first), first), first])
             line = _line(table, row, found, scale, bool(lost))
         except ValueError as error:
             faults.append(f"{name}: {error}")
@@ -134,7 +134,7 @@ def _cell(column: PaperColumn, row: Row, found: Mapping[int, Run], stand_in: boo
     if column.metric is None or row.experiment is None:
         return Cell(column, published)
     for run in found.values():
-        if selected(run, row.selection).get(column.metric, 0.0) is None:
+        if run.metrics(row.selection).get(column.metric, 0.0) is None:
             raise ValueError(f"{shown(run.folder)}: {column.metric} is not a number")
     values = column.values(found, row.selection)
     if values:
@@ -148,31 +148,27 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def selected(run: Run, selection: str) -> Mapping[str, float | None]:
-    """The metrics of a finished run under `selection` (last, best_on_validation, ...).
+def read(folder: Path, selection: str) -> Run:
+    """The finished run in a folder.
 
     Raises:
-        ValueError: If it has no such result, with those it has.
+        ValueError: If its report cannot be read, or has no result `selection`; with those it has.
     """
-    metrics = runs.metrics_of(run.report, selection)
-    if metrics is None:
-        there = ", ".join(name for name in run.report["results"] if runs.metrics_of(run.report, name) is not None)
-        raise ValueError(f"{shown(run.folder)} has no result {selection}; it has {there}")
-    return metrics
+    report = runs.read_report(folder)
+    there = [name for name in report["results"] if runs.metrics_of(report, name) is not None]
+    if selection not in there:
+        raise ValueError(f"{shown(folder)} has no result {selection}; it has {', '.join(there)}")
+    return Run(folder, report)
 
 
-def check_alike(members: Sequence[Run], together: str = "be averaged or compared") -> None:
-    """Refuses what was measured on other data; that it was measured alike, the fingerprints of the runs say.
-
-    Raises:
-        ValueError: With the folders of two of them, which may not do `together`.
-    """
+def check_alike(members: Sequence[Run]) -> None:
+    """Refuses what was measured on different data; that it was measured alike, the fingerprints of the runs say."""
     for run in members[1:]:
         was, now = (of.report["data"].get("fingerprint") for of in (members[0], run))
         if was != now:
             raise ValueError(
-                f"{shown(members[0].folder)} and {shown(run.folder)} may not {together}: they were run on different "
-                f"data (fingerprints {was} and {now}); delete the older"
+                f"{shown(members[0].folder)} and {shown(run.folder)} may not be averaged or compared: they were run on "
+                f"different data (fingerprints {was} and {now}); delete the older"
             )
 
 

@@ -128,16 +128,13 @@ class Table(Specification):
 
 
 def published_by_label(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was published for each method that a row runs, by metric: for reports of runs, beside which it may stand.
+    """What was published for each method that a row runs, for reports of runs; errors as `Table.load`.
 
     Of several rows that run one method, the one with most numbers counts.
 
     Returns:
         By the label of its runs (experiment, then changes in order) `source` (text), `seeds` (None if unknown) and
         `metrics`, each in the unit of the paper.
-
-    Raises:
-        ValueError: As `Table.load`.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.yaml")):

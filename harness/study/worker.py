@@ -13,11 +13,7 @@ import sys
 def serve(entry: str, *modules: str) -> None:
     """Until the input ends, does a run for each line of it, and prints a line with the exit code of each.
 
-    Ctrl-C is for the run alone, and SIGTERM is passed on to it as Ctrl-C.
-
-    Args:
-        entry: The path of train.py.
-        modules: What to import first.
+    Ctrl-C is for the run alone, and SIGTERM is passed on to it as Ctrl-C. `modules` are imported first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in modules:

@@ -179,7 +179,8 @@ def test_a_row_on_another_version_of_the_data_is_refused_with_both_folders(tmp_p
     filled = fill(table, [*one, *jobs(finished(tmp_path / "c", data="b"), row="other")], 1)
     assert len(filled.faults) == 1
     assert re.search(
-        r"^Another: .*a and .*c may not share a table: they were run on different data .* a and b\)", filled.faults[0]
+        r"^Another: .*a and .*c may not be averaged or compared: they were run on different data .* a and b\)",
+        filled.faults[0],
     )
     assert [line.cells["R@1"].state for line in filled.lines[1:]] == ["", "failed"]
 

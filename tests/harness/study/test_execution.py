@@ -85,8 +85,7 @@ def test_runs_are_spread_over_the_gpus_each_seeing_one(tmp_path, monkeypatch, qu
     path.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:]); sys.exit(1)")
     runs = {"a": ["x=1"], "b": ["threads=4"]}
     monkeypatch.setattr(execution, "gpus", lambda: ["5"])
-    assert execution.default_at_once() == 1
-    said = run_all(runs, path, keep_going=True)
+    said = run_all(runs, path, 1, keep_going=True)
     assert said == {"a": "5 ['x=1', 'threads=1']\n", "b": "5 ['threads=4']\n"}
     monkeypatch.setattr(execution, "gpus", lambda: ["0", "GPU-b"])
     said = run_all({str(k): [] for k in range(8)}, path, 4, True)
@@ -106,8 +105,9 @@ def test_cores_are_those_that_the_process_may_use():
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.cpu_count = lambda: 64\n"
         "from harness import device\n"
         "from harness.record import reproducibility\n"
-        "from harness.study import execution\n"
-        "assert device.cores() == execution.default_at_once() == 1\n"
+        "from pathlib import Path\n"
+        "from harness.study.jobs import Outputs\n"
+        "assert device.cores() == Outputs(Path('nowhere')).at_once == 1\n"
         "assert reproducibility.provenance(b'')['hardware']['cores'] == 1"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -15,7 +15,7 @@ from harness.show import fair_page
 from harness.show.fair_page import dot_plot
 from harness.study.fair import Search, draw
 from harness.study.fair_file import Fair
-from harness.study.fair_outcome import check_alike, outcome, read_search, read_tests
+from harness.study.fair_outcome import outcome, read_search, read_tests
 from harness.study.jobs import Job
 from harness.study.uncertainty import holm
 
@@ -169,14 +169,13 @@ def test_a_first_stage_costs_too(fair, tmp_path):
     assert read_search(fair, planned).seconds == 3 * 60 + 40
 
 
-def test_runs_on_different_data_are_refused_with_both_named(tmp_path):
-    one, other = job(tmp_path, "one", 0.5, {}), job(tmp_path, "other", 0.5, {}, data="b")
-    check_alike([one, one])
+def test_runs_on_different_data_are_refused_with_both_named(fair, made, tmp_path):
+    finals = [job(tmp_path / "finals", "old", 0.5, {}, seed, data=data) for seed, data in enumerate("ab")]
+    tested = read_tests(fair, made.methods["old"].searched, finals)
     with pytest.raises(
-        ValueError,
-        match=r"one100 and .*other100 may not be .*: they were run on different data \(fingerprints a and b\)",
+        ValueError, match=r"old0100 and .*old1 may not be .*: they were run on different data \(fingerprints a and b\)"
     ):
-        check_alike([one, other])
+        outcome(fair, {"old": tested})
 
 
 @pytest.mark.parametrize(
@@ -194,8 +193,6 @@ def test_a_report_that_is_none_is_named(fair, tmp_path, written, says):
     path.unlink() if written is None else path.write_text(written)
     with pytest.raises(ValueError, match=says):
         read_search(fair, planned)
-    with pytest.raises(ValueError, match=says):
-        check_alike(planned.jobs)
 
 
 def test_runs_on_stand_in_data_say_so_themselves(fair, made, tmp_path):
