@@ -76,7 +76,6 @@ def close(workers: Sequence[Worker]) -> None:
     for worker in workers:
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(max(deadline - time.monotonic(), 0))
-    for worker in workers:
         worker.process.terminate()
         worker.process.wait()
         worker.codes.close()

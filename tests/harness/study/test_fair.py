@@ -11,7 +11,7 @@ from harness.record.composition import CONFIGS, composed
 from harness.study import fair, jobs
 from harness.study.fair_file import Fair, Setting
 from harness.study.jobs import Outputs, alternating
-from harness.train.evaluation import only
+from harness.train.evaluation import Evaluation
 
 TINY = """
 title: Letters
@@ -283,9 +283,13 @@ def test_a_run_evaluates_the_splits_it_is_told_to(tmp_path):
 
 def test_a_split_that_the_data_lack_is_refused():
     loaders = {"validation": 1, "test": 2}
-    assert only(loaders, None) == loaders
-    assert only(loaders, ["test"]) == {"test": 2}
+
+    def only(splits):
+        return Evaluation(dict, loaders, "recall@1", True, splits).loaders
+
+    assert only(None) == loaders
+    assert only(["test"]) == {"test": 2}
     with pytest.raises(ValueError, match=r"trainer.splits=\['dev'\] must name some of the splits.*validation, test"):
-        only(loaders, ["dev"])
+        only(["dev"])
     with pytest.raises(ValueError, match="must name some"):
-        only(loaders, [])
+        only([])
