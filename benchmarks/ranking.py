@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from rambo.losses import AveragePrecisionLoss, RecallLoss, RetrievalLoss
-from rambo.ranking import relevant_ranks
 
 Step = Callable[[], Tensor]
 
@@ -146,7 +145,7 @@ def peak_arrays(step: Step, entries: int) -> float:
 
 def always_sorted(loss: RetrievalLoss, scores: Tensor, relevance: Tensor) -> Tensor:
     """The loss with every row sorted, however few items are relevant."""
-    with mock.patch.object(relevant_ranks, "COUNTED_AT_MOST", 0):
+    with mock.patch("rambo.ranking.relevant.COUNTED_AT_MOST", 0):
         return loss.from_scores(scores, relevance)
 
 

@@ -35,7 +35,7 @@ from rambo.figures import retrievals as retrieval_figures
 from rambo.figures.gradients import Batch, gradient_sparsity, tie_rates
 from rambo.figures.projection import METHODS, embedding_projection
 from rambo.figures.scores import batch_map, score_distributions
-from rambo.losses.ranking import RetrievalLoss
+from rambo.losses import BlackboxLoss
 from ranksim.evaluation import Predicted, RegressionMetrics, predict
 from ranksim.figures import targets as regression_figures
 from ranksim.figures.similarity import similarity_matrices
@@ -141,7 +141,7 @@ def sparsity(asked: Asked) -> None:
     for line, (name, weights) in lines.items():
         run = asked.restored(name, weights)
         loss = getattr(run.loss(), "loss", None)
-        if isinstance(loss, RetrievalLoss):
+        if isinstance(loss, BlackboxLoss):
             measured[line] = loss, training_batches(run)
     if not measured and not kept:
         raise ValueError(f"{asked.runs[only]} recorded no gradient_share, as its loss is no ranking loss")

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from harness.show.figures import drawing, line_style
-from rambo.losses.ranking import RetrievalLoss
+from rambo.losses import BlackboxLoss
 from rambo.ranking import unit_vectors
 from rambo.ranking.gradient_rules import Blackbox
 
@@ -29,7 +29,7 @@ _QUERIES = 256
 
 
 def gradient_shares(
-    loss: RetrievalLoss, batches: Sequence[Batch], interpolations: Sequence[float] = INTERPOLATIONS
+    loss: BlackboxLoss, batches: Sequence[Batch], interpolations: Sequence[float] = INTERPOLATIONS
 ) -> Tensor:
     """The share of scores whose blackbox gradient is not zero, by lambda: its mean over the batches.
 
@@ -62,7 +62,7 @@ def gradient_shares(
 
 def gradient_sparsity(
     path: Path,
-    measured: Mapping[str, tuple[RetrievalLoss, Sequence[Batch]]],
+    measured: Mapping[str, tuple[BlackboxLoss, Sequence[Batch]]],
     recorded: Recorded,
     interpolations: Sequence[float] = INTERPOLATIONS,
 ) -> dict[str, Tensor]:
@@ -190,7 +190,7 @@ def _panels(path: Path, what: str, title: str, measured: Mapping[str, Line], rec
         yield panels
 
 
-def _mark_lambdas(axes: Any, losses: Sequence[RetrievalLoss]) -> None:
+def _mark_lambdas(axes: Any, losses: Sequence[BlackboxLoss]) -> None:
     """A line at the lambda of each loss, and which ranks the axis means."""
     rules = [loss.rule for loss in losses if isinstance(loss.rule, Blackbox)]
     for own in dict.fromkeys(rule.interpolation for rule in rules):

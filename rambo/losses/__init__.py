@@ -10,12 +10,14 @@ multiplies the loss later.
 
 from rambo.losses.average_precision import AveragePrecisionLoss, MeanAveragePrecisionLoss
 from rambo.losses.gallery_memory import GalleryMemory
-from rambo.losses.ranking import RankingLoss, RetrievalLoss
+from rambo.losses.ranking import BlackboxLoss, RankingLoss
 from rambo.losses.recall import RecallLoss
+from rambo.losses.retrieval import RetrievalLoss
 from rambo.losses.smooth_ap import SmoothAPLoss
 
 __all__ = [
     "AveragePrecisionLoss",
+    "BlackboxLoss",
     "GalleryMemory",
     "MeanAveragePrecisionLoss",
     "RankingLoss",

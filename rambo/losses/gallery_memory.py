@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rambo.losses.memory import BatchMemory, stored_to
-from rambo.losses.pairs import Labels, check_embeddings, check_scores, chosen_pairs, same_items
+from rambo.losses.memory import BatchMemory
+from rambo.losses.pairs import Labels, check_embeddings, judged, same_items
 
-
-class References(NamedTuple):
-    """The third to fifth argument of a loss."""
-
-    indices_tuple: Sequence[Tensor] | None
-    ref_emb: Tensor | None
-    ref_labels: Tensor | None
+References = tuple[Sequence[Tensor] | None, Tensor | None, Tensor | None]
+"""The third to fifth argument of a loss: indices_tuple, ref_emb, ref_labels."""
 
 
 def recall(
@@ -25,7 +20,10 @@ def recall(
     embeddings: Tensor,
     labels: Labels,
     indices_tuple: Sequence[Tensor] | None,
+    ref_emb: Tensor | None,
+    ref_labels: Labels | None,
     ids: Labels | None,
+    ref_ids: Labels | None,
     ignored: Tensor | None = None,
     exclude_self: bool = True,
 ) -> References:
@@ -35,11 +33,13 @@ def recall(
     missing (now, or of the stored batch) it is ignored, and stored items of other classes alone count.
 
     Raises:
-        ValueError: If stored embeddings have another number of dimensions.
+        ValueError: If references are given, or stored embeddings have another number of dimensions.
     """
+    if ref_emb is not None or ref_labels is not None or ref_ids is not None:
+        raise ValueError("a memory brings its own references; leave out ref_emb, ref_labels and ref_ids")
     numbers = check_embeddings(embeddings, labels)
     ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
-    stored = [stored_to(batch, embeddings.device) for batch in memory.newest_first()]
+    stored = memory.newest_first(embeddings.device)
     for batch in stored:
         if batch["embeddings"].shape[1] != embeddings.shape[1]:
             raise ValueError(
@@ -47,28 +47,22 @@ def recall(
                 f"{embeddings.shape[1]}; call reset_memory()"
             )
     if not stored and ids is None and ignored is None:
-        return References(indices_tuple, None, None)
+        return indices_tuple, None, None
 
     same_class = numbers[:, None] == numbers
-    relevant, irrelevant = (
-        (same_class, ~same_class) if indices_tuple is None else chosen_pairs(indices_tuple, same_class)
-    )
-    counted = check_scores(same_class.float(), same_class, ignored)
-    if exclude_self:
-        others = ~same_items(numbers, ids, ids, themselves=True)
-        counted = others if counted is None else counted & others
-    if counted is not None:
-        relevant, irrelevant = relevant & counted, irrelevant & counted
-    blocks = [(relevant, irrelevant)]
+    itself = same_items(numbers, ids, ids, themselves=True) if exclude_self else None
+    relevant, counted = judged(same_class, itself, indices_tuple, ignored)
+    counted = torch.ones_like(relevant) if counted is None else counted
+    blocks = [(relevant & counted, ~relevant & counted)]
     for batch in stored:
         same_class = numbers[:, None] == batch["labels"]
         others = torch.ones_like(same_class)
         if exclude_self:
-            both = ids is not None and "ids" in batch
-            others = ~same_items(numbers, ids, batch["ids"], themselves=False) if both else ~same_class
+            known = same_items(numbers, ids, batch.get("ids"), themselves=False)
+            others = ~(same_class if known is None else known)
         blocks.append((same_class & others, ~same_class & others))
     relevant, irrelevant = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
-    return References(
+    return (
         (*relevant.nonzero(as_tuple=True), *irrelevant.nonzero(as_tuple=True)),
         torch.cat([embeddings, *(batch["embeddings"].to(embeddings.dtype) for batch in stored)]),
         torch.cat([numbers, *(batch["labels"] for batch in stored)]),
@@ -125,9 +119,7 @@ class GalleryMemory(nn.Module):
         Raises:
             ValueError: If references are given, whose place is the memory's, or shapes do not fit.
         """
-        if ref_emb is not None or ref_labels is not None or ref_ids is not None:
-            raise ValueError("a memory brings its own references; leave out ref_emb, ref_labels and ref_ids")
-        references = recall(self.memory, embeddings, labels, indices_tuple, ids)
+        references = recall(self.memory, embeddings, labels, indices_tuple, ref_emb, ref_labels, ids, ref_ids)
         value: Tensor = self.loss(embeddings, check_embeddings(embeddings, labels), *references)
         remember(self.memory, embeddings, labels, ids)
         return value

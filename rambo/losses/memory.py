@@ -46,9 +46,10 @@ class BatchMemory(nn.Module):
             self.batches = [*self.batches, {name: plain(tensor).clone() for name, tensor in tensors.items()}]
             self.batches = self.batches[-self.size :]
 
-    def newest_first(self) -> list[StoredBatch]:
-        """The stored batches, the latest first; none in evaluation mode."""
-        return self.batches[::-1] if self.training else []
+    def newest_first(self, device: torch.device) -> list[StoredBatch]:
+        """The stored batches on a device, as checkpoints are often read on another one; none in evaluation mode."""
+        batches = self.batches[::-1] if self.training else []
+        return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -67,8 +68,3 @@ class BatchMemory(nn.Module):
         # fn may also narrow the type (module.half()), which stored scores must not suffer
         self.batches = [{k: v.to(fn(v.new_empty(0)).device) for k, v in batch.items()} for batch in self.batches]
         return self
-
-
-def stored_to(batch: StoredBatch, device: torch.device) -> StoredBatch:
-    """The batch on a device; checkpoints are often read on another one."""
-    return {name: tensor.to(device) for name, tensor in batch.items()}

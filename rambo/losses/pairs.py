@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rambo.ranking.exact import plain
+from rambo.ranking.relevant import RelevantPlaces
 from rambo.ranking.unit_vectors import unit_vectors
 
 Labels = Any
 """Whole numbers, one per item: a tensor, a numpy array or a list."""
-
-
-class Pairs(NamedTuple):
-    """Scores of queries against items, and what is asked of them."""
-
-    scores: Tensor
-    """(queries, items), with a graph."""
-    relevance: Tensor
-    """bool (queries, items)."""
-    counted: Tensor | None
-    """False where an item is ignored, neither relevant nor irrelevant; bool (queries, items). None: all count."""
-    items: int | None
-    """How many items lambda refers to, if not as many as there are: the others of the batch."""
-    classes: Tensor
-    """The class of each query, int64 (queries,)."""
 
 
 def whole_numbers(values: Labels, name: str = "labels", device: torch.device | None = None) -> Tensor:
@@ -105,28 +91,20 @@ def without_diagonal(square: Tensor) -> Tensor:
     return square.flatten()[1:].view(items - 1, items + 1)[:, :-1].reshape(items, items - 1)
 
 
-def unit_length(embeddings: Tensor, normalize: bool) -> Tensor:
-    """The embeddings in float32 or more, divided by their length if asked."""
-    if embeddings.dtype not in (torch.float32, torch.float64):
-        embeddings = embeddings.float()
-    return unit_vectors(embeddings) if normalize else embeddings
-
-
-def same_items(labels: Tensor, ids: Tensor | None, ref_ids: Tensor | None, themselves: bool) -> Tensor:
-    """Which reference item is the query itself, bool (queries, 1 or references).
+def same_items(numbers: Tensor, ids: Tensor | None, ref_ids: Tensor | None, themselves: bool) -> Tensor | None:
+    """Which reference is the query itself, bool (queries, references); None if nothing tells.
 
     Args:
-        labels: One per query.
+        numbers: The labels of the queries, (queries,).
         ids: Which item each query is, or None.
         ref_ids: Which item each reference is, or None.
         themselves: Whether the references are the queries, in the same order.
     """
-    same = torch.zeros(len(labels), 1, dtype=torch.bool, device=labels.device)
-    if ids is not None and ref_ids is not None:
-        same = ids[:, None] == ref_ids
-    if themselves:
-        same = same | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    return same
+    same = None if ids is None or ref_ids is None else ids[:, None] == ref_ids
+    if not themselves:
+        return same
+    place = torch.eye(len(numbers), dtype=torch.bool, device=numbers.device)
+    return place if same is None else same | place
 
 
 def chosen_pairs(indices_tuple: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +135,27 @@ def chosen_pairs(indices_tuple: Sequence[Tensor], like: Tensor) -> tuple[Tensor,
     return relevant, irrelevant
 
 
+def judged(
+    same_class: Tensor, itself: Tensor | None, indices_tuple: Sequence[Tensor] | None, ignored: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Which items are relevant to each query, and which count at all; None: all do.
+
+    Args:
+        same_class: bool (queries, items).
+        itself: Where an item is the query itself and does not count, bool (queries, items); None: nowhere.
+        indices_tuple: The pairs that a miner chose, if one did.
+        ignored: Non-zero where an item does not count, (queries, items).
+    """
+    counted = check_scores(same_class, same_class, ignored)
+    if itself is not None:
+        counted = ~itself if counted is None else counted & ~itself
+    if indices_tuple is None:
+        return same_class, counted
+    relevant, irrelevant = chosen_pairs(indices_tuple, same_class)
+    named = relevant | irrelevant
+    return relevant, named if counted is None else counted & named
+
+
 def similarities(
     embeddings: Tensor,
     labels: Labels,
@@ -169,46 +168,49 @@ def similarities(
     *,
     exclude_self: bool,
     normalize: bool,
-) -> Pairs:
+) -> tuple[Tensor, RelevantPlaces]:
     """Scores of every item as a query against the references, or all others of the batch; see `RetrievalLoss.forward`.
+
+    Returns:
+        The scores (queries, items), with a graph, and what is asked of them.
 
     Raises:
         TypeError: If embeddings are not floating point, or labels no numbers.
         ValueError: If shapes do not fit, or only one half of a pair of arguments is given.
     """
-    themselves = ref_emb is None or ref_emb is embeddings or (ref_labels is not None and ref_labels is labels)
     numbers = check_embeddings(embeddings, labels)
     ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
-    queries = unit_length(embeddings, normalize)
+    queries = references = _vectors(embeddings, normalize)
+    ref_numbers, themselves = numbers, True
     if ref_emb is None:
         if ref_labels is not None or ref_ids is not None:
             raise ValueError("ref_labels and ref_ids describe ref_emb, which is missing; give ref_emb too")
-        references, ref_numbers, ref_ids = queries, numbers, ids
+        ref_ids = ids
     else:
         if ref_labels is None or (ids is None) != (ref_ids is None):
             raise ValueError("ref_emb needs ref_labels, and ids and ref_ids need each other; give both or neither")
+        themselves = (ref_emb is embeddings or ref_labels is labels) and len(ref_emb) == len(embeddings)
         ref_emb = ref_emb.to(embeddings.device)
         ref_numbers = check_embeddings(ref_emb, ref_labels, ("ref_emb", "ref_labels"))
         ref_ids = None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"))
         if ref_emb.shape[1] != embeddings.shape[1]:
             raise ValueError(f"ref_emb has {ref_emb.shape[1]} dimensions, embeddings {embeddings.shape[1]}")
-        references = unit_length(ref_emb, normalize).to(queries.dtype)
-        themselves = themselves and len(ref_emb) == len(embeddings)
+        references = _vectors(ref_emb, normalize).to(queries.dtype)
     # autocast would multiply in half precision, where many scores are equal
     with torch.autocast(embeddings.device.type, enabled=False):
         scores = queries @ references.T
-    relevance = numbers[:, None] == ref_numbers
+    same_class = numbers[:, None] == ref_numbers
     if ref_emb is None and ids is None and indices_tuple is None and ignored is None:
         if exclude_self:
-            scores, relevance = without_diagonal(scores), without_diagonal(relevance)
-        return Pairs(scores, relevance, None, None, numbers)
+            scores, same_class = without_diagonal(scores), without_diagonal(same_class)
+        return scores, RelevantPlaces(same_class, classes=numbers)
+    itself = same_items(numbers, ids, ref_ids, themselves) if exclude_self else None
+    relevance, counted = judged(same_class, itself, indices_tuple, ignored)
+    return scores, RelevantPlaces(relevance, counted, (len(queries) - exclude_self) or None, numbers)
 
-    counted = check_scores(scores, relevance, ignored)
-    if exclude_self:
-        others = ~same_items(numbers, ids, ref_ids, themselves)
-        counted = others.expand_as(scores) if counted is None else counted & others
-    if indices_tuple is not None:
-        relevance, irrelevant = chosen_pairs(indices_tuple, relevance)
-        named = relevance | irrelevant
-        counted = named if counted is None else counted & named
-    return Pairs(scores, relevance, counted, (len(queries) - exclude_self) or None, numbers)
+
+def _vectors(embeddings: Tensor, normalize: bool) -> Tensor:
+    """In float32 or float64, divided by their length if asked."""
+    if normalize:
+        return unit_vectors(embeddings)
+    return embeddings if embeddings.dtype == torch.float64 else embeddings.float()

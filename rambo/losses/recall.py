@@ -7,16 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rambo.losses.memory import StoredBatch, stored_to
-from rambo.losses.ranking import OnEmpty, RetrievalLoss
-from rambo.losses.reductions import Reduction, query_weights, total
+from rambo.losses.ranking import OnEmpty, with_preset
+from rambo.losses.retrieval import RankedRetrievalLoss, Reduction, query_weights, total
 from rambo.losses.weights import Slope, Weight, WeightFunction
 from rambo.ranking.exact import Ties, one_of
-from rambo.ranking.gradient_rules import GradientRule, Scale
-from rambo.ranking.relevant import RelevantPlaces
-from rambo.ranking.relevant_ranks import RelevantRanks
-
-Preset = Literal["corrected", "official"]
+from rambo.ranking.relevant import RelevantPlaces, RelevantRanks
 
 PRESETS: dict[str, dict[str, Any]] = {
     "corrected": {
@@ -36,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class RecallLoss(RetrievalLoss):
+class RecallLoss(RankedRetrievalLoss):
     """Pushes relevant items ahead of the irrelevant ones that stand before them.
 
     A relevant item with r irrelevant ones before it costs w(r); the loss is the mean. `preset` names a set of choices
@@ -47,11 +42,11 @@ class RecallLoss(RetrievalLoss):
         margin: Taken from the scores of relevant items, as far as the order goes (the paper's alpha), >= 0.
         weight: w: "log" (log(1 + r)), "loglog" (log(1 + log(1 + r))), "recall@k" (1 - recall@k itself, such as
             "recall@4"), or any function of a tensor that is 0 at 0 and never falls.
-        slope: What stands for the derivative of w: "derivative", or "difference", w(r) - w(r - 1), which steps have as
-            well. None is the difference for "recall@k", else the derivative.
         preset: "corrected" or "official".
         memory: "none", "rows" or "gallery"; see `RetrievalLoss`. None is "none" if `memory_batches` is 0.
         memory_batches: Batches stored; 3 in the paper's retrieval experiments.
+        slope: What stands for the derivative of w: "derivative", or "difference", w(r) - w(r - 1), which steps have as
+            well. None is the difference for "recall@k", else the derivative.
         denormalize: What stands for r. "counts": the number of irrelevant items before (corrected); "rows": that
             number times rows / columns, as the official code scales ranks back by the number of rows, memory
             included; "columns": the same as counts.
@@ -61,10 +56,8 @@ class RecallLoss(RetrievalLoss):
         on_empty: What a batch without any relevant item gives: "zero" (corrected), "nan" (official) or "error".
         ties: "first_index_first" (corrected); "last_index_first", what the official code does on short rows on a CPU
             (official); or "pessimistic", irrelevant items first.
-        exclude_self: Whether an item is left out of its own row; the official code leaves that to its caller.
-        normalize: Whether embeddings are divided by their length, so that scores are cosines.
-        scale: Which ranks lambda refers to; see `Blackbox`.
-        rule: Another gradient rule in place of `Blackbox(interpolation, scale)`, such as `Identity()`, for comparison.
+        options: `normalize`, `exclude_self` (which the official code leaves to its caller): see `RetrievalLoss`;
+            `scale`, `rule`: see `BlackboxLoss`.
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, w(0) is not 0, or memory and its size contradict.
@@ -72,12 +65,14 @@ class RecallLoss(RetrievalLoss):
     Source: Rolinek et al. 2020, section 4.5, eq. 14-20.
     """
 
+    memories = ("none", "rows", "gallery")
+
     def __init__(
         self,
         interpolation: float,
         margin: float = 0.0,
         weight: str | WeightFunction = "loglog",
-        preset: Preset = "corrected",
+        preset: Literal["corrected", "official"] = "corrected",
         memory: Literal["none", "rows", "gallery"] | None = None,
         memory_batches: int = 0,
         *,
@@ -86,60 +81,50 @@ class RecallLoss(RetrievalLoss):
         reduction: Reduction | None = None,
         on_empty: OnEmpty | None = None,
         ties: Ties | None = None,
-        exclude_self: bool = True,
-        normalize: bool = True,
-        scale: Scale = "normalized",
-        rule: GradientRule | None = None,
+        **options: Any,
     ) -> None:
-        one_of("preset", preset, tuple(PRESETS))
-        chosen = PRESETS[preset]
-        memory = memory or (chosen["memory"] if memory_batches else "none")
-        one_of("memory", memory, ("none", "rows", "gallery"))
-        super().__init__(
-            normalize=normalize,
-            exclude_self=exclude_self,
-            memory=memory,
-            memory_batches=memory_batches,
-            reduction=reduction or chosen["reduction"],
-            interpolation=interpolation,
-            margin=margin,
-            ties=ties or chosen["ties"],
-            on_empty=on_empty or chosen["on_empty"],
-            scale=scale,
-            rule=rule,
-        )
-        self.denormalize: str = denormalize or chosen["denormalize"]
-        one_of("denormalize", self.denormalize, ("rows", "columns", "counts"))
+        if not memory_batches:
+            memory = memory or "none"
+        given = {
+            "denormalize": denormalize,
+            "reduction": reduction,
+            "on_empty": on_empty,
+            "ties": ties,
+            "memory": memory,
+        }
+        options |= with_preset(PRESETS, preset, **given)
+        denormalize = options.pop("denormalize")
+        super().__init__(interpolation=interpolation, margin=margin, memory_batches=memory_batches, **options)
+        one_of("denormalize", denormalize, ("rows", "columns", "counts"))
+        self.denormalize = denormalize
+        if self.memory_kind == "rows" and self.reduction in ("class", "none"):
+            raise ValueError(
+                "memory='rows' lets former queries count in one mean, which "
+                f"reduction={self.reduction!r} has no place for; use micro or macro, or another memory"
+            )
         self.weight = Weight(weight, slope)
         self.settings |= {
             "preset": preset,
             "weight": self.weight.name,
             "slope": self.weight.slope,
-            "denormalize": self.denormalize,
+            "denormalize": denormalize,
         }
 
-    def _remembers_relevant(self) -> bool:
-        return any(len(batch["before"]) for batch in self._stored_rows())
-
-    def _stored_rows(self) -> list[StoredBatch]:
-        return self.memory.newest_first() if self.memory is not None and self.memory_kind == "rows" else []
-
-    def _store_rows(self, before: Tensor, counts: Tensor) -> None:
-        # row-stacked batches never lengthen a ranked sequence, so these counts are all of them that can matter later
-        if self.memory is not None and self.memory_kind == "rows":
-            self.memory.push(before=before, counts=counts)
-
-    def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
+    def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor] | None:
         before, counts, length = ranked.before, relevant.counts, relevant.length
         by_rows = self.denormalize == "rows"
         if by_rows:
             length = length if isinstance(length, int) else length.to(before.dtype)[relevant.rows]
             before = before / length
-        stored = [stored_to(batch, before.device) for batch in self._stored_rows()]
-        self._store_rows(before, counts)
-        if stored:
+        stored = []
+        if self.memory is not None and self.memory_kind == "rows":
+            stored = self.memory.newest_first(before.device)
+            # stored rows never lengthen a ranked sequence, so these counts are all of them that can matter later
+            self.memory.push(before=before, counts=counts)
             before = torch.cat([before, *(batch["before"].to(before.dtype) for batch in stored)])
             counts = torch.cat([counts, *(batch["counts"] for batch in stored)])
+        if not len(before):
+            return None
 
         if by_rows:
             before = before * len(counts)
@@ -147,7 +132,7 @@ class RecallLoss(RetrievalLoss):
         current = len(relevant)
         # for even rows both means are one
         if self.reduction == "micro" or (self.reduction == "macro" and relevant.even and not stored):
-            value, upstream = terms.mean(), (slopes[:current] if stored else slopes) / len(terms)
+            value, upstream = terms.mean(), slopes[:current] / len(terms)
         else:
             weights, whole = query_weights(self.reduction, counts, relevant.classes)
             shares = (weights / (counts * whole).to(terms.dtype)).repeat_interleave(counts).to(terms.dtype)

@@ -16,26 +16,21 @@ Slope = Literal["derivative", "difference"]
 SLOPES = ("derivative", "difference")
 
 _RECALL_AT = "recall@"
+_WANTED = "weight must be log, loglog, recall@k or a function of a tensor"
 _TRIED = (*range(130), *(2**power for power in range(8, 21)))  # counts at which a function is looked at
 
 
-class RecallAt:
-    """1 - recall@k as a weight function: 1 for k and more irrelevant items before, else 0.
+def _log(before: Tensor) -> Tensor:
+    return before.log1p()
 
-    Raises:
-        ValueError: If k is not positive.
 
-    Source: Rolinek et al. 2020, eq. 18.
-    """
+def _loglog(before: Tensor) -> Tensor:
+    return before.log1p().log1p()
 
-    def __init__(self, k: int) -> None:
-        if k < 1:
-            raise ValueError(f"recall@k needs a positive integer k, got {k}")
-        self.k, self.__name__ = k, f"{_RECALL_AT}{k}"
 
-    def __call__(self, before: Tensor) -> Tensor:
-        """1 where so many irrelevant items stand before that the first k hold none of the relevant."""
-        return (before >= self.k).to(before.dtype)
+def _missed(before: Tensor, k: int) -> Tensor:
+    """1 - recall@k, eq. 18: 1 where the first k hold none of the relevant items."""
+    return (before >= k).to(before.dtype)
 
 
 class Weight:
@@ -56,25 +51,17 @@ class Weight:
     """
 
     def __init__(self, function: str | WeightFunction, slope: Slope | None = None) -> None:
-        if isinstance(function, str) and function.removeprefix(_RECALL_AT).isdecimal():
-            function = RecallAt(int(function.removeprefix(_RECALL_AT)))
-        self.slope = slope or ("difference" if isinstance(function, RecallAt) else "derivative")
+        self.function = _named(function) if isinstance(function, str) else function
+        if not callable(self.function):
+            raise TypeError(f"{_WANTED}, got {function!r}")
+        self.name = function if isinstance(function, str) else _name(function)
+        self.slope = slope or ("difference" if self.name.startswith(_RECALL_AT) else "derivative")
         one_of("slope", self.slope, SLOPES)
-        if isinstance(function, str):
-            if function not in ("log", "loglog"):
-                raise ValueError(f"weight must be log, loglog, recall@k or a function of a tensor, got {function!r}")
-            self.name = function
-        elif callable(function):
-            self.name = _name(function)
-        else:
-            raise TypeError(f"weight must be log, loglog, recall@k or a function of a tensor, got {function!r}")
-        self.function = function
-        if callable(function):
-            self._check(function)
+        self._check()
 
-    def _check(self, function: WeightFunction) -> None:
+    def _check(self) -> None:
         counts = torch.tensor(_TRIED, dtype=torch.float32)
-        values = function(counts)
+        values = self.function(counts)
         if not isinstance(values, Tensor) or values.shape != counts.shape or bool(values[0] != 0):
             got = values[0].item() if isinstance(values, Tensor) and values.shape == counts.shape else "another shape"
             raise ValueError(
@@ -97,13 +84,12 @@ class Weight:
         if self.slope == "difference":
             values = self._values(counts)
             return values, values - self._values((counts - 1).clamp_(min=0))
-        if self.function == "log":
-            logarithm = counts.log1p()
-            return logarithm, logarithm.neg().exp_()  # 1 / (1 + x)
-        if self.function == "loglog":
-            logarithm = counts.log1p()
-            values = logarithm.log1p()
-            return values, logarithm.add_(values).neg_().exp_()  # 1 / ((1 + x) (1 + log(1 + x)))
+        if self.function is _log:
+            values = _log(counts)
+            return values, values.neg().exp_()  # 1 / (1 + x)
+        if self.function is _loglog:
+            values = _loglog(counts)
+            return values, counts.log1p().add_(values).neg_().exp_()  # 1 / ((1 + x) (1 + log(1 + x)))
         values, pull, *_ = torch.func.vjp(self._values, counts)
         slopes: Tensor = pull(torch.ones_like(values))[0]
         if slopes.numel():
@@ -114,13 +100,18 @@ class Weight:
         return values.detach(), slopes
 
     def _values(self, counts: Tensor) -> Tensor:
-        if self.function == "log":
-            return counts.log1p()
-        if self.function == "loglog":
-            return counts.log1p().log1p()
-        assert callable(self.function)
-        values = self.function(counts)
-        return values.to(counts)
+        return self.function(counts).to(counts)
+
+
+def _named(name: str) -> WeightFunction:
+    k = name.removeprefix(_RECALL_AT)
+    if k != name and k.isdecimal():
+        if int(k) < 1:
+            raise ValueError(f"recall@k needs a positive integer k, got {k}")
+        return functools.partial(_missed, k=int(k))
+    if name not in ("log", "loglog"):
+        raise ValueError(f"{_WANTED}, got {name!r}")
+    return _log if name == "log" else _loglog
 
 
 def _name(function: Any) -> str:

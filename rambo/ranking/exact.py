@@ -44,6 +44,17 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def not_negative(name: str, value: float) -> float:
+    """Returns the value as a float if it is finite and not below zero.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+    return float(value)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """The tensor as a constant: without its graph, its tangent, and the wrappers of torch.func.
 

@@ -205,7 +205,7 @@ def test_memory_is_bounded_detached_and_filled_in_training_alone():
         objective(random_regions([0, 1, 2, 3], seed=seed), {})
     memory = objective.classification.memory
     assert len(memory) == 7
-    assert torch.equal(memory.newest_first()[0]["scores"], random_regions([0, 1, 2, 3], seed=8).class_logits[:, 1:])
+    assert torch.equal(memory.batches[-1]["scores"], random_regions([0, 1, 2, 3], seed=8).class_logits[:, 1:])
     assert not any(tensor.requires_grad for batch in memory.batches for tensor in batch.values())
     with torch.no_grad():
         objective(random_regions([1, 1, 1, 1]), {})

@@ -266,7 +266,7 @@ def test_relevance_of_any_type(build):
 @pytest.mark.parametrize("counted_at_most", [0, 32])
 @pytest.mark.parametrize("options", [{}, {"rule": Identity()}, {"ties": "pessimistic"}])
 def test_memory_layout_does_not_matter(options, counted_at_most, monkeypatch):
-    monkeypatch.setattr("rambo.ranking.relevant_ranks.COUNTED_AT_MOST", counted_at_most)
+    monkeypatch.setattr("rambo.ranking.relevant.COUNTED_AT_MOST", counted_at_most)
     generator = torch.Generator().manual_seed(8)
     scores, relevance = torch.randn(9, 6, generator=generator), torch.rand(9, 6, generator=generator) < 0.4
     for loss in (RecallLoss(9.0, 0.1, **options).from_scores, MeanAveragePrecisionLoss(9.0, 0.1, **options)):

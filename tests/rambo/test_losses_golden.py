@@ -23,7 +23,7 @@ META: dict[str, dict[str, Any]] = json.loads(str(GOLDEN["meta_json"]))
 PRECISIONS = {"float64": (torch.float64, ""), "float32": (torch.float32, "_f32")}
 COUNTED_AT_MOST = pytest.mark.parametrize("counted_at_most", [0, 32, 10**6])
 """Rows are always sorted, sorted or counted by size, and always counted."""
-BOUND = "rambo.ranking.relevant_ranks.COUNTED_AT_MOST"
+BOUND = "rambo.ranking.relevant.COUNTED_AT_MOST"
 
 
 def of_kind(*kinds: str) -> list[str]:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
 from rambo.ranking import Blackbox
-from rambo.ranking import relevant_ranks as ways
+from rambo.ranking import relevant as ways
 from rambo.ranking.exact import TIES
-from rambo.ranking.relevant import RelevantPlaces
-from rambo.ranking.relevant_ranks import CountedRanks, SortedRanks, relevant_ranks, score_gradient
+from rambo.ranking.relevant import CountedRanks, RelevantPlaces, SortedRanks, relevant_ranks, score_gradient
 
 SIZES = {"rows": st.integers(1, 6), "items": st.integers(1, 24), "seed": st.integers(0, 10**6)}
 PRECISION = st.sampled_from([torch.float32, torch.float64])

@@ -74,7 +74,7 @@ OPTIONS += [{"rule": rule} for rule in (Identity(), SoftRank(0.3), Blackbox(1.0,
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("counted_at_most", [0, 32])
 def test_every_way_to_rank_knows_of_ignored_items(options, counted_at_most, monkeypatch):
-    monkeypatch.setattr("rambo.ranking.relevant_ranks.COUNTED_AT_MOST", counted_at_most)
+    monkeypatch.setattr("rambo.ranking.relevant.COUNTED_AT_MOST", counted_at_most)
     scores, relevance = drawn(2)
     scores = (scores.detach() * 2).round().div(2).requires_grad_()  # many ties
     ignored = torch.arange(12).expand(7, 12) % 3 == torch.arange(7)[:, None] % 3
