@@ -137,7 +137,7 @@ class PartedData(Generic[R]):
         """The parts as found below `root`."""
         raise NotImplementedError(f"{type(self).__name__} must say how it is read")
 
-    def write_fixture(self, root: Path) -> Path:
+    def write_fixture(self, root: Path, /) -> Path:
         """Writes a tiny copy of the layout beside `root` and returns where it is."""
         raise NotImplementedError(f"{type(self).__name__} has no fixture; set data.fixture=false")
 

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -49,6 +50,11 @@ class Rows:
     def where(self, chosen: Tensor) -> Self:
         """The samples at which the boolean (n,) `chosen` is true."""
         return replace(self, **{name: _picked(getattr(self, name), chosen) for name in self.columns})
+
+    def parted(self, parts: Sequence[str]) -> dict[str, Self]:
+        """The samples of each part, where `parts` says for each sample: train, validation or test."""
+        found = [name for name in ("train", "validation", "test") if name in parts]
+        return {name: self.where(torch.tensor([part == name for part in parts])) for name in found}
 
     def path(self, index: int) -> Path:
         """The image file of the sample at `index`."""

@@ -81,6 +81,25 @@ class Spreadsheet:
                 )
         return [float(text) for text in texts]
 
+    def paths(self, name: str) -> list[str]:
+        """A column of paths, in one form for one file: a/b.png for .\\a\\b.png too.
+
+        Raises:
+            ValueError: If one is missing, or two rows name one file.
+        """
+        first: dict[str, int] = {}
+        for number, row in enumerate(self.rows, start=1):
+            if not row[name]:
+                raise ValueError(f"{self.path}, row {number} names no image; name one, or leave the row out")
+            path = posixpath.normpath(row[name].replace("\\", "/"))
+            if path in first:
+                raise ValueError(
+                    f"{self.path} lists {path!r} in rows {first[path]} and {number}; leave one row for each image, so"
+                    " that none is trained and tested on"
+                )
+            first[path] = number
+        return list(first)
+
 
 def read_spreadsheet(path: Path) -> Spreadsheet:
     """Reads a table with a header: UTF-8, UTF-16 or Windows-1252; commas, semicolons, tabs or bars between values.
@@ -149,11 +168,6 @@ def plain(name: str) -> str:
 def part_named(text: str) -> str | None:
     """The part that people call so, whatever the capitals, or None."""
     return PARTS.get(plain(text))
-
-
-def listed_path(text: str) -> str:
-    """A path as a table gives it, in one form for one file: a/b.png for .\\a\\b.png too."""
-    return posixpath.normpath(text.replace("\\", "/"))
 
 
 def _is_number(text: str) -> bool:

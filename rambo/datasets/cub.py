@@ -44,41 +44,23 @@ class CUB200(RetrievalData):
         ),
     )
     expected = {"train": {"images": 5864, "classes": 100}, "test": {"images": 5924, "classes": 100}}  # noqa: RUF012
+    write_fixture = staticmethod(write_cub)
 
     def read(self, root: Path) -> dict[str, Records]:
         """The two halves of the classes."""
-        folder = next((f for f in (root / "CUB_200_2011", root) if (f / "images.txt").is_file()), None)
-        if folder is None:
-            raise FileNotFoundError(f"no {self.title} in {root} (images.txt is missing); {self.remedy}")
-        names = _table(folder / "images.txt", self.remedy)
-        classes = _table(folder / "image_class_labels.txt", self.remedy)
-        titles = _table(folder / "classes.txt", self.remedy)
+        folder = self.located("images.txt", root / "CUB_200_2011", root)
+        names, classes, titles = (
+            {row[0]: row[1] for row in self.listed(folder / list_, ("number", "value"))}
+            for list_ in ("images.txt", "image_class_labels.txt", "classes.txt")
+        )
         if names.keys() != classes.keys():
             raise ValueError(f"images.txt and image_class_labels.txt in {folder} list different images; {self.remedy}")
-        labels = torch.tensor([int(classes[number]) - 1 for number in names])
+        labels = [int(classes[number]) - 1 for number in names]
         everything = Records(
             names=list(names.values()),
-            labels=labels,
+            labels=torch.tensor(labels),
             folder=folder / "images",
             class_names={int(number) - 1: name.split(".", 1)[-1].replace("_", " ") for number, name in titles.items()},
         )
         half = len(titles) // 2  # 100
-        return {"train": everything.where(labels < half), "test": everything.where(labels >= half)}
-
-    def write_fixture(self, root: Path) -> Path:
-        """Sixteen classes of six images."""
-        return write_cub(root)
-
-
-def _table(path: Path, remedy: str) -> dict[str, str]:
-    """Lines of "<number> <value>", in the order of the file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"CUB-200-2011 in {path.parent} is incomplete: {path.name} is missing; {remedy}"
-        ) from None
-    rows = [line.split(maxsplit=1) for line in lines if line.strip()]
-    if any(len(row) != 2 for row in rows):
-        raise ValueError(f"{path} is damaged: each line should hold a number and a value; {remedy}")
-    return dict(rows)
+        return everything.parted(["train" if label < half else "test" for label in labels])

@@ -8,6 +8,7 @@ the real thing.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from harness.data.fixtures import beside
+from harness.data.fixtures import save, stand_in, stripes
 
 
 def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.Image:
@@ -25,134 +26,93 @@ def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.
     front, back = own.uniform(30, 225, size=(2, 3))
     angle, waves = own.uniform(0, math.pi), own.uniform(2, 9)
     angle += chance.normal(0, 0.08)
-    y, x = np.mgrid[0:height, 0:width] / height
-    wave = np.sin(2 * math.pi * waves * (x * math.cos(angle) + y * math.sin(angle)) + chance.uniform(0, 2 * math.pi))
-    share = 0.5 + 0.5 * np.tanh(3 * wave)[..., None]
-    pixels = share * front + (1 - share) * back + chance.normal(0, 12, size=(height, width, 3))
+    pixels = stripes(chance, angle, waves, front, back, height, width)
     return Image.fromarray((pixels * chance.uniform(0.85, 1.15)).clip(0, 255).astype(np.uint8))
 
 
-def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="JPEG", quality=90)
-
-
-def write_cub(root: Path) -> Path:
+@stand_in
+def write_cub(folder: Path) -> None:
     """CUB-200-2011: 16 classes of 6 images, the last of each grayscale, a stray attributes.txt, a `._` file."""
     species = ["Black_footed_Albatross", "Laysan_Albatross", "Crested_Auklet", "Brewer_Blackbird"]
     species += ["Indigo_Bunting", "Northern_Cardinal", "Gray_Catbird", "Yellow_breasted_Chat"]
     species += ["American_Crow", "Purple_Finch", "Evening_Grosbeak", "Anna_Hummingbird"]
     species += ["Blue_Jay", "Belted_Kingfisher", "Scissor_tailed_Flycatcher", "House_Wren"]
-
-    def write(folder: Path) -> None:
-        base = folder / "CUB_200_2011"
-        images: list[str] = []
-        labels: list[str] = []
-        splits: list[str] = []
-        boxes: list[str] = []
-        for kind, name in enumerate(species):
-            for sample in range(6):
-                path = f"{kind + 1:03d}.{name}/{name.title()}_{sample + 1:04d}_{40 * kind + sample}.jpg"
-                image = picture(kind, sample)
-                _save(image.convert("L") if sample == 5 else image, base / "images" / path)
-                number = len(images) + 1
-                images.append(f"{number} {path}")
-                labels.append(f"{number} {kind + 1}")
-                splits.append(f"{number} {sample % 2}")
-                boxes.append(f"{number} 4.0 4.0 72.0 56.0")
-        (base / "images" / f"001.{species[0]}" / "._Black_Footed_Albatross_0001_0.jpg").write_bytes(b"\x00\x05\x16\x07")
-        images[1], images[2] = images[2], images[1]  # as in the original, the order is not that of the sorted files
-        _lines(base / "images.txt", images)
-        _lines(base / "image_class_labels.txt", labels)
-        _lines(base / "classes.txt", [f"{kind + 1} {kind + 1:03d}.{name}" for kind, name in enumerate(species)])
-        _lines(base / "train_test_split.txt", splits)
-        _lines(base / "bounding_boxes.txt", boxes)
-        _lines(folder / "attributes.txt", ["1 has_bill_shape::curved_(up_or_down)"])
-
-    return beside(root, write)
+    base = folder / "CUB_200_2011"
+    images: list[str] = []
+    labels: list[str] = []
+    for kind, name in enumerate(species):
+        for sample in range(6):
+            path = f"{kind + 1:03d}.{name}/{name.title()}_{sample + 1:04d}_{40 * kind + sample}.jpg"
+            save(picture(kind, sample), base / "images" / path, gray=sample == 5)
+            images.append(f"{len(images) + 1} {path}")
+            labels.append(f"{len(images)} {kind + 1}")
+    (base / "images" / f"001.{species[0]}" / "._Black_Footed_Albatross_0001_0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    images[1], images[2] = images[2], images[1]  # as in the original, the order is not that of the sorted files
+    _lines(base / "images.txt", images)
+    _lines(base / "image_class_labels.txt", labels)
+    _lines(base / "classes.txt", [f"{kind} {kind:03d}.{name}" for kind, name in enumerate(species, start=1)])
+    _lines(folder / "attributes.txt", ["1 has_bill_shape::curved_(up_or_down)"])
 
 
-def write_sop(root: Path) -> Path:
+@stand_in
+def write_sop(folder: Path) -> None:
     """Stanford Online Products: 3 categories; 4 training classes and 2 test classes in each, 4 or 5 images a class."""
-    categories = ["bicycle_final", "coffee_maker_final", "toaster_final"]
-
-    def write(folder: Path) -> None:
-        base = folder / "Stanford_Online_Products"
-        number, kind = 0, 0
-        for part, per_category in (("train", 4), ("test", 2)):
-            rows = []
-            for category, name in enumerate(categories):
-                for _ in range(per_category):
-                    listing = 111085122871 + 1000 * kind
-                    for sample in range(4 + kind % 2):
-                        path, number = f"{name}/{listing}_{sample}.JPG", number + 1
-                        _save(picture(kind, sample), base / path)
-                        rows.append(f"{number} {kind + 1} {category + 1} {path}")
-                    kind += 1
-            _lines(base / f"Ebay_{part}.txt", ["image_id class_id super_class_id path", *rows])
-
-    return beside(root, write)
+    number, kind = 0, 0
+    for part, per_category in (("train", 4), ("test", 2)):
+        rows = []
+        for category, name in enumerate(["bicycle_final", "coffee_maker_final", "toaster_final"], start=1):
+            for _ in range(per_category):
+                listing = 111085122871 + 1000 * kind
+                for sample in range(4 + kind % 2):
+                    path, number = f"{name}/{listing}_{sample}.JPG", number + 1
+                    save(picture(kind, sample), folder / "Stanford_Online_Products" / path)
+                    rows.append(f"{number} {kind + 1} {category} {path}")
+                kind += 1
+        header = "image_id class_id super_class_id path"
+        _lines(folder / "Stanford_Online_Products" / f"Ebay_{part}.txt", [header, *rows])
 
 
-def write_inshop(root: Path) -> Path:
+@stand_in
+def write_inshop(folder: Path) -> None:
     """In-Shop: 3 kinds of garment; training items (one of them with a single image), query and gallery."""
-    garments = [("WOMEN", "Dresses"), ("WOMEN", "Tees_Tanks"), ("MEN", "Denim")]
-
-    def write(folder: Path) -> None:
-        base = folder / "In-shop Clothes Retrieval Benchmark"
-        rows, boxes = [], []
-        for kind in range(18):
-            sex, garment = garments[kind % 3]
-            item, train = f"id_{kind + 1:08d}", kind < 12
-            for sample in range(1 if kind == 5 else 5):
-                path = f"img/{sex}/{garment}/{item}/{sample // 4 + 1:02d}_{sample + 1}_front.jpg"
-                _save(picture(kind, sample, 64, 64), base / "Img" / path)
-                status = "train" if train else "query" if sample < 2 else "gallery"
-                rows.append(f"{path:<70} {item:<12} {status}")
-                boxes.append(f"{path:<70} 1 1 004 004 060 060")
-        _lines(
-            base / "Eval" / "list_eval_partition.txt", [str(len(rows)), "image_name item_id evaluation_status", *rows]
-        )
-        header = [str(len(boxes)), "image_name clothes_type pose_type x_1 y_1 x_2 y_2"]
-        _lines(base / "Anno" / "list_bbox_inshop.txt", [*header, *boxes])
-
-    return beside(root, write)
+    base = folder / "In-shop Clothes Retrieval Benchmark"
+    rows = []
+    for kind in range(18):
+        item, garment = f"id_{kind + 1:08d}", ("WOMEN/Dresses", "WOMEN/Tees_Tanks", "MEN/Denim")[kind % 3]
+        for sample in range(1 if kind == 5 else 5):
+            path = f"img/{garment}/{item}/{sample // 4 + 1:02d}_{sample + 1}_front.jpg"
+            save(picture(kind, sample, 64, 64), base / "Img" / path)
+            status = "train" if kind < 12 else "query" if sample < 2 else "gallery"
+            rows.append(f"{path:<70} {item:<12} {status}")
+    header = [str(len(rows)), "image_name item_id evaluation_status"]
+    _lines(base / "Eval" / "list_eval_partition.txt", [*header, *rows])
 
 
-def write_folder(root: Path) -> Path:
+@stand_in
+def write_folder(folder: Path) -> None:
     """Somebody's own images: 16 folders of 5 images, with a hidden file and a note that are none."""
-
-    def write(folder: Path) -> None:
-        for kind in range(16):
-            for sample in range(5):
-                extension = ("jpg", "JPG", "jpeg")[sample % 3]
-                _save(picture(kind, sample, 72, 72), folder / f"thing {kind}" / f"{sample}.{extension}")
-        (folder / "thing 0" / "._0.jpg").write_bytes(b"\x00\x05\x16\x07")
-        (folder / "thing 0" / "notes.txt").write_text("not an image")
-
-    return beside(root, write)
+    for kind in range(16):
+        for sample in range(5):
+            extension = ("jpg", "JPG", "jpeg")[sample % 3]
+            save(picture(kind, sample, 72, 72), folder / f"thing {kind}" / f"{sample}.{extension}")
+    (folder / "thing 0" / "._0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "thing 0" / "notes.txt").write_text("not an image")
 
 
-def write_omniglot(root: Path) -> Path:
+@stand_in
+def write_omniglot(folder: Path) -> None:
     """Omniglot: the two archives, 8 alphabets of 3 characters by 6 drawers, 105 x 105 black on white, 1 bit."""
     first = ["Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"]
     second = ["Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"]
     kinds = {alphabet: 3 * i for i, alphabet in enumerate(sorted({*first, *second}))}
-
-    def write(folder: Path) -> None:
-        for number, alphabets in ((1, first), (2, second)):
-            with zipfile.ZipFile(folder / f"images_background_small{number}.zip", "w") as archive:
-                for alphabet in alphabets:
-                    for character in range(3):
-                        kind = kinds[alphabet] + character
-                        for drawer in range(1, 7):
-                            name = f"{alphabet}/character{character + 1:02d}/{kind + 1:04d}_{drawer:02d}.png"
-                            buffer = io.BytesIO()
-                            _strokes(kind, drawer).save(buffer, format="PNG")
-                            info = zipfile.ZipInfo(f"images_background_small{number}/{name}")  # a fixed date
-                            archive.writestr(info, buffer.getvalue())
-
-    return beside(root, write)
+    for source, alphabets in (("images_background_small1", first), ("images_background_small2", second)):
+        with zipfile.ZipFile(folder / f"{source}.zip", "w") as archive:
+            for alphabet, character, drawer in itertools.product(alphabets, range(3), range(1, 7)):
+                kind = kinds[alphabet] + character
+                name = f"{source}/{alphabet}/character{character + 1:02d}/{kind + 1:04d}_{drawer:02d}.png"
+                buffer = io.BytesIO()
+                _strokes(kind, drawer).save(buffer, format="PNG")
+                archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())  # with a fixed date
 
 
 def _strokes(kind: int, drawer: int) -> Image.Image:

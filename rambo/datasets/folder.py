@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.data.images import check_same_files
+from harness.seeds import fixed_order
 from rambo.datasets.fixture import write_folder
-from rambo.datasets.listing import ROLES, assigned, from_folders, from_table, warn_of_capitals
-from rambo.datasets.records import BOTH, QUERY, Records, some
+from rambo.datasets.listing import ROLES, Row, assigned, from_folders, from_table, warn_of_capitals
+from rambo.datasets.records import BOTH, QUERY, Records, numbered, some
 from rambo.datasets.retrieval import RetrievalData
 
 log = logging.getLogger(__name__)
-PARTS = ("train", "validation", "test")
 
 
 class ImageFolder(RetrievalData):
@@ -50,6 +50,7 @@ class ImageFolder(RetrievalData):
 
     title = "folder"
     remedy = "check data.root, which should hold a folder of images for each class"
+    write_fixture = staticmethod(write_folder)
 
     def __init__(
         self,
@@ -74,58 +75,49 @@ class ImageFolder(RetrievalData):
         rows = from_folders(root, self.remedy) if self.table is None else from_table(root / self.table)
         if not rows:
             raise FileNotFoundError(f"no images in {root}; {self.remedy}")
-        part_of = self._assign(rows)
-        classes = {name: number for number, name in enumerate(sorted(part_of))}
-        kinds = {name: number for number, name in enumerate(sorted({row["super_label"] or "" for row in rows}))}
-        roles = [ROLES.get(row["split"], BOTH) for row in rows]
+        classes, labels = numbered([row.label for row in rows])
+        kinds, super_labels = numbered([row.super_label for row in rows])
+        roles = [ROLES.get(row.split, BOTH) for row in rows]
         everything = Records(
-            names=[row["path"] for row in rows],
-            labels=torch.tensor([classes[row["label"]] for row in rows]),
-            super_labels=torch.tensor([kinds[row["super_label"]] for row in rows]) if len(kinds) > 1 else None,
+            names=[row.path for row in rows],
+            labels=labels,
+            super_labels=super_labels if len(kinds) > 1 else None,
             roles=torch.tensor(roles) if any(roles) else None,
             folder=root,
             upright=True,
-            class_names={number: name for name, number in classes.items()},
+            class_names=dict(enumerate(classes)),
         )
+        part_of = self._assign(rows, classes)
         check_same_files(root, everything.names)
-        warn_of_capitals(root, sorted(part_of))
+        warn_of_capitals(root, classes)
         if "train" not in part_of.values():
             raise ValueError(f"no class is left for training in {root}; choose fewer for validation and test")
-        parts = {
-            part: everything.where(torch.tensor([part_of[row["label"]] == part for row in rows]))
-            for part in PARTS
-            if part in part_of.values()
-        }
+        parts = everything.parted([part_of[row.label] for row in rows])
         for part, records in parts.items():
-            parts[part] = records if part == "test" else records.without_roles()
+            parts[part] = records if part == "test" else replace(records, roles=None)
             self._judge(part, parts[part])
         return parts
 
-    def _assign(self, rows: Sequence[dict[str, str]]) -> dict[str, str]:
+    def _assign(self, rows: Sequence[Row], classes: Sequence[str]) -> dict[str, str]:
         """Class -> part."""
-        classes = sorted({row["label"] for row in rows})
-        chosen = [*self.test_classes, *self.validation_classes]
-        if any(row["split"] for row in rows):
-            if chosen:
+        test, validation = set(self.test_classes), set(self.validation_classes)
+        if any(row.split for row in rows):
+            if test or validation:
                 raise ValueError(
                     f"{self.root} says itself which classes are tested on, and data.test_classes or validation_classes"
                     " too; leave one out"
                 )
             return assigned(rows)
-        unknown = sorted(set(chosen) - set(classes))
+        unknown = sorted((test | validation) - set(classes))
         if unknown:
             raise ValueError(f"there is no class {unknown[0]!r} in {self.root}; its classes are {some(classes)}")
-        both = sorted(set(self.test_classes) & set(self.validation_classes))
+        both = sorted(test & validation)
         if both:
             raise ValueError(f"class {both[0]!r} is in test_classes and in validation_classes; leave it in one of them")
-        test = set(self.test_classes)
         if not test:
-            free = [name for name in classes if name not in self.validation_classes]
-            test = set(sorted(free, key=_draw)[: max(1, round(self.test_fraction * len(classes)))])
-        return {
-            name: "test" if name in test else "validation" if name in self.validation_classes else "train"
-            for name in classes
-        }
+            count = max(1, round(self.test_fraction * len(classes)))
+            test = set(fixed_order(set(classes) - validation, "test")[:count])
+        return {name: "test" if name in test else "validation" if name in validation else "train" for name in classes}
 
     def _judge(self, part: str, records: Records) -> None:
         """Refuses a part that no loss could learn from or no metric could rate; warns of classes of one image."""
@@ -148,11 +140,3 @@ class ImageFolder(RetrievalData):
                 "one image" if records.roles is None else "no image in the gallery",
                 some(single),
             )
-
-    def write_fixture(self, root: Path) -> Path:
-        """16 folders of 5 images."""
-        return write_folder(root)
-
-
-def _draw(name: str) -> bytes:
-    return hashlib.sha256(f"test {name}".encode()).digest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness.data.download import RemoteFile
 from rambo.datasets.fixture import write_inshop
-from rambo.datasets.records import GALLERY, QUERY, Records
+from rambo.datasets.records import BOTH, GALLERY, QUERY, Records, numbered
 from rambo.datasets.retrieval import RetrievalData
 
 PARTITION = "list_eval_partition.txt"
@@ -43,55 +44,28 @@ class InShop(RetrievalData):
         "train": {"images": 25882, "classes": 3997},
         "test": {"images": 26830, "classes": 3985, "queries": 14218, "gallery": 12612},
     }
+    write_fixture = staticmethod(write_inshop)
 
     def read(self, root: Path) -> dict[str, Records]:
         """Training images, and queries with gallery."""
         homes = (root, root / "In-shop Clothes Retrieval Benchmark")
-        partition = next((f for h in homes for f in (h / "Eval" / PARTITION, h / PARTITION) if f.is_file()), None)
-        if partition is None:
-            raise FileNotFoundError(f"no {self.title} in {root} ({PARTITION} is missing); {self.remedy}")
-        home = partition.parent.parent if partition.parent.name == "Eval" else partition.parent
+        lists = self.located(PARTITION, *(folder for home in homes for folder in (home / "Eval", home)))
+        home = lists.parent if lists.name == "Eval" else lists
         pictures = next((f for f in (home / "Img", home) if (f / "img").is_dir()), None)
         if pictures is None:
             raise FileNotFoundError(f"{self.title} in {home} is incomplete: Img/img is missing; {self.remedy}")
-        rows = self._rows(partition)
-        kinds = sorted({_kind(path) for path, _, _ in rows})
+        rows = self.listed(lists / PARTITION, ("image_name", "item_id", "evaluation_status"), header=2)
+        _, kinds = numbered([_kind(path) for path, _, _ in rows])
         everything = Records(
             names=[path for path, _, _ in rows],
             labels=torch.tensor([int(item.removeprefix("id_")) for _, item, _ in rows]),
-            super_labels=torch.tensor([kinds.index(_kind(path)) for path, _, _ in rows]),
-            roles=torch.tensor([_ROLES.get(status, 0) for _, _, status in rows]),
+            super_labels=kinds,
+            roles=torch.tensor([_ROLES.get(status, BOTH) for _, _, status in rows]),
             folder=pictures,
             class_names={int(item.removeprefix("id_")): f"{_kind(path)} {item}" for path, item, _ in rows},
         )
-        training = torch.tensor([status == "train" for _, _, status in rows])
-        return {"train": everything.where(training).without_roles(), "test": everything.where(~training)}
-
-    def _rows(self, partition: Path) -> list[tuple[str, str, str]]:
-        """(path, garment, status) of each image."""
-        lines = partition.read_text(encoding="utf-8").splitlines()
-        count, header = [*lines, "", ""][:2]
-        rows = []
-        for line in lines[2:]:
-            if not line.strip():
-                continue
-            fields = line.split()
-            if len(fields) != 3 or fields[2] not in ("train", "query", "gallery") or len(fields[0].split("/")) < 4:
-                raise ValueError(
-                    f"{partition} is damaged: expected path, garment and train/query/gallery, got {line!r};"
-                    f" {self.remedy}"
-                )
-            rows.append((fields[0], fields[1], fields[2]))
-        if header.split() != ["image_name", "item_id", "evaluation_status"] or count.strip() != str(len(rows)):
-            raise ValueError(
-                f"{partition} is damaged: its first line announces {count.strip()!r} images and it lists {len(rows)};"
-                f" {self.remedy}"
-            )
-        return rows
-
-    def write_fixture(self, root: Path) -> Path:
-        """3 kinds of garment: 12 garments for training, one of them with a single image, and 6 for the test."""
-        return write_inshop(root)
+        parts = everything.parted(["train" if status == "train" else "test" for _, _, status in rows])
+        return {**parts, "train": replace(parts["train"], roles=None)}
 
 
 def _kind(path: str) -> str:

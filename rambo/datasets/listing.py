@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.data.images import files_below
-from harness.data.spreadsheet import PARTS, listed_path, part_named, plain, read_spreadsheet
+from harness.data.spreadsheet import PARTS, part_named, plain, read_spreadsheet
 from rambo.datasets.records import GALLERY, QUERY
 
 log = logging.getLogger(__name__)
-Row = dict[str, str]
-"""Of an image: path, label, split ("" where nobody says it) and super_label ("")."""
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 ROLES = {"query": QUERY, "gallery": GALLERY}
 """What a test image is for, where a table or folders say it: both kinds make the test."""
@@ -20,9 +19,16 @@ OTHER_NAMES = {
     **dict.fromkeys(("query", "queries", "probe"), "query"),
     **dict.fromkeys(("gallery", "boundingboxtest"), "gallery"),
     "boundingboxtrain": "train",
-    "gtbbox": "boxes drawn by hand",  # of Market-1501: not a part that anybody is tested on
-    "gtquery": "queries' neighbours",
 }
+
+
+class Row(NamedTuple):
+    """An image as listed; what nobody says of it is ""."""
+
+    path: str
+    label: str
+    split: str = ""
+    super_label: str = ""
 
 
 def from_table(table: Path) -> list[Row]:
@@ -30,37 +36,24 @@ def from_table(table: Path) -> list[Row]:
     if not table.is_file():
         raise FileNotFoundError(f"no table {table}; check data.table, a CSV file with columns path and label")
     sheet = read_spreadsheet(table)
-    columns = {key: sheet.column(key) for key in ("path", "label", "split", "super_label")}
-    if columns["path"] is None or columns["label"] is None:
-        raise ValueError(
-            f"{table} needs a header with the columns path and label (and split, if you like),"
-            f" got {', '.join(sheet.header)!r}"
-        )
-    alike = sheet.like_split(list(columns.values()))
-    if columns["split"] is None and alike:
+    path, label = sheet.needed("path"), sheet.needed("label")
+    split, super_label = sheet.column("split"), sheet.column("super_label")
+    alike = sheet.like_split([path, label, split, super_label])
+    if split is None and alike:
         raise ValueError(
             f"{table} has the column {alike[0]!r}, which may say who trains and who is tested; call it split if it"
             " does, or else take it out of the table"
         )
     rows = []
-    for line, row in zip(sheet.lines, sheet.rows, strict=True):
-        values = {key: "" if name is None else row[name] for key, name in columns.items()}
-        part = _part_named(values["split"]) if values["split"] else ""
-        if not values["path"] or not values["label"] or part not in ("", *PARTS.values(), *ROLES):
+    for number, (place, row) in enumerate(zip(sheet.paths(path), sheet.rows, strict=True), start=1):
+        said = row[split] if split else ""
+        part = _part_named(said) if said else ""
+        if not row[label] or part is None:
             raise ValueError(
-                f"{table}, line {line}: expected a path, a label and a split out of"
+                f"{table}, row {number}: expected a path, a label and a split out of"
                 f" {', '.join([*PARTS, *ROLES])}, got {row}"
             )
-        rows.append({**values, "path": listed_path(values["path"]), "split": part})
-    first: dict[str, str] = {}
-    for row in rows:
-        if row["path"] in first:
-            labels = sorted({first[row["path"]], row["label"]})
-            raise ValueError(
-                f"{table} lists {row['path']!r} more than once, as {' and as '.join(labels)}; leave one line for"
-                " each image"
-            )
-        first[row["path"]] = row["label"]
+        rows.append(Row(place, row[label], part, row[super_label] if super_label else ""))
     return rows
 
 
@@ -83,9 +76,9 @@ def from_folders(root: Path, remedy: str) -> list[Row]:
     if len(parts) == 1:
         log.warning("the folder %s of %s is taken for a class, as the others are", *parts, root)
     if len(parts) < 2:
-        return [{"path": p.as_posix(), "label": p.parts[0], "split": "", "super_label": ""} for p in shown]
+        return [Row(path.as_posix(), path.parts[0]) for path in shown]
     flat = [path for path in shown if len(path.parts) < 3]
-    others = [name for name in tops if parts.get(name) not in (*PARTS.values(), *ROLES)]
+    others = [name for name in tops if name not in parts]
     if flat or others:
         why = (
             f"{flat[0]} lies in no folder of a class" if flat else f"{others[0]} is no part to train or to be tested on"
@@ -96,7 +89,7 @@ def from_folders(root: Path, remedy: str) -> list[Row]:
             " columns path, label and split: data.table"
         )
     log.info("%s says by its folders which part is which: %s", root, ", ".join(f"{n} is {parts[n]}" for n in tops))
-    return [{"path": p.as_posix(), "label": p.parts[1], "split": parts[p.parts[0]], "super_label": ""} for p in shown]
+    return [Row(path.as_posix(), path.parts[1], parts[path.parts[0]]) for path in shown]
 
 
 def _part_named(name: str) -> str | None:
@@ -106,21 +99,21 @@ def _part_named(name: str) -> str | None:
 def assigned(rows: Sequence[Row]) -> dict[str, str]:
     """Class -> part, as a table or folders say it for each image."""
     part_of: dict[str, str] = {}
-    splits = {row["split"] for row in rows}
+    splits = {row.split for row in rows}
     if splits & ROLES.keys() and ("test" in splits or not splits >= ROLES.keys()):
         raise ValueError(
             "images for query and gallery make the test together, without other test images; got"
             f" {', '.join(sorted(splits))}"
         )
     for row in rows:
-        if not row["split"]:
+        if not row.split:
             raise ValueError(
-                f"the table gives no split for {row['path']!r}; give one for every image, or leave the column out"
+                f"the table gives no split for {row.path!r}; give one for every image, or leave the column out"
             )
-        part = "test" if row["split"] in ROLES else row["split"]
-        if part_of.setdefault(row["label"], part) != part:
+        part = "test" if row.split in ROLES else row.split
+        if part_of.setdefault(row.label, part) != part:
             raise ValueError(
-                f"class {row['label']!r} is in {part_of[row['label']]} and in {part}; the split is by class, so that"
+                f"class {row.label!r} is in {part_of[row.label]} and in {part}; the split is by class, so that"
                 " the test shows things never seen: leave it in one part, or leave the parts out to have classes drawn"
             )
     lacking = {"train", "test"} - set(part_of.values())

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision.transforms.v2.functional as vision
-from PIL import Image
 from torch import Tensor
 
 from harness.data.download import RemoteFile
+from harness.data.images import decode
 from rambo.datasets.fixture import write_omniglot
-from rambo.datasets.records import Records
+from rambo.datasets.records import Records, numbered
 from rambo.datasets.retrieval import RetrievalData
 
 ARCHIVES = ("images_background_small1", "images_background_small2")
@@ -59,6 +57,7 @@ class Omniglot(RetrievalData):
         "train": {"images": 2700, "classes": 135, "super_classes": 4},
         "test": {"images": 2140, "classes": 107, "super_classes": 4},
     }
+    write_fixture = staticmethod(write_omniglot)
 
     def __init__(self, root: str | Path, image_size: int = 48, invert: bool = False, **shared: Any) -> None:
         if not 8 <= image_size <= 105:
@@ -72,66 +71,37 @@ class Omniglot(RetrievalData):
         for name, content in self._files(root):
             if drawings.setdefault(name, content) != content:
                 raise ValueError(f"the two archives of {self.title} in {root} disagree about {name}; {self.remedy}")
-        names = sorted(drawings)
-        alphabets = sorted({name.split("/")[0] for name in names})
-        characters = sorted({name.rsplit("/", 1)[0] for name in names})
-        class_of = {character: number for number, character in enumerate(characters)}
+        names = sorted(name for name in drawings if "/._" not in name)
+        characters, labels = numbered([name.rsplit("/", 1)[0] for name in names])
+        _, super_labels = numbered([name.split("/")[0] for name in names])
         everything = Records(
             names=names,
-            labels=torch.tensor([class_of[name.rsplit("/", 1)[0]] for name in names]),
-            super_labels=torch.tensor([alphabets.index(name.split("/")[0]) for name in names]),
-            pixels=self._pixels([(name, drawings[name]) for name in names]),
-            class_names={number: character.replace("/", " ") for character, number in class_of.items()},
+            labels=labels,
+            super_labels=super_labels,
+            pixels=torch.stack([self._pixels(name, drawings[name]) for name in names]),
+            class_names={number: character.replace("/", " ") for number, character in enumerate(characters)},
             marks=[hashlib.sha256(drawings[name]).hexdigest() for name in names],
         )
-        return {
-            part: everything.where(torch.tensor([name.split("/")[0] in group for name in names]))
-            for part, group in (("train", TRAIN), ("test", TEST))
-        }
+        return everything.parted(["train" if name.split("/")[0] in TRAIN else "test" for name in names])
 
     def _files(self, root: Path) -> Iterator[tuple[str, bytes]]:
         """("<alphabet>/<character>/<file>.png", its bytes) of both archives."""
         for source in ARCHIVES:
             archive, folder = root / f"{source}.zip", root / source
-            if archive.is_file():
-                try:
-                    with zipfile.ZipFile(archive) as opened:
-                        for name in opened.namelist():
-                            if _is_drawing(name):
-                                yield name.split("/", 1)[1], opened.read(name)
-                except zipfile.BadZipFile as error:
-                    raise ValueError(f"{archive} is damaged ({error}); delete it and {self.remedy}") from error
-            elif folder.is_dir():
-                for path in sorted(folder.rglob("*.png")):
-                    if _is_drawing(path.as_posix()):
-                        yield path.relative_to(folder).as_posix(), path.read_bytes()
-            else:
-                raise FileNotFoundError(f"no {self.title} in {root} ({archive.name} is missing); {self.remedy}")
+            if folder.is_dir() and not archive.is_file():
+                for path in folder.rglob("*.png"):
+                    yield path.relative_to(folder).as_posix(), path.read_bytes()
+                continue
+            self.located(archive.name, root)
+            try:
+                with zipfile.ZipFile(archive) as opened:
+                    for name in opened.namelist():
+                        if name.endswith(".png"):
+                            yield name.split("/", 1)[1], opened.read(name)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{archive} is damaged ({error}); delete it and {self.remedy}") from error
 
-    def _pixels(self, drawings: list[tuple[str, bytes]]) -> Tensor:
-        """uint8 (n, 1, image_size, image_size)."""
-        chunks = []
-        for start in range(0, len(drawings), 512):
-            pixels = np.stack([_decode(name, content) for name, content in drawings[start : start + 512]])
-            chunks.append(vision.resize(torch.from_numpy(pixels)[:, None], [self.image_size] * 2, antialias=True))
-        images = torch.cat(chunks)
-        return 255 - images if self.invert else images
-
-    def write_fixture(self, root: Path) -> Path:
-        """Two archives with 3 characters of each alphabet by 6 drawers."""
-        return write_omniglot(root)
-
-
-def _is_drawing(name: str) -> bool:
-    return name.endswith(".png") and not name.rsplit("/", 1)[-1].startswith("._")
-
-
-def _decode(name: str, content: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            pixels = np.array(image.convert("L"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise OSError(f"cannot read Omniglot's {name}; run: python scripts/download.py omniglot --verify") from error
-    if pixels.shape != (105, 105):
-        raise ValueError(f"Omniglot's {name} should be 105 x 105 pixels, got {pixels.shape}")
-    return pixels
+    def _pixels(self, name: str, content: bytes) -> Tensor:
+        """uint8 (1, image_size, image_size)."""
+        image: Tensor = vision.resize(decode(Path(name), content=content)[:1], [self.image_size] * 2, antialias=True)
+        return 255 - image if self.invert else image

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.data.rows import Rows
+from harness.seeds import fixed_order
 
 BOTH, QUERY, GALLERY = 0, 1, 2
 """Roles: leave-one-out (every image queries the others), query only, gallery only."""
@@ -65,38 +66,33 @@ class Records(Rows):
     def class_names_here(self) -> list[str]:
         """The names of the classes that have an image here, in order of their labels."""
         names = self.class_names or {}
-        return [names.get(label, str(label)) for label in classes_of(self.labels).tolist()]
-
-    def without_roles(self) -> Records:
-        """The same records, leave-one-out."""
-        return replace(self, roles=None)
+        return [names.get(label, str(label)) for label in torch.unique(self.labels).tolist()]
 
     def describe(self) -> dict[str, int]:
         """Counts for the run record."""
-        counts = {"images": len(self), "classes": len(classes_of(self.labels))}
+        counts = {"images": len(self), "classes": len(torch.unique(self.labels))}
         if self.super_labels is not None:
-            counts["super_classes"] = len(classes_of(self.super_labels))
+            counts["super_classes"] = len(torch.unique(self.super_labels))
         if self.roles is not None:
             counts["queries"] = int((self.roles != GALLERY).sum())
             counts["gallery"] = int((self.roles != QUERY).sum())
         return counts
 
 
-def held_out_classes(labels: Tensor, fraction: float) -> set[int]:
-    """The share of the classes that is kept from training for validation; the same for every seed.
+def held_out_classes(labels: Tensor, fraction: float) -> list[int]:
+    """The share of the classes, at least two, that is kept from training for validation; the same for every seed.
 
-    The classes, at least two, whose sha256 of "held out <class>" comes first: a fixed shuffle that no library's
-    generator decides. Neither the last classes (in Stanford Online Products they are all toasters) nor every n-th one
-    (in CUB-200-2011 its neighbours are its nearest relatives) would say much about classes never seen.
+    Neither the last classes (in Stanford Online Products they are all toasters) nor every n-th one (in CUB-200-2011 its
+    neighbours are its nearest relatives) would say much about classes never seen.
     """
-    classes = sorted(set(labels.tolist()), key=lambda label: hashlib.sha256(f"held out {label}".encode()).digest())
+    classes = fixed_order(set(labels.tolist()), "held out")
     count = max(2, round(fraction * len(classes)))
     if len(classes) - count < 2:
         raise ValueError(
             f"validation_fraction={fraction} would leave {len(classes) - count} of {len(classes)} classes for training,"
             " which needs two; choose a smaller one"
         )
-    return set(classes[:count])
+    return classes[:count]
 
 
 def renumbered(records: Records) -> Records:
@@ -107,10 +103,10 @@ def renumbered(records: Records) -> Records:
     return replace(records, labels=labels, class_names=renamed)
 
 
-def classes_of(labels: Tensor) -> Tensor:
-    """The different labels in order, int64 (classes,)."""
-    found: Tensor = torch.unique(labels)
-    return found
+def numbered(names: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The different names in order, and the place of each name among them, int64 (n,)."""
+    kinds, places = np.unique(names, return_inverse=True)
+    return kinds.tolist(), torch.from_numpy(places)
 
 
 def some(names: Sequence[str]) -> str:

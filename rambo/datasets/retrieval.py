@@ -6,12 +6,10 @@ A data set's own file says where its images are and which class each shows (`rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from harness.data.dataset import PartedData
 from harness.data.loading import BatchSampler
@@ -61,8 +59,7 @@ class RetrievalData(PartedData[Records]):
         if self.validation_fraction:
             train = parts["train"]
             held_out = held_out_classes(train.labels, self.validation_fraction)
-            chosen = torch.isin(train.labels, torch.tensor(sorted(held_out)))
-            parts["train"], parts["validation"] = train.where(~chosen), train.where(chosen)
+            parts |= train.parted(["validation" if label in held_out else "train" for label in train.labels.tolist()])
         for name, records in parts.items():
             if not bool(records.answerable().any()):
                 raise ValueError(self._nothing_to_find(name, records))
@@ -84,6 +81,23 @@ class RetrievalData(PartedData[Records]):
             f"each of the {len(names):,} classes {where} of {self.root} ({some(names)}) has one image, so none has"
             f" another to find; {remedy}"
         )
+
+    def listed(self, path: Path, columns: Sequence[str], header: int = 0) -> list[list[str]]:
+        """The lines of a list that comes with the data, cut at white space, without the first `header` ones.
+
+        Raises:
+            FileNotFoundError: If the list is missing.
+            ValueError: If the header, or a line, does not have these columns.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.title} in {path.parent} is incomplete: {path.name} is missing; {self.remedy}"
+            )
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = lines[header:]
+        if any(len(row) != len(columns) for row in rows) or (header and lines[header - 1 : header] != [list(columns)]):
+            raise ValueError(f"{path} is damaged: expected lines of {', '.join(columns)}; {self.remedy}")
+        return rows
 
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""

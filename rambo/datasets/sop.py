@@ -43,25 +43,15 @@ class StanfordOnlineProducts(RetrievalData):
         "train": {"images": 59551, "classes": 11318, "super_classes": 12},
         "test": {"images": 60502, "classes": 11316, "super_classes": 12},
     }
+    write_fixture = staticmethod(write_sop)
 
     def read(self, root: Path) -> dict[str, Records]:
         """The two lists."""
-        candidates = (root / "Stanford_Online_Products", root)
-        folder = next((f for f in candidates if (f / "Ebay_train.txt").is_file()), None)
-        if folder is None:
-            raise FileNotFoundError(f"no {self.title} in {root} (Ebay_train.txt is missing); {self.remedy}")
+        folder = self.located("Ebay_train.txt", root / "Stanford_Online_Products", root)
         return {part: self._part(folder, f"Ebay_{part}.txt") for part in ("train", "test")}
 
     def _part(self, folder: Path, name: str) -> Records:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{self.title} in {folder} is incomplete: {name} is missing; {self.remedy}")
-        header, *rows = (
-            line.split() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()
-        )
-        if header != ["image_id", "class_id", "super_class_id", "path"] or any(len(row) != 4 for row in rows):
-            raise ValueError(
-                f"{folder / name} is damaged: expected lines of image, class, super-class, path; {self.remedy}"
-            )
+        rows = self.listed(folder / name, ("image_id", "class_id", "super_class_id", "path"), header=1)
         names = [row[3] for row in rows]
         labels = [int(row[1]) - 1 for row in rows]
         return Records(
@@ -74,7 +64,3 @@ class StanfordOnlineProducts(RetrievalData):
                 for label, name in zip(labels, names, strict=True)
             },
         )
-
-    def write_fixture(self, root: Path) -> Path:
-        """3 categories, 12 training and 6 test products of 4 or 5 images."""
-        return write_sop(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.download import RemoteFile
@@ -11,6 +12,19 @@ from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, read_split
 
 _IMAGES = "https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/static"
+
+
+@dataclass(frozen=True)
+class Blob(RemoteFile):
+    """A file that is known by what git calls its content: the sha1 of "blob <bytes>", a zero byte, and the content."""
+
+    git_blob: str = ""
+
+    def fault(self, path: Path) -> str | None:
+        """What is wrong with `path` as a copy of this file, or None."""
+        content = path.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        return None if found == self.git_blob else f"has git blob id {found}, expected {self.git_blob}"
 
 
 class IMDBWiki(RegressionData):
@@ -31,44 +45,24 @@ class IMDBWiki(RegressionData):
     remedy = "run: python scripts/download.py imdb_wiki"
     downloads = ("imdb_wiki",)
     files = (
-        RemoteFile(
+        Blob(
             "imdb_wiki.csv",
             urls=(
                 "https://raw.githubusercontent.com/YyzHarry/imbalanced-regression/"
                 "a6fdc45d45c04e6f5c40f43925bc66e580911084/imdb-wiki-dir/data/imdb_wiki.csv",
             ),
+            git_blob="c1512e3da0de9076a0793b982c9a74cd872c0d8b",
         ),
         RemoteFile("imdb_crop.tar", urls=(f"{_IMAGES}/imdb_crop.tar",), unpack=True),
         RemoteFile("wiki_crop.tar", urls=(f"{_IMAGES}/wiki_crop.tar",), unpack=True),
     )
-    git_blob = "c1512e3da0de9076a0793b982c9a74cd872c0d8b"
-    """What git calls the content of imdb_wiki.csv."""
     expected = {  # noqa: RUF012
         "train": {"samples": 191_509},
         "validation": {"samples": 11_022},
         "test": {"samples": 11_022},
     }
-    lowest_target = 0.0
+    write_fixture = staticmethod(write_imdb_wiki)
 
     def read(self, root: Path) -> dict[str, Samples]:
         """The published split."""
-        table = root / "imdb_wiki.csv"
-        if not table.is_file():
-            raise FileNotFoundError(f"no {self.title} in {root} (imdb_wiki.csv is missing); {self.remedy}")
-        found = self.git_blob if self.fixture else git_blob(table)
-        if found != self.git_blob:
-            raise ValueError(
-                f"{table} has git blob id {found}, expected {self.git_blob}: it is damaged, or another split of the"
-                f" same images; remove it and {self.remedy}"
-            )
-        return read_split(table, "age", self.remedy)
-
-    def write_fixture(self, root: Path) -> Path:
-        """41 training images, 12 each for validation and test."""
-        return write_imdb_wiki(root)
-
-
-def git_blob(path: Path) -> str:
-    """What git calls the content of a file: the sha1 of "blob <bytes>", a zero byte, and the content."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        return read_split(self.published(self.files[0]))

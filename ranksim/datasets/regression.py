@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.data.dataset import PartDataset, PartedData
+from harness.data.download import RemoteFile
 from harness.data.loading import Batch, ShuffledBatches
 from ranksim.bins import Bins, Density
 from ranksim.datasets.samples import Samples, check_targets
@@ -40,9 +41,6 @@ class RegressionData(PartedData[Samples]):
         FileNotFoundError: If there are no data in `root`, or only part of them.
         ValueError: If an argument or a target makes no sense, or the counts are not those of the published split.
     """
-
-    lowest_target: ClassVar[float | None] = None
-    """No target can be lower than this: 0 for ages."""
 
     official_shots: Mapping[str, Sequence[int]] | None = None
     """Shot -> bins, where the official evaluation lists them instead of counting."""
@@ -73,6 +71,19 @@ class RegressionData(PartedData[Samples]):
         dataset = RegressionDataset(self.parts[part], self.transform_of(part), self.seed, self.cache)
         dataset.density = self.density
         return dataset
+
+    def published(self, file: RemoteFile) -> Path:
+        """Where a file of a published split lies.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+            ValueError: If it is another one, and not stand-in data.
+        """
+        path = self.located(file.name, self.root) / file.name
+        fault = None if self.fixture else file.fault(path)
+        if fault is not None:
+            raise ValueError(f"{path} {fault}: it is damaged, or another split; remove it and {self.remedy}")
+        return path
 
     def binned(self, targets: Tensor) -> Bins:
         """The bins asked for: as given, or a number of them over the range of all `targets`, float32 (n,).
@@ -114,7 +125,7 @@ class RegressionData(PartedData[Samples]):
                     f" {self.remedy}"
                 )
         for part, samples in parts.items():
-            check_targets(samples, f"{self.title} in {self.root}: the {part} part", self.lowest_target)
+            check_targets(samples, f"{self.title} in {self.root}: the {part} part")
         super().check(parts)
 
     def describe(self) -> dict[str, Any]:

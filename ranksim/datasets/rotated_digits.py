@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from ranksim.datasets.imbalanced import exponential_tail
+from harness.seeds import fixed_order
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples
 
@@ -70,32 +70,37 @@ class RotatedDigits(RegressionData):
     def read(self, root: Path) -> dict[str, Samples]:
         """Turns the digits of each part."""
         digits, labels = handwritten_digits()
-        needed = self.samples + 2 * self.held_out
-        if needed > len(digits):
+        sizes = {"train": self.samples, "validation": self.held_out, "test": self.held_out}
+        if sum(sizes.values()) > len(digits):
             raise ValueError(
                 f"there are {len(digits):,} digits, too few for {self.samples:,} to train and twice"
                 f" {self.held_out:,} held out; ask for {len(digits):,} in all at most"
             )
-        # A fixed shuffle that no library's generator decides; the digits come sorted by class.
-        order = sorted(range(len(digits)), key=lambda i: hashlib.sha256(f"digit {i}".encode()).digest())[:needed]
+        order = fixed_order(range(len(digits)), "digit")  # they come sorted by class
         parts = {}
-        for part, count, decay in (
-            ("train", self.samples, self.decay),
-            ("validation", self.held_out, float("inf")),
-            ("test", self.held_out, float("inf")),
-        ):
+        for part, count in sizes.items():
             chosen, order = order[:count], order[count:]
-            angles = exponential_tail(count, HIGHEST, decay)
-            parts[part] = Samples(
-                names=[f"{labels[i]} number {i}" for i in chosen],
-                targets=angles,
-                pixels=turned(digits[chosen], angles, self.image_size),
-            )
+            angles = tail(count, self.decay if part == "train" else math.inf)
+            pixels = turned(digits[chosen], angles, self.image_size)
+            parts[part] = Samples([f"{labels[i]} number {i}" for i in chosen], angles, pixels=pixels)
         return parts
 
     def write_fixture(self, root: Path) -> Path:
         """Nothing to write: a fixture is 64 digits for training and 18 each for validation and test."""
         return root
+
+
+def tail(count: int, decay: float) -> Tensor:
+    """`count` angles from 0 to 90 degrees whose density falls as exp(-angle / decay), ascending, float32 (count,).
+
+    They are the quantiles (i + 1/2) / count of that distribution: a long tail without chance. An infinite `decay`
+    spaces them evenly.
+    """
+    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    if decay == math.inf:
+        return (HIGHEST * levels).float()
+    reach = torch.tensor(-HIGHEST / decay, dtype=torch.float64).expm1()
+    return (-decay * (levels * reach).log1p()).float()
 
 
 def handwritten_digits() -> tuple[Tensor, list[int]]:

@@ -59,46 +59,19 @@ class Samples(Rows):
         }
 
 
-def read_split(table: Path, target: str, remedy: str) -> dict[str, Samples]:
-    """The parts that a split file lists: CSV with the columns `target`, path and split, paths relative to its folder.
-
-    Raises:
-        ValueError: If it has other columns, or a line that is not a number, a path and a split; names the line.
-    """
-    rows: dict[str, list[tuple[str, float]]] = {"train": [], "validation": [], "test": []}
+def read_split(table: Path) -> dict[str, Samples]:
+    """The parts of a published split of faces: a table of age, path below its folder, and split."""
     sheet = read_spreadsheet(table)
-    if sorted(sheet.header) != sorted((target, "path", "split")):
+    paths, ages = [row["path"] for row in sheet.rows], torch.tensor(sheet.numbers("age"))
+    return Samples(paths, ages, folder=table.parent).parted([PARTS[row["split"]] for row in sheet.rows])
+
+
+def check_targets(samples: Samples, where: str) -> None:
+    """Refuses targets that are not finite; the ValueError says how many, and names the first samples."""
+    wrong = (~samples.targets.isfinite()).nonzero()[:, 0].tolist()
+    if wrong:
+        first = ", ".join(f"{samples.names[row]}: {float(samples.targets[row]):g}" for row in wrong[:3])
         raise ValueError(
-            f"{table} should begin with the columns {target}, path, split, got {','.join(sheet.header)!r}; {remedy}"
+            f"{where} has {len(wrong):,} of {len(samples):,} targets that are not a finite number"
+            f" ({first}{', ...' if len(wrong) > 3 else ''}); correct these rows, or leave them out"
         )
-    for line, row in zip(sheet.lines, sheet.rows, strict=True):
-        try:
-            rows[PARTS[row["split"]]].append((row["path"], float(row[target])))
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"{table}, line {line}: expected a number, a path and train, val or test, got"
-                f" {','.join(row.values())!r}; {remedy}"
-            ) from None
-    return {
-        part: Samples([path for path, _ in listed], torch.tensor([value for _, value in listed]), folder=table.parent)
-        for part, listed in rows.items()
-    }
-
-
-def check_targets(samples: Samples, where: str, lowest: float | None = None) -> None:
-    """Refuses targets that are not finite, or lower than can be.
-
-    Raises:
-        ValueError: Says how many, and names the first samples.
-    """
-    for wrong, fault in (
-        (~samples.targets.isfinite(), "not a finite number"),
-        (samples.targets < (float("-inf") if lowest is None else lowest), f"below {lowest or 0:g}"),
-    ):
-        rows = wrong.nonzero()[:, 0].tolist()
-        if rows:
-            first = ", ".join(f"{samples.names[row]}: {float(samples.targets[row]):g}" for row in rows[:3])
-            raise ValueError(
-                f"{where} has {len(rows):,} of {len(samples):,} targets that are {fault}"
-                f" ({first}{', ...' if len(rows) > 3 else ''}); correct these rows, or leave them out"
-            )

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from harness.data.images import check_same_files
-from harness.data.spreadsheet import PARTS, Spreadsheet, listed_path, part_named, plain, read_spreadsheet
+from harness.data.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own_images, write_own_numbers
-from ranksim.datasets.imbalanced import TEST, TRAIN, VALIDATION, balanced_parts, random_parts
+from ranksim.datasets.imbalanced import balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets
 
 log = logging.getLogger(__name__)
 SPLITS = ("imbalanced", "random")
-NUMBERED = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 class TableData(RegressionData):
@@ -99,21 +98,19 @@ class TableData(RegressionData):
         self.image = None if self.image is None else sheet.needed(self.image)
         self.features = None if self.features is None else [sheet.needed(name) for name in self.features]
         self.split_column = self._split_column(sheet)
-        numbers = None if self.image is not None else self._numbers(sheet)
-        everything = Samples(
-            names=self._names(table, sheet.rows),
-            targets=torch.tensor(sheet.numbers(self.target)),
-            folder=None if self.image is None else root,
-            upright=True,
-            inputs={} if numbers is None else {"numbers": numbers},
-        )
-        check_targets(everything, str(table), self.lowest_target)
-        if self.image is not None:
+        targets = torch.tensor(sheet.numbers(self.target))
+        if self.image is None:
+            numbers = self._numbers(sheet)
+            names = [f"row {number}" for number in range(1, len(sheet.rows) + 1)]
+            everything = Samples(names, targets, inputs={"numbers": numbers})
+        else:
+            everything = Samples(sheet.paths(self.image), targets, folder=root, upright=True)
             check_same_files(root, everything.names)
+        check_targets(everything, str(table))
         parts = self._parts(sheet, everything)
-        if numbers is not None:
-            self._standardise(numbers, parts == TRAIN)
-        return {name: everything.where(parts == number) for name, number in NUMBERED.items()}
+        if self.image is None:
+            self._standardise(numbers, torch.tensor([part == "train" for part in parts]))
+        return everything.parted(parts)
 
     def _split_column(self, sheet: Spreadsheet) -> str | None:
         """The column that says the part, if there is one; asks about others that may."""
@@ -136,79 +133,31 @@ class TableData(RegressionData):
             )
         return found
 
-    def _names(self, table: Path, rows: Sequence[dict[str, str]]) -> list[str]:
-        if self.image is None:
-            return [f"row {number}" for number in range(1, len(rows) + 1)]
-        first: dict[str, int] = {}
-        for number, row in enumerate(rows, start=1):
-            path = row[self.image]
-            if not path:
-                raise ValueError(f"{table}, row {number} names no image; name one, or leave the row out")
-            path = listed_path(path)
-            if path in first:
-                raise ValueError(
-                    f"{table} lists {path!r} in rows {first[path]} and {number}; leave one row for each image, so that"
-                    " none is trained and tested on"
-                )
-            first[path] = number
-        return list(first)
-
     def _numbers(self, sheet: Spreadsheet) -> Tensor:
         """The features, float32 (rows, features), as they are."""
-        names = self.features
-        if names is None:
-            beside = (self.target, self.split_column)
-            no_features = sheet.like_split(beside)
-            free = [name for name in sheet.header if name not in beside]
-            names = [
+        if self.features is None:
+            taken = (self.target, self.split_column)
+            no_features = sheet.like_split(taken)
+            free = [name for name in sheet.header if name not in taken]
+            self.features = [
                 n for n in free if sheet.numeric(n) and n not in no_features and not n.lower().startswith("unnamed")
             ]
-            self.passed_over = [name for name in free if name not in names]
-        if not names:
+            self.passed_over = [name for name in free if name not in self.features]
+        if not self.features:
             raise ValueError(
                 f"{sheet.path} has no column of numbers beside the target; give data.features, or data.image for images"
             )
         if self.passed_over:
             log.info("columns of %s passed over, as no features: %s", sheet.path, ", ".join(self.passed_over))
-        self.standardised = {name: {} for name in names}
-        columns = torch.stack([torch.tensor(sheet.numbers(name)) for name in names], dim=1)
+        columns = torch.tensor([sheet.numbers(name) for name in self.features]).T.contiguous()
         wrong = (~columns.isfinite()).nonzero().tolist()
         if wrong:
             row, column = wrong[0]
             raise ValueError(
                 f"{sheet.path} has {len(wrong):,} features that are not finite numbers (the first in row {row + 1},"
-                f" column {names[column]!r}); fill them in, or leave these rows out"
+                f" column {self.features[column]!r}); fill them in, or leave these rows out"
             )
         return columns
-
-    def _parts(self, sheet: Spreadsheet, everything: Samples) -> Tensor:
-        """Which part each row belongs to, int64 (rows,)."""
-        parts = torch.zeros(len(everything), dtype=torch.int64)
-        if self.split_column is not None:
-            parts = _listed_parts(sheet, self.split_column)
-        lacking = [number for number in NUMBERED.values() if not (parts == number).any()]
-        training = parts == TRAIN
-        if lacking:
-            drawn = self._drawn(everything.where(training), everything.targets)
-            parts[training] = torch.where(torch.isin(drawn, torch.tensor(lacking)), drawn, TRAIN)
-            self.drawn = [name for name, number in NUMBERED.items() if number in lacking]
-        if lacking and self.split_column is not None:
-            log.warning(
-                "the column %r of %s has no %s rows: %d of its %d training rows are kept for that (data.split=%s)",
-                self.split_column,
-                sheet.path,
-                " and no ".join(self.drawn),
-                int((parts[training] != TRAIN).sum()),
-                int(training.sum()),
-                self.split,
-            )
-        return parts
-
-    def _drawn(self, samples: Samples, targets: Tensor) -> Tensor:
-        """Parts of these samples by the rule `split`, in bins over all `targets`."""
-        if self.split == "random":
-            return random_parts(samples.names, self.share, self.split_seed)
-        return balanced_parts(self.binned(targets)(samples.targets), samples.names, self.most, self.split_seed)
 
     def _standardise(self, numbers: Tensor, training: Tensor) -> None:
         """Brings each column, in place, to mean 0 and standard deviation 1 over the training rows."""
@@ -216,8 +165,38 @@ class TableData(RegressionData):
         mean, deviation = exact[training].mean(dim=0), exact[training].std(dim=0, correction=0)
         deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant column becomes 0
         numbers.copy_((exact - mean) / deviation)
-        facts = zip(self.standardised, mean.tolist(), deviation.tolist(), strict=True)
+        facts = zip(self.features or [], mean.tolist(), deviation.tolist(), strict=True)
         self.standardised = {name: {"mean": middle, "deviation": spread} for name, middle, spread in facts}
+
+    def _parts(self, sheet: Spreadsheet, everything: Samples) -> list[str]:
+        """The part of each row: that of the column; where the column lacks a part, drawn from its training rows."""
+        parts = ["train"] * len(everything)
+        if self.split_column is not None:
+            parts = _listed_parts(sheet, self.split_column)
+        self.drawn = [name for name in ("validation", "test") if name not in parts]
+        if not self.drawn:
+            return parts
+        training = [row for row, part in enumerate(parts) if part == "train"]
+        names = [everything.names[row] for row in training]
+        if self.split == "random":
+            drawn = random_parts(names, self.share, self.split_seed)
+        else:
+            bins = self.binned(everything.targets)(everything.targets[training])
+            drawn = balanced_parts(bins, names, self.most, self.split_seed)
+        for row, part in zip(training, drawn, strict=True):
+            if part in self.drawn:
+                parts[row] = part
+        if self.split_column is not None:
+            log.warning(
+                "the column %r of %s has no %s rows: %d of its %d training rows are kept for that (data.split=%s)",
+                self.split_column,
+                sheet.path,
+                " and no ".join(self.drawn),
+                len(training) - parts.count("train"),
+                len(training),
+                self.split,
+            )
+        return parts
 
     def write_fixture(self, root: Path) -> Path:
         """90 rows with the columns that are asked for and no split."""
@@ -241,14 +220,16 @@ class TableData(RegressionData):
         }
 
 
-def _listed_parts(sheet: Spreadsheet, column: str) -> Tensor:
-    named = [part_named(row[column]) for row in sheet.rows]
-    for number, (part, row) in enumerate(zip(named, sheet.rows, strict=True), start=1):
+def _listed_parts(sheet: Spreadsheet, column: str) -> list[str]:
+    parts = []
+    for number, row in enumerate(sheet.rows, start=1):
+        part = part_named(row[column])
         if part is None:
             raise ValueError(
                 f"{sheet.path}, row {number}: {column} should be one of {', '.join(PARTS)}, got {row[column]!r};"
                 " correct it, or name another column in data.split_column"
             )
-    if "train" not in named:
+        parts.append(part)
+    if "train" not in parts:
         raise ValueError(f"the column {column!r} of {sheet.path} has no training rows; mark some as train")
-    return torch.tensor([NUMBERED[str(part)] for part in named])
+    return parts

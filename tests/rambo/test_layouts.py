@@ -6,11 +6,9 @@ import os
 import re
 import shutil
 import sys
-import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -225,11 +223,8 @@ def test_inshop_absent_or_damaged(tmp_path, uncounted):
     root = write_inshop(tmp_path / "inshop")
     partition = root / "In-shop Clothes Retrieval Benchmark" / "Eval" / "list_eval_partition.txt"
     whole = partition.read_text()
-    partition.write_text("\n".join(whole.splitlines()[:-3]))
-    with pytest.raises(ValueError, match="announces '86' images and it lists 83"):
-        InShop(root, **OPTIONS)
-    partition.write_text(whole.replace("gallery", "galery"))
-    with pytest.raises(ValueError, match="expected path, garment and train/query/gallery, got 'img/"):
+    partition.write_text(whole.replace("gallery", "", 1))
+    with pytest.raises(ValueError, match=r"partition.txt is damaged: expected lines of image_name, item_id, eval"):
         InShop(root, **OPTIONS)
     partition.write_text("")
     with pytest.raises(ValueError, match="is damaged"):
@@ -284,23 +279,14 @@ def test_omniglot_absent_damaged_or_of_another_size(tmp_path, uncounted):
     first.write_bytes(whole[:2000])
     with pytest.raises(ValueError, match=r"images_background_small1.zip is damaged"):
         Omniglot(root, **OPTIONS)
-    for content, message in ((b"nothing", "cannot read Omniglot's"), (png(50), "should be 105 x 105 pixels")):
-        with zipfile.ZipFile(first, "w") as archive:
-            archive.writestr("images_background_small1/Korean/character01/0001_01.png", content)
-        with pytest.raises((OSError, ValueError), match=message):
-            Omniglot(root, **OPTIONS)
     with zipfile.ZipFile(first, "w") as archive:
-        archive.writestr("images_background_small1/Greek/character01/0007_01.png", png(105))
+        archive.writestr("images_background_small1/Korean/character01/0001_01.png", b"nothing")
+    with pytest.raises(OSError, match=r"cannot read the image Korean/character01/0001_01.png"):
+        Omniglot(root, **OPTIONS)
+    with zipfile.ZipFile(first, "w") as archive:
+        archive.writestr("images_background_small1/Greek/character01/0007_01.png", b"other")
     with pytest.raises(ValueError, match=r"disagree about Greek/character01/0007_01.png"):
         Omniglot(root, **OPTIONS)
-
-
-def png(side):
-    import io
-
-    buffer = io.BytesIO()
-    Image.new("1", (side, side), 1).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_omniglot_counts_are_asserted(tmp_path):
@@ -448,10 +434,10 @@ def test_a_table_may_say_the_split_and_the_super_label(tmp_path):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        (("file", "label"), [("a", "b")], "needs a header with the columns path and label .* got 'file, label'"),
-        (("path", "label"), [("a.jpg", "")], "line 2: expected a path, a label"),
+        (("file", "label"), [("a", "b")], "has no column 'path'; its columns are file, label"),
+        (("path", "label"), [("a.jpg", "")], "row 1: expected a path, a label"),
         (("path", "label", "split"), [("a.jpg", "a", "holdout")], "a split out of train, .*, query, gallery"),
-        (("path", "label"), [("a.jpg", "a"), ("./a.jpg", "b")], "lists 'a.jpg' more than once, as a and as b"),
+        (("path", "label"), [("a.jpg", "a"), ("./a.jpg", "b")], "lists 'a.jpg' in rows 1 and 2; leave one row"),
         (("path", "label", "subset"), [("a.jpg", "a", "train")], "has the column 'subset', which may say who trains"),
         (
             ("path", "label", "split"),
@@ -580,14 +566,6 @@ def test_a_fixture_is_written_once_the_same_everywhere_and_small(tmp_path, layou
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["data_fixture"]
 
 
-def test_a_fixture_of_an_older_version_is_replaced(tmp_path):
-    folder = write_cub(tmp_path / "cub")
-    (folder / ".fixture").write_text("0")
-    (folder / "leftover").touch()
-    assert write_cub(tmp_path / "cub") == folder
-    assert not (folder / "leftover").exists()
-
-
 def test_fixtures_may_be_written_by_many_at_once(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda _: write_folder(tmp_path / "things"), range(8)))
@@ -603,13 +581,6 @@ def test_pictures_of_a_class_are_more_alike_than_others():
     colours = images.view(32, -1, 3).float().mean(dim=1)
     distance = torch.cdist(colours, colours).fill_diagonal_(1e9)
     assert (distance.argmin(dim=1) // 4 == torch.arange(32) // 4).float().mean() > 0.5
-
-
-def test_the_written_layouts_raise_no_warnings(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        own(write_folder(tmp_path / "things"))
-    assert isinstance(tmp_path, Path)
 
 
 def test_a_folder_of_somebody_else_is_never_replaced_by_stand_in_data(tmp_path):

@@ -19,11 +19,11 @@ from harness.data.rows import check_files, fingerprint
 from harness.device import cores
 from ranksim.bins import Bins
 from ranksim.datasets.agedb import AgeDB
-from ranksim.datasets.imbalanced import balanced_parts, exponential_tail, random_parts
+from ranksim.datasets.imbalanced import balanced_parts, random_parts
 from ranksim.datasets.imdb_wiki import IMDBWiki
 from ranksim.datasets.regression import RegressionData, RegressionDataset
-from ranksim.datasets.rotated_digits import RotatedDigits
-from ranksim.datasets.samples import Samples, check_targets
+from ranksim.datasets.rotated_digits import RotatedDigits, tail
+from ranksim.datasets.samples import Samples
 from ranksim.datasets.table import TableData
 from ranksim.datasets.transforms import PaddedCrop, Resize
 
@@ -274,7 +274,6 @@ class Words(RegressionData):
 
     title = "words"
     remedy = "find some"
-    lowest_target = 0.0
     targets = (torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0]), torch.tensor([2.0]))
 
     def read(self, root):
@@ -317,7 +316,6 @@ def test_official_shots_reach_the_density(tmp_path):
     [
         ([1.0, float("nan"), 2.0, float("inf")], r"the train part has 2 of 4 targets that are not a finite number"),
         ([1.0, float("nan"), 2.0], r"\(train 1: nan\); correct these rows, or leave them out"),
-        ([1.0, -3.0, 2.0], r"words in .*: the train part has 1 of 3 targets that are below 0 \(train 1: -3\)"),
         ([float("nan")] * 5, r"5 of 5 .* \(train 0: nan, train 1: nan, train 2: nan, ...\)"),
         ([1.0], "the train part has 1 samples and needs 2; find some"),
     ],
@@ -433,10 +431,6 @@ def test_an_unreadable_image_is_named_by_a_worker_too(tmp_path):
         list(data.evaluation["test"])
 
 
-def test_targets_may_be_negative_where_nothing_forbids():
-    check_targets(Samples(["a", "b"], torch.tensor([-1.0, 1.0])), "temperatures")
-
-
 def test_an_augmented_image_is_drawn_from_epoch_and_index(tmp_path):
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(2, 1, 16, 16), dtype=np.uint8))
     dataset = RegressionDataset(Samples(["a", "b"], torch.zeros(2), pixels=noise), PaddedCrop(16, 8), seed=4)
@@ -503,12 +497,12 @@ def test_a_padded_crop_refuses_nonsense(options, message):
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=60), st.integers(1, 5))
 def test_validation_and_test_take_a_third_of_each_bin_up_to_a_limit(bins, most):
-    bins = torch.tensor([*bins, 0, 0, 0])
-    parts = balanced_parts(bins, [str(i) for i in range(len(bins))], most)
-    for number in bins.unique().tolist():
-        here = parts[bins == number]
+    bins = [*bins, 0, 0, 0]
+    parts = balanced_parts(torch.tensor(bins), [str(i) for i in range(len(bins))], most)
+    for number in set(bins):
+        here = [part for part, bin_ in zip(parts, bins, strict=True) if bin_ == number]
         few = min(len(here) // 3, most)
-        assert here.bincount(minlength=3).tolist() == [len(here) - 2 * few, few, few]
+        assert [here.count(part) for part in ("train", "validation", "test")] == [len(here) - 2 * few, few, few]
 
 
 def test_the_parts_depend_on_names_and_split_seed_and_on_no_order():
@@ -516,11 +510,11 @@ def test_the_parts_depend_on_names_and_split_seed_and_on_no_order():
     bins = torch.randint(4, (100,), generator=generator)
     names = [f"image {i}" for i in range(100)]
     first = balanced_parts(bins, names, 5)
-    order = torch.randperm(100, generator=generator)
-    assert torch.equal(balanced_parts(bins[order], [names[i] for i in order.tolist()], 5), first[order])
-    assert not torch.equal(balanced_parts(bins, names, 5, split_seed=1), first)
-    assert not torch.equal(random_parts(names, 0.2), random_parts(names, 0.2, split_seed=1))
-    assert random_parts(names, 0.2).bincount().tolist() == [60, 20, 20]
+    order = torch.randperm(100, generator=generator).tolist()
+    assert balanced_parts(bins[order], [names[i] for i in order], 5) == [first[i] for i in order]
+    assert balanced_parts(bins, names, 5, split_seed=1) != first
+    assert random_parts(names, 0.2) != random_parts(names, 0.2, split_seed=1)
+    assert [random_parts(names, 0.2).count(part) for part in ("train", "validation", "test")] == [60, 20, 20]
 
 
 @pytest.mark.parametrize(
@@ -531,12 +525,8 @@ def test_the_parts_depend_on_names_and_split_seed_and_on_no_order():
             lambda: balanced_parts(torch.arange(4), list("abcd"), 9),
             r"no bin .* has three samples \(4 samples in 4 bins\)",
         ),
-        (lambda: balanced_parts(torch.zeros(3), list("aba"), 9), "3 samples have 2 different names"),
-        (lambda: balanced_parts(torch.zeros(2), list("abc"), 9), "bins must have a row for each of the 3 names, got 2"),
         (lambda: random_parts(list("abcd"), 0.5), "between 0 and 0.5, got 0.5"),
         (lambda: random_parts(list("ab"), 0.1), "2 samples are too few"),
-        (lambda: exponential_tail(0, 90, 18), "must be positive, got 0, 90 and 18"),
-        (lambda: exponential_tail(5, 90, float("nan")), "must be positive"),
     ],
 )
 def test_impossible_constructions_are_refused(call, message):
@@ -545,13 +535,13 @@ def test_impossible_constructions_are_refused(call, message):
 
 
 def test_a_long_tail_has_the_density_it_should():
-    values = exponential_tail(20_000, 90.0, 18.0).double()
+    values = tail(20_000, 18.0).double()
     for level in (1.0, 10.0, 18.0, 45.0, 80.0):
         share = (1 - np.exp(-level / 18)) / (1 - np.exp(-90 / 18))
         assert float((values <= level).double().mean()) == pytest.approx(share, abs=1e-4)
     assert 0 < values.min() < values.max() < 90
     assert bool((values.diff() > 0).all())
-    assert exponential_tail(4, 8.0, float("inf")).tolist() == [1, 3, 5, 7]
+    assert tail(4, float("inf")).tolist() == [11.25, 33.75, 56.25, 78.75]
 
 
 # the configurations
