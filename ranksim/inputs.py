@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rambo.ranking import plain
 
@@ -14,11 +17,7 @@ WHOLE = {torch.float16: 2**11, torch.bfloat16: 2**8}
 
 
 def as_numbers(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A tensor as it is; an array or a list of numbers as a tensor on `device`.
-
-    Raises:
-        TypeError: If it is none of these.
-    """
+    """A tensor as it is; an array or a list of numbers as a tensor on `device`; refuses (TypeError) what is neither."""
     if isinstance(values, Tensor):
         return values
     try:
@@ -31,12 +30,7 @@ def as_numbers(name: str, values: Any, device: torch.device | None = None) -> Te
 
 
 def as_targets(values: Any, device: torch.device | None = None) -> Tensor:
-    """Targets or labels as `as_numbers` gives them.
-
-    Raises:
-        TypeError: If they are no numbers.
-        ValueError: If they are in half precision and so large that different ones have become equal.
-    """
+    """`as_numbers`, but refuses half precision in which different targets have become equal."""
     targets = as_numbers("targets", values, device)
     limit, seen = WHOLE.get(targets.dtype), constant(targets)
     if limit is not None and seen is not None and bool((seen.abs() > limit).any()):
@@ -47,21 +41,65 @@ def as_targets(values: Any, device: torch.device | None = None) -> Tensor:
     return targets
 
 
-def exact(targets: Tensor) -> Tensor:
-    """Targets in float32, or in float64 if that is what they are or whole numbers need it."""
-    if targets.dtype in (torch.float32, torch.float64):
-        return targets
-    small = targets.dtype in WHOLE or not targets.numel() or bool((targets.double().abs() <= 2**24).all())
-    return targets.float() if small else targets.double()
+def as_weights(values: Any, batch: Tensor) -> Tensor:
+    """The weight of each row of `batch`, (samples,), finite and at least 0."""
+    weights = one_each("weights", as_numbers("weights", values, batch.device), len(batch))
+    check_finite("weights", weights)
+    seen = constant(weights)
+    if seen is not None and bool((seen < 0).any()):
+        raise ValueError(f"weights must not be negative, got {seen.min().item():g}; see how they were made")
+    return weights
+
+
+def one_each(name: str, values: Tensor, samples: int | None = None) -> Tensor:
+    """Numbers of (samples,) or (samples, 1) as (samples,); refuses other shapes."""
+    flat = column_as_row(values)
+    if flat.ndim != 1 or (samples is not None and len(flat) != samples):
+        count = "samples" if samples is None else samples
+        raise ValueError(f"{name} must be one a sample, ({count},) or ({count}, 1), got {tuple(values.shape)}")
+    return flat
+
+
+def column_as_row(values: Tensor) -> Tensor:
+    """(samples, 1) as (samples,), and other shapes as they are."""
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def constants(name: str, values: Any, batch: Tensor) -> Tensor:
+    """One or several numbers for each row of `batch`, finite, without a graph, as (samples,) or (samples, k).
+
+    They are in float32, or in float64 if that is what they are or whole numbers need it.
+    """
+    numbers, samples = as_numbers(name, values, batch.device), len(batch)
+    if numbers.dim() not in (1, 2) or len(numbers) != samples or 0 in numbers.shape[1:]:
+        raise ValueError(f"{name} must be one a sample, ({samples},) or ({samples}, k), got {tuple(numbers.shape)}")
+    check_finite(name, numbers)
+    numbers = column_as_row(plain(numbers))
+    if numbers.dtype in (torch.float32, torch.float64):
+        return numbers
+    small = numbers.dtype in WHOLE or not numbers.numel() or bool((numbers.double().abs() <= 2**24).all())
+    return numbers.float() if small else numbers.double()
+
+
+def features_and_targets(features: Tensor, targets: Any, finite: bool = True) -> tuple[Tensor, Tensor]:
+    """Features as they are, and targets as `constants`.
+
+    Raises:
+        TypeError: If features are no floating-point tensor, or targets no numbers.
+        ValueError: If shapes do not fit, a number is not finite, or targets in half precision are too large to be told
+            apart.
+        RuntimeError: If torch.func.vmap maps over the batch.
+    """
+    check_outputs("features", features, finite)
+    targets = as_targets(targets, features.device)
+    if features.dim() < 2:
+        raise ValueError(f"features must have the shape (samples, ...), got {tuple(features.shape)}")
+    plain(features)  # refuses vmap by a sentence
+    return features, constants("targets", targets, features)
 
 
 def check_outputs(name: str, values: Any, finite: bool = True) -> None:
-    """Refuses what no network gives to be trained on: no tensor, no floating point, and if asked NaN or infinity.
-
-    Raises:
-        TypeError: If it is no tensor or not floating point.
-        ValueError: If a number is not finite.
-    """
+    """Refuses what no network gives to be trained on: no tensor, no floating point, and if asked NaN or infinity."""
     if not isinstance(values, Tensor):
         raise TypeError(
             f"{name} must be a torch tensor, as the gradient goes through them, got {type(values).__name__}; convert "
@@ -81,15 +119,50 @@ def constant(values: Tensor) -> Tensor | None:
         return None
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """Refuses NaN and infinities, saying how many and where the first one is; values that vmap maps over pass.
-
-    Raises:
-        ValueError: If there are any.
-    """
+def check_finite(name: str, values: Tensor, way_out: str = "remove them") -> None:
+    """Refuses NaN and infinities, saying how many and where the first one is; values that vmap maps over pass."""
     seen = constant(values)
     finite = None if seen is None else torch.isfinite(seen)
     if finite is not None and not bool(finite.all()):
         where = (~finite).nonzero()[0, 0].item() if values.dim() else 0
         count = int((~finite).sum())
-        raise ValueError(f"{name} hold NaN or infinity: {count} of {values.numel()}, first at row {where}; remove them")
+        raise ValueError(f"{name} hold NaN or infinity: {count} of {values.numel()}, first at row {where}; {way_out}")
+
+
+def not_negative(name: str, value: float) -> float:
+    """The value as a float; refuses what is below 0 or not finite."""
+    if not (value >= 0 and math.isfinite(value)):  # also refuses nan
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+    return float(value)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, otherwise float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def optional(module: str, otherwise: str) -> Any:
+    """A module of a package that not everybody has; where it is missing, ModuleNotFoundError with that sentence."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(otherwise) from error
+
+
+class Fitted(nn.Module):
+    """A module with buffers whose lengths the training data decide, or the checkpoint that it is restored from."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            if prefix + name in state_dict:
+                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Shown(nn.Module):
+    """A module that prints its settings."""
+
+    def extra_repr(self) -> str:
+        """The public attributes, for printing."""
+        shown = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return ", ".join(f"{name}={value}" for name, value in shown.items() if name not in ("training", "health"))

@@ -1,9 +1,8 @@
 """Contrastive terms for regression: features near each other where targets are. Import them from `ranksim.losses`.
 
-Both are called with the features of a batch and its targets, like `RankSimilarity`, and return a number already
-multiplied by their weight. Several views of a batch are one batch of more rows: give the features of all views, one
-view after the other, and the targets (and predictions, and weights) as often. The papers use two augmented views; the
-objective of our trainer gives one, and what it reports says so.
+Both are called with the features of a batch and its targets, like `RankSimilarity`. Several views of a batch are one
+batch of more rows: give the features of all views, one view after the other, and the targets (and predictions, and
+weights) as often. The papers use two augmented views; the objective of our trainer gives one, and its record says so.
 """
 
 from __future__ import annotations
@@ -12,31 +11,20 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 
 from rambo.ranking import plain, unit_vectors
-from ranksim.inputs import as_numbers, as_targets, check_finite, check_outputs, exact
-from ranksim.losses.regression import at_least_float32
+from rambo.ranking.exact import one_of, positive
+from ranksim.inputs import Shown, as_weights, at_least_float32, constants, features_and_targets, not_negative
+from ranksim.losses.similarities import row_distances
 
 Similarity = Literal["negative_l2", "cosine"]
 LabelDistance = Literal["l1", "l2"]
 
 
 def label_distances(targets: Tensor, kind: LabelDistance = "l1") -> Tensor:
-    """How far every pair of targets (n,) or (n, k) is apart, (n, n), in their precision but at least float32."""
-    rows = targets[:, None] if targets.dim() == 1 else targets
-    return _distances(exact(rows), 1.0 if kind == "l1" else 2.0)
-
-
-def _distances(rows: Tensor, power: float) -> Tensor:
-    # differences, not products: close rows far from the origin keep their distance, and equal distances stay equal
-    if forward_ad.unpack_dual(rows).tangent is not None:  # type: ignore[no-untyped-call]
-        # n x n x k, as cdist has no forward-mode derivative
-        found: Tensor = (rows[:, None] - rows).norm(power, dim=2)
-    else:
-        found = torch.cdist(rows, rows, p=power, compute_mode="donot_use_mm_for_euclid_dist")
-    return found
+    """How far every pair of targets (n,) or (n, k) is apart, (n, n)."""
+    return row_distances(targets[:, None] if targets.dim() == 1 else targets, 1.0 if kind == "l1" else 2.0)
 
 
 def rank_n_contrast(similarities: Tensor, distances: Tensor) -> Tensor:
@@ -49,8 +37,6 @@ def rank_n_contrast(similarities: Tensor, distances: Tensor) -> Tensor:
     Returns:
         For anchor i and each other sample j the value log(sum over k of exp(s_ik)) - s_ij over all k != i with
         d_ik >= d_ij, (n, n - 1); each row ordered by label distance.
-
-    Source: Zha et al. 2023, section 3 (the loss of one pair).
     """
     itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     ordered, order = distances.masked_fill(itself, -1.0).sort(dim=1)
@@ -61,97 +47,26 @@ def rank_n_contrast(similarities: Tensor, distances: Tensor) -> Tensor:
     return behind.gather(1, first) - similarities
 
 
-def conr(
-    similarities: Tensor,
-    distances: Tensor,
-    predicted: Tensor,
-    window: float,
-    pushing: float,
-    weights: Tensor | None = None,
-    legacy_denominator: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Value of each anchor, and which pairs were positive and negative.
-
-    Args:
-        similarities: Cosines of the features, divided by the temperature, (n, n).
-        distances: Of the labels, (n, n).
-        predicted: Distances of the predictions, (n, n).
-        window: Pairs no further apart are alike, by label or by prediction.
-        pushing: Growth of a negative's weight, exp(pushing * label distance).
-        weights: Of the anchors, (n,): multiplies the weights of their negatives, and their own value.
-        legacy_denominator: See `ConR`.
-
-    Returns:
-        Values (n,), 0 for anchors lacking positives or negatives; positives and negatives, bool (n, n).
-
-    Source: Keramati et al. 2024, section 3, and its official code for ages.
-    """
-    alike = distances <= window
-    negative = ~alike & (predicted <= window)
-    positive = alike & ~torch.eye(len(alike), dtype=torch.bool, device=alike.device)
-    anchors = positive.any(1) & negative.any(1)
-
-    push = pushing * distances.to(similarities.dtype)
-    if weights is not None:
-        push = push + weights.to(similarities.dtype).log()[:, None]
-    terms = torch.where(negative, similarities + push, similarities).masked_fill(~(positive | negative), -math.inf)
-    if legacy_denominator:
-        others = (~positive).sum(1, keepdim=True).to(terms.dtype)
-        terms = torch.cat([terms, others.log()], dim=1)
-    # rows without a pair of any weight hold -inf alone, whose gradient would be NaN
-    denominators = torch.logsumexp(torch.where(anchors[:, None], terms, 0.0), dim=1)
-    attraction = torch.where(positive, similarities, 0.0).sum(1) / positive.sum(1).clamp_min(1)
-    values = torch.where(anchors, denominators - attraction, 0.0)
-    return values if weights is None else values * weights.to(values.dtype), positive, negative
-
-
-_NOT_SHOWN = ("training", "health")
-
-
-class _Contrastive(nn.Module):
+class _Contrastive(Shown):
     views_in_paper = 2
 
     def __init__(self, weight: float, temperature: float, label_distance: LabelDistance) -> None:
         super().__init__()
-        if not (weight >= 0 and math.isfinite(weight)):  # also refuses nan
-            raise ValueError(f"weight must be >= 0 and finite, got {weight}; 0 switches the term off")
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
-        if label_distance not in ("l1", "l2"):
-            raise ValueError(f"label_distance must be l1 or l2, got {label_distance!r}")
-        self.weight, self.temperature, self.label_distance = float(weight), float(temperature), label_distance
+        one_of("label_distance", label_distance, ("l1", "l2"))
+        self.weight, self.temperature = not_negative("weight", weight), positive("temperature", temperature)
+        self.label_distance = label_distance
         self.health: dict[str, Tensor] = {}
 
-    def extra_repr(self) -> str:
-        """Shown by print(loss)."""
-        shown = {name: value for name, value in vars(self).items() if name[0] != "_" and name not in _NOT_SHOWN}
-        return ", ".join(f"{name}={value}" for name, value in shown.items())
-
-
-def _rows(features: Tensor) -> Tensor:
-    """The features flattened per sample, in at least float32."""
-    check_outputs("features", features)
-    if features.dim() < 2:
-        raise ValueError(f"features must be (n, ...), one row per sample, got {tuple(features.shape)}")
-    plain(features)  # refuses vmap by a sentence
-    return features.flatten(1).to(at_least_float32(features.dtype))
-
-
-def _constants(name: str, values: Tensor, features: Tensor) -> Tensor:
-    """Numbers of each sample, without a graph."""
-    if values.dim() not in (1, 2) or len(values) != len(features):
-        raise ValueError(
-            f"{name} must be one per sample, ({len(features)},) or ({len(features)}, k), got {tuple(values.shape)}"
-        )
-    check_finite(name, values)
-    return plain(values)
+    def _checked(self, features: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
+        """Features flattened per sample, in at least float32, and targets."""
+        features, targets = features_and_targets(features, targets)
+        return features.flatten(1).to(at_least_float32(features.dtype)), targets
 
 
 class RankNContrast(_Contrastive):
     """Orders the neighbours of each sample by label: whoever is nearer in label shall be more similar in features.
 
-    In the paper it trains the encoder alone, on two augmented views, before a linear head is fitted; here it is a term
-    beside a regression loss, of as many views as it is given.
+    In the paper it trains the encoder alone, before the head is fitted; here it is a term beside a regression loss.
 
     Args:
         weight: What the mean over pairs is multiplied by, >= 0.
@@ -176,8 +91,7 @@ class RankNContrast(_Contrastive):
         label_distance: LabelDistance = "l1",
     ) -> None:
         super().__init__(weight, temperature, label_distance)
-        if similarity not in ("negative_l2", "cosine"):
-            raise ValueError(f"similarity must be negative_l2 or cosine, got {similarity!r}")
+        one_of("similarity", similarity, ("negative_l2", "cosine"))
         self.similarity = similarity
 
     def forward(self, features: Tensor, targets: Any) -> Tensor:
@@ -191,25 +105,21 @@ class RankNContrast(_Contrastive):
             A single number; 0 for fewer than two samples.
 
         Raises:
-            TypeError: If features are no floating-point tensor, or targets no numbers.
-            ValueError: If shapes do not fit, a number is not finite, or targets in half precision are too large to be
-                told apart.
-            RuntimeError: If torch.func.vmap maps over the batch.
+            TypeError, ValueError, RuntimeError: As `ranksim.inputs.features_and_targets`.
         """
-        with torch.autocast(features.device.type if isinstance(features, Tensor) else "cpu", enabled=False):
-            features = _rows(features)
-            targets = _constants("targets", as_targets(targets, features.device), features)
-            if len(features) < 2:
-                self.health = {}
-                return features.sum() * 0.0
+        features, targets = self._checked(features, targets)
+        if len(features) < 2:
+            self.health = {}
+            return features.sum() * 0.0
+        with torch.autocast(features.device.type, enabled=False):
             if self.similarity == "cosine":
                 features = unit_vectors(features)
                 similarities = features @ features.T
             else:
-                similarities = -_distances(features, 2.0)
+                similarities = -row_distances(features, 2.0)
             pairs = rank_n_contrast(similarities / self.temperature, label_distances(targets, self.label_distance))
-            self.health = {"pair_probability": pairs.detach().neg().exp().mean()}
-            return self.weight * pairs.mean()
+        self.health = {"pair_probability": pairs.detach().neg().exp().mean()}
+        return self.weight * pairs.mean()
 
 
 class ConR(_Contrastive):
@@ -219,11 +129,10 @@ class ConR(_Contrastive):
     prediction is within the window of the sample's. The value is -log of a positive's share among positives and
     weighted negatives, averaged over positives, then over all samples of the batch.
 
-    Certain: pairs, weights and averages are those of the official code for ages. Not settled by what could be read:
-    whether the paper's equation averages over positives inside or outside the logarithm (here outside, as the code),
-    and how it makes the pushing weight grow with label distance (here exp(pushing * distance), as the code for ages;
-    the one for depth multiplies). Deviations: an anchor without positives, NaN in the official code, counts 0, and
-    the official code computes the term on two augmented views, which it is up to the caller to give.
+    Pairs, weights and averages are those of the official code for ages. Not settled by what could be read: whether the
+    paper averages over positives inside or outside the logarithm (here outside), and how the pushing weight grows with
+    label distance (here exp(pushing * distance); the code for depth multiplies). An anchor without positives, NaN in
+    the official code, counts 0.
 
     Args:
         weight: What the mean over anchors is multiplied by (the paper's beta), >= 0.
@@ -259,11 +168,7 @@ class ConR(_Contrastive):
         legacy_denominator: bool = False,
     ) -> None:
         super().__init__(weight, temperature, label_distance)
-        if not (window >= 0 and math.isfinite(window)):
-            raise ValueError(f"window must be >= 0 and finite, got {window}")
-        if not (pushing >= 0 and math.isfinite(pushing)):
-            raise ValueError(f"pushing must be >= 0 and finite, got {pushing}")
-        self.window, self.pushing = float(window), float(pushing)
+        self.window, self.pushing = not_negative("window", window), not_negative("pushing", pushing)
         self.legacy_denominator = bool(legacy_denominator)
 
     def forward(self, features: Tensor, targets: Any, predictions: Any, weights: Any = None) -> Tensor:
@@ -279,39 +184,48 @@ class ConR(_Contrastive):
             A single number; 0 if no sample has both a positive and a negative.
 
         Raises:
-            TypeError: If features are no floating-point tensor, or the others no numbers.
-            ValueError: If shapes do not fit, a number is not finite, a weight is negative, or targets in half precision
-                are too large to be told apart.
-            RuntimeError: If torch.func.vmap maps over the batch.
+            TypeError, ValueError, RuntimeError: As `ranksim.inputs.features_and_targets`, and if a weight is negative.
         """
-        with torch.autocast(features.device.type if isinstance(features, Tensor) else "cpu", enabled=False):
-            features = _rows(features)
-            targets = _constants("targets", as_targets(targets, features.device), features)
-            predictions = _constants("predictions", as_numbers("predictions", predictions, features.device), features)
-            if predictions.numel() != targets.numel():
-                raise ValueError(
-                    f"predictions of shape {tuple(predictions.shape)} do not match targets of shape "
-                    f"{tuple(targets.shape)}; give one for each"
-                )
-            if weights is not None:
-                weights = _constants("weights", as_numbers("weights", weights, features.device), features)
-                if weights.numel() != len(features) or bool((weights < 0).any()):
-                    raise ValueError(f"weights must be one per sample and >= 0, got shape {tuple(weights.shape)}")
-                weights = weights.flatten()
+        features, targets = self._checked(features, targets)
+        predictions = constants("predictions", predictions, features)
+        if predictions.shape != targets.shape:
+            raise ValueError(
+                f"predictions of shape {tuple(predictions.shape)} do not match targets of shape "
+                f"{tuple(targets.shape)}; give one for each"
+            )
+        if weights is not None:
+            weights = plain(as_weights(weights, features))
+        with torch.autocast(features.device.type, enabled=False):
             features = unit_vectors(features)
-            values, positive, negative = conr(
+            values, alike, unlike = self._values(
                 features @ features.T / self.temperature,
                 label_distances(targets, self.label_distance),
                 label_distances(predictions, self.label_distance),
-                self.window,
-                self.pushing,
                 weights,
-                self.legacy_denominator,
             )
-            rows = max(1, len(features))
-            self.health = {
-                "anchors": (positive.any(1) & negative.any(1)).sum() / rows,
-                "positives": positive.sum() / rows,
-                "negatives": negative.sum() / rows,
-            }
-            return self.weight * values.sum() / rows
+        rows = max(1, len(features))
+        counted = {"anchors": alike.any(1) & unlike.any(1), "positives": alike, "negatives": unlike}
+        self.health = {name: pairs.sum() / rows for name, pairs in counted.items()}
+        return self.weight * values.sum() / rows
+
+    def _values(
+        self, similarities: Tensor, distances: Tensor, predicted: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Values of anchors, 0 where one lacks positives or negatives, (n,); and which pairs these are, bool (n, n)."""
+        alike = distances <= self.window
+        negative = ~alike & (predicted <= self.window)
+        positive = alike & ~torch.eye(len(alike), dtype=torch.bool, device=alike.device)
+        anchors = positive.any(1) & negative.any(1)
+
+        push = self.pushing * distances.to(similarities.dtype)
+        if weights is not None:
+            push = push + weights.to(similarities.dtype).log()[:, None]
+        terms = torch.where(negative, similarities + push, similarities).masked_fill(~(positive | negative), -math.inf)
+        if self.legacy_denominator:
+            others = (~positive).sum(1, keepdim=True).to(terms.dtype)
+            terms = torch.cat([terms, others.log()], dim=1)
+        # rows without a pair of any weight hold -inf alone, whose gradient would be NaN
+        denominators = torch.logsumexp(torch.where(anchors[:, None], terms, 0.0), dim=1)
+        attraction = torch.where(positive, similarities, 0.0).sum(1) / positive.sum(1).clamp_min(1)
+        values = torch.where(anchors, denominators - attraction, 0.0)
+        return values if weights is None else values * weights.to(values.dtype), positive, negative

@@ -1,16 +1,12 @@
 """The rank-similarity term of RankSim: neighbours in feature space, ordered as in label space.
 
-For each sample i of a batch, the others are ranked twice: by the similarity of their labels to its own (S^y, minus the
-distance) and by that of their features (S^z, the cosine). The term is the sum over i of the mean squared difference of
-the two ranks, divided by the number of samples: L = sum_i 1/n sum_j ((rk(S^z_i)_j - rk(S^y_i)_j) / n)^2.
+For each sample i of a batch, the others are ranked by the similarity of their labels to its own (S^y, minus the
+distance) and by that of their features (S^z, the cosine): L = sum_i 1/n sum_j ((rk(S^z_i)_j - rk(S^y_i)_j) / n)^2.
 
-Ranks have no useful derivative, so the gradient is that of blackbox differentiation (`rambo.ranking.Blackbox`): the
-similarities are ranked once more after a step of length lambda against the gradient of gamma * L in the ranks. What
-that step is depends on the forward pass alone, so all of it is done there and the gradient is attached to the features
-(`with_gradient`). The weight gamma is thus part of the rule, on which the published settings were tuned, whereas
-whatever is multiplied on later (a gradient scaler, accumulation) only scales the result.
-
-What lambda and gamma do: their product decides which ranks move, and the result is divided by lambda. A hundred times
+The gradient is that of blackbox differentiation (`rambo.ranking.Blackbox`): similarities are ranked once more after a
+step of length lambda against the gradient of gamma * L in the ranks. The step depends on the forward pass alone, so it
+is made there, and what is multiplied on later (a gradient scaler, accumulation) only scales the result. The weight
+gamma is part of the rule: lambda * gamma decides which ranks move, and the result is divided by lambda. A hundred times
 the gamma is therefore not a hundred times the gradient; no entry of the gradient in S^z exceeds 1 / lambda.
 
 Source: Gong et al. 2022, "RankSim: Ranking Similarity Regularization for Deep Imbalanced Regression", arXiv:2205.15236.
@@ -18,18 +14,17 @@ Source: Gong et al. 2022, "RankSim: Ranking Similarity Regularization for Deep I
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import random
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, Ties, directions_and_lengths, needs_gradient, plain, rank, ranks, with_gradient
-from ranksim.inputs import as_targets, check_finite, check_outputs, exact
+from rambo.ranking.exact import one_of
+from ranksim.inputs import at_least_float32, features_and_targets, not_negative
 from ranksim.losses.similarities import LabelSimilarity, label_similarities, products
-from ranksim.losses.subsampling import drawn_by_python, drawn_by_torch, one_of_each_label
 
 Subsample = Literal["generator", "python", "none"]
 RowReduction = Literal["sum", "mean"]
@@ -38,11 +33,11 @@ RowReduction = Literal["sum", "mean"]
 class Compared(NamedTuple):
     """What `rank_similarity` returns; single numbers all.
 
-    loss: weight * L; differentiable once, if the features are.
-    correlation: Mean over samples of Spearman's correlation between the two orders, in [-1, 1], without a graph;
-        1 where fewer than two samples leave nothing to order.
-    flipped: Share of the ranks that the step of length lambda moves, without a graph; None without a gradient. Near 0
-        lambda * gamma is too small to teach anything, near 1 the gradient has lost its sense of magnitude.
+    Attributes:
+        loss: weight * L; differentiable once, if the features are.
+        correlation: Mean over samples of Spearman's correlation between the two orders; 1 of fewer than two samples.
+        flipped: Share of the ranks that the step of length lambda moves; None without a gradient. Near 0, lambda times
+            gamma is too small to teach anything; near 1, the gradient has lost its sense of magnitude.
     """
 
     loss: Tensor
@@ -60,18 +55,17 @@ class RankSimilarity(nn.Module):
         interpolation: Smoothness of the ranking gradient (the paper's lambda), > 0.
         weight: What the term is multiplied by (the paper's gamma), >= 0; part of the gradient rule, see the module.
         subsample: From each distinct label one sample takes part, drawn anew in each call, so that frequent labels
-            weigh no more than rare ones and few labels are equally far. "generator": drawn by torch; "python": by the
-            global `random.choice`, number for number as in the official code; "none": all samples take part. If no
-            label occurs twice, all take part in their own order and nothing is drawn.
+            weigh no more than rare ones. "generator": drawn by torch; "python": by the global `random.choice`, number
+            for number as in the official code; "none": all take part. If no label occurs twice, nothing is drawn.
         seed: Seed of a generator for the draws of this module alone, kept in its `state_dict`; None takes torch's
             default generator of the CPU, which the trainer seeds and restores.
         ties: Which of two equally similar samples gets the smaller rank: "last_index_first" (the stable sort of the
             official code for text; its plain sort for images leaves this to the device) or "first_index_first".
         row_reduction: "sum" over samples as in the official code, so that the term grows with the batch; or "mean".
         normalize_ranks: Whether ranks are divided by the number of samples, in the term and in what lambda refers to.
-        label_similarity: How targets of several numbers are compared: "distance", minus the Euclidean one, or "cosine",
-            for which (1, 1), (2, 2) and (10, 10) are the same. None takes the cosine for them, as the paper's author
-            advises, and the distance for single numbers, of which there is no other.
+        label_similarity: How targets of several numbers are compared: "distance", minus the Euclidean one; or, as the
+            paper's author advises, "cosine", for which (1, 1) and (2, 2) are the same. None is the cosine for them,
+            and the distance for single numbers, of which there is no other.
         legacy_backward: Run the rule in the backward pass, as the official code does; then loss scaling and
             accumulation change the method. Kept to check the default against.
 
@@ -98,15 +92,18 @@ class RankSimilarity(nn.Module):
         label_similarity: LabelSimilarity | None = None,
     ) -> None:
         super().__init__()
-        _check_settings(weight, ties, row_reduction, label_similarity)
-        _one_of("subsample", subsample, ("generator", "python", "none"))
+        one_of("ties", ties, ("last_index_first", "first_index_first"))
+        one_of("row_reduction", row_reduction, ("sum", "mean"))
+        one_of("subsample", subsample, ("generator", "python", "none"))
+        if label_similarity is not None:
+            one_of("label_similarity", label_similarity, ("distance", "cosine"))
         if seed is not None and subsample != "generator":
             raise ValueError(f"a seed needs subsample='generator', got seed {seed} and subsample {subsample!r}")
         self.rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
-        self.weight, self.ties, self.row_reduction = weight, ties, row_reduction
+        self.weight, self.ties, self.row_reduction = not_negative("weight (gamma)", weight), ties, row_reduction
         self.subsample, self.seed, self.legacy_backward = subsample, seed, legacy_backward
         self.label_similarity = label_similarity
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.health: dict[str, float | Tensor] = {}
 
     def forward(self, features: Tensor, targets: Any) -> Tensor:
@@ -118,42 +115,80 @@ class RankSimilarity(nn.Module):
                 an array or a list, of any type.
 
         Raises:
-            TypeError: If features are no floating-point tensor, or targets no numbers.
-            ValueError: If shapes do not fit, a number is not finite, targets in half precision are too large to be told
-                apart, or single numbers are to be compared by cosine.
-            RuntimeError: If torch.func.vmap maps over the batch.
+            TypeError, ValueError, RuntimeError: As `ranksim.inputs.features_and_targets`, and if single numbers are to
+                be compared by cosine.
         """
         self.health = {}
-        features, targets = _checked(features, targets, self.label_similarity, finite=self.weight > 0)
+        features, targets = features_and_targets(features, targets, finite=self.weight > 0)
+        nothing = features[:0].sum(dtype=at_least_float32(features.dtype))  # a zero that can be differentiated
         if self.weight == 0:
-            return _nothing(features)
+            return nothing
         chosen, distinct = one_of_each_label(targets, None if self.subsample == "none" else self._drawn)
         self.health["distinct_labels"] = float(distinct)
         if distinct < 2:  # nothing to order
-            return _nothing(features)
+            return nothing
         if chosen is not None:
             features = features.index_select(0, chosen.to(features.device))
             targets = targets.index_select(0, chosen.to(targets.device))
-        by_label = _likeness(targets, self.label_similarity, features.device)
-        compared = _compare(
-            features, by_label, self.rule, self.weight, self.ties, self.row_reduction, self.legacy_backward
-        )
+        compared = self.compare(features, targets)
         self.health["rank_correlation"] = compared.correlation
         if compared.flipped is not None:
             self.health["flipped"] = compared.flipped
         return compared.loss
 
+    def compare(self, features: Tensor, targets: Tensor) -> Compared:
+        """The term of all the samples given, which have been checked.
+
+        A sample whose features have no direction (the zero vector) gets no gradient, where the official code multiplies
+        it by 1e12.
+        """
+        with torch.autocast(features.device.type, enabled=False):  # half precision would tie most similarities
+            samples, features = len(features), features.flatten(1)
+            label_likeness = label_similarities(targets.to(features.device), self.label_similarity)
+            # weight * L = factor * the sum of squared differences of ranks, so its slope in a rank is 2 * factor * d
+            terms = samples ** (3 if self.rule.scale == "normalized" else 1)
+            factor = self.weight / max(1, terms * (samples if self.row_reduction == "mean" else 1))
+            values = features.to(at_least_float32(features.dtype))
+            if self.legacy_backward:
+                directions, _ = directions_and_lengths(values)
+                by_label = ranks(label_likeness, self.ties, check_nan=False, dtype=values.dtype)
+                difference = rank(directions @ directions.T, self.rule, self.ties) - by_label
+                squares = difference.square().sum()
+                return Compared(squares * factor, _correlation(squares.detach(), samples), None)
+            wanted = needs_gradient(features)
+            with torch.no_grad():
+                directions, lengths = directions_and_lengths(plain(values))
+                similarities = products(directions)
+                both = torch.stack([similarities, label_likeness])
+                by_feature, by_label = ranks(both, self.ties, check_nan=False, dtype=values.dtype)
+                difference = by_feature - by_label
+                squares = difference.square().sum()
+                loss, correlation = squares * factor, _correlation(squares, samples)
+                if not wanted:
+                    return Compared(loss, correlation, None)
+                strength = self.rule.strength(samples)
+                stepped = difference.mul_(2 * factor * strength).add_(similarities)
+                moved = ranks(stepped, self.ties, check_nan=False, dtype=values.dtype) - by_feature
+                flipped = moved.count_nonzero() / max(1, moved.numel())
+                gradient = _pull_back(moved, similarities, directions, lengths * strength)
+            return Compared(with_gradient(loss, features, gradient), correlation, flipped)
+
     def _drawn(self, samples: Sequence[Sequence[int]]) -> list[int]:
-        return drawn_by_python(samples) if self.subsample == "python" else drawn_by_torch(samples, self.generator)
+        """One sample of each label, in Python's case number for number as the official code draws them."""
+        if self.subsample == "python":
+            return [random.choice(of_label) for of_label in samples]
+        # in double precision a number below 1 times a count stays below the count
+        numbers = torch.rand(len(samples), dtype=torch.float64, generator=self._generator).tolist()
+        return [of_label[int(number * len(of_label))] for number, of_label in zip(numbers, samples, strict=True)]
 
     def get_extra_state(self) -> Tensor | None:
         """The state of the generator, if there is one of its own."""
-        return None if self.generator is None else self.generator.get_state()
+        return None if self._generator is None else self._generator.get_state()
 
     def set_extra_state(self, state: Any) -> None:
         """Goes on with the draws where a saved module stopped, if both have a generator of their own."""
-        if self.generator is not None and state is not None:
-            self.generator.set_state(state.cpu())
+        if self._generator is not None and state is not None:
+            self._generator.set_state(state.cpu())
 
     def extra_repr(self) -> str:
         """The settings, for printing."""
@@ -164,79 +199,33 @@ class RankSimilarity(nn.Module):
         )
 
 
-def rank_similarity(
-    features: Tensor,
-    targets: Any,
-    interpolation: float = 2.0,
-    weight: float = 1.0,
-    ties: Ties = "last_index_first",
-    row_reduction: RowReduction = "sum",
-    normalize_ranks: bool = True,
-    legacy_backward: bool = False,
-    label_similarity: LabelSimilarity | None = None,
-) -> Compared:
-    """The term on all the samples given, as a pure function. Arguments and errors as for `RankSimilarity`.
+def one_of_each_label(
+    targets: Tensor, draw: Callable[[Sequence[Sequence[int]]], list[int]] | None
+) -> tuple[Tensor | None, int]:
+    """Draws one sample of each distinct label.
 
-    A sample whose features have no direction (the zero vector) gets no gradient, where the official code multiplies
-    it by 1e12.
+    Labels are those of `targets`, (samples,) or (samples, k), and the same only if exactly equal. `draw` is given the
+    samples of each label, labels and samples in ascending order, and returns one of each; None draws nothing.
+
+    Returns:
+        int64 positions (labels,) in ascending order of the labels, on the CPU, or None if nothing is drawn, as where
+        no label occurs twice; and the number of distinct labels.
     """
-    _check_settings(weight, ties, row_reduction, label_similarity)
-    rule = Blackbox(interpolation, "normalized" if normalize_ranks else "integer")
-    features, targets = _checked(features, targets, label_similarity)
-    by_label = _likeness(targets, label_similarity, features.device)
-    return _compare(features, by_label, rule, weight, ties, row_reduction, legacy_backward)
+    labels: list[Any] = targets.tolist() if targets.dim() == 1 else [tuple(row) for row in targets.tolist()]
+    samples: dict[Any, list[int]] = {}
+    for position, label in enumerate(labels):
+        samples.setdefault(label, []).append(position)
+    if draw is None or len(samples) == len(targets):
+        return None, len(samples)
+    return torch.tensor(draw([samples[label] for label in sorted(samples)])), len(samples)
 
 
-def _compare(
-    features: Tensor,
-    label_likeness: Tensor,
-    rule: Blackbox,
-    weight: float,
-    ties: Ties,
-    row_reduction: RowReduction,
-    legacy_backward: bool,
+def rank_similarity(
+    features: Tensor, targets: Any, interpolation: float = 2.0, weight: float = 1.0, **settings: Any
 ) -> Compared:
-    samples = len(features)
-    # weight * L = factor * the sum of squared differences of integer ranks, so its slope in a rank is 2 * factor * d
-    terms = samples ** (3 if rule.scale == "normalized" else 1) * (samples if row_reduction == "mean" else 1)
-    factor = weight / max(1, terms)
-    with _full_precision(features.device):
-        flat = features if features.dim() == 2 else features.flatten(1)
-        values = flat if flat.dtype == torch.float64 else flat.float()
-        if legacy_backward:
-            directions, _ = directions_and_lengths(values)
-            by_label = ranks(label_likeness, ties, check_nan=False, dtype=values.dtype)
-            difference = rank(directions @ directions.T, rule, ties) - by_label
-            squares = difference.square().sum()
-            return Compared(squares * factor, _correlation(squares.detach(), samples), None)
-        with torch.no_grad():
-            directions, lengths = directions_and_lengths(plain(values))
-            similarities = products(directions)
-            both = torch.stack([similarities, label_likeness])
-            by_feature, by_label = ranks(both, ties, check_nan=False, dtype=values.dtype)
-            difference = by_feature - by_label
-            squares = difference.square().sum()
-            loss, correlation = squares * factor, _correlation(squares, samples)
-        if not needs_gradient(flat):
-            return Compared(loss, correlation, None)
-        with torch.no_grad():
-            strength = rule.strength(samples)
-            stepped = difference.mul_(2 * factor * strength).add_(similarities)
-            moved = ranks(stepped, ties, check_nan=False, dtype=values.dtype) - by_feature
-            flipped = moved.count_nonzero() / max(1, moved.numel())
-            gradient = _pull_back(moved, similarities, directions, lengths * strength)
-        return Compared(with_gradient(loss, flat, gradient), correlation, flipped)
-
-
-def _likeness(targets: Tensor, kind: LabelSimilarity | None, device: torch.device) -> Tensor:
-    with _full_precision(device):
-        return label_similarities(targets.to(device), kind)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Where half precision would tie most similarities."""
-    active = torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+    """The term on all the samples given, as a pure function. Arguments and errors as for `RankSimilarity`."""
+    term = RankSimilarity(interpolation, weight, "none", **settings)
+    return term.compare(*features_and_targets(features, targets))
 
 
 def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
@@ -244,13 +233,7 @@ def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: T
 
     In the similarities the gradient is G = moved / lambda. Each is the product of two directions, so in these it is
     (G + G^T) directions. The division by the length takes from this what lies along the own direction, which is known
-    from the similarities: it comes off the diagonal of the matrix, and one matrix product is all that is left to do.
-
-    Args:
-        moved: Ranks after the step minus ranks before.
-        similarities: Of the features.
-        directions: The features divided by their lengths.
-        scale: Lambda times the lengths, (samples, 1).
+    from the similarities: it comes off the diagonal of the matrix. `scale` is lambda times the lengths, (samples, 1).
     """
     both = moved.T.contiguous().add_(moved)  # adding the transposed itself takes twice as long
     both.diagonal().sub_((both * similarities).sum(dim=1))
@@ -260,48 +243,3 @@ def _pull_back(moved: Tensor, similarities: Tensor, directions: Tensor, scale: T
 def _correlation(squares: Tensor, samples: int) -> Tensor:
     """Mean over rows of Spearman's 1 - 6 sum d^2 / (n (n^2 - 1)), from the sum over all rows."""
     return 1 - squares * (6 / max(1, samples * samples * (samples**2 - 1)))
-
-
-def _checked(
-    features: Tensor, targets: Any, label_similarity: str | None, finite: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Features as they are, targets as floats of (samples,) or (samples, k) without a graph."""
-    check_outputs("features", features, finite)
-    targets = as_targets(targets, features.device)
-    if features.dim() < 2:
-        raise ValueError(f"features must have the shape (samples, ...), got {tuple(features.shape)}")
-    if targets.dim() not in (1, 2) or len(targets) != len(features) or 0 in targets.shape[1:]:
-        raise ValueError(
-            f"targets must have the shape (samples,), (samples, 1) or (samples, k) with {len(features)} samples as the "
-            f"features have, got {tuple(targets.shape)}"
-        )
-    plain(features)  # refuses vmap by a sentence
-    targets = plain(targets)
-    check_finite("targets", targets)
-    if targets.dim() == 2 and targets.shape[1] == 1:
-        targets = targets.squeeze(1)
-    if targets.dim() == 1 and label_similarity == "cosine":
-        raise ValueError(
-            "single numbers have no cosine to compare them by; set label_similarity to distance, or to None"
-        )
-    return features, exact(targets)
-
-
-def _nothing(features: Tensor) -> Tensor:
-    """Zero, connected to the features so that it can be differentiated on its own."""
-    empty = features[:0]
-    return (empty if features.dtype == torch.float64 else empty.float()).sum()
-
-
-def _check_settings(weight: float, ties: str, row_reduction: str, label_similarity: str | None) -> None:
-    if not (weight >= 0 and math.isfinite(weight)):  # also refuses nan
-        raise ValueError(f"weight (gamma) must be >= 0 and finite, got {weight}")
-    _one_of("ties", ties, ("last_index_first", "first_index_first"))
-    _one_of("row_reduction", row_reduction, ("sum", "mean"))
-    if label_similarity is not None:
-        _one_of("label_similarity", label_similarity, ("distance", "cosine"))
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

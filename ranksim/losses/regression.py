@@ -1,22 +1,19 @@
 """The losses of a prediction against its target, each with optional sample weights. Import them from `ranksim.losses`.
 
-The formulas are functions of the error (prediction - target), per sample; the modules check, weigh and average.
-
 Source: Yang et al. 2021, arXiv:2102.09554, section 4 (Focal-R in its appendix), and its official code.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ranksim.inputs import as_numbers, as_targets, check_finite, check_outputs, constant
+from rambo.ranking.exact import one_of, positive
+from ranksim.inputs import Shown, as_targets, as_weights, at_least_float32, check_finite, check_outputs, not_negative
 
 Activation = Literal["sigmoid", "tanh"]
-ACTIVATIONS = ("sigmoid", "tanh")
 
 
 def focal_factor(error: Tensor, activation: Activation, beta: float, gamma: float) -> Tensor:
@@ -40,21 +37,10 @@ def huber(error: Tensor, beta: float | Tensor) -> Tensor:
 def regression_batch(
     prediction: Tensor, target: Any, weight: Any = None, vectors: bool = True
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The three, checked, in the precision of the prediction but at least float32.
+    """The arguments of `RegressionLoss.forward`, checked, in the precision of the prediction but at least float32.
 
-    Args:
-        prediction: Floating point and finite, (n,) or (n, 1); with `vectors` also (n, k).
-        target: Finite, of the same shape; a tensor, an array or a list, as the weight.
-        weight: One per sample, (n,) or (n, 1), finite and not negative; or None.
-        vectors: Whether targets may have several components.
-
-    Returns:
-        Prediction and target, and the weight in a shape that multiplies them row by row.
-
-    Raises:
-        TypeError: If predictions are no floating-point tensor, or the others no numbers.
-        ValueError: If shapes differ, the batch is empty, a number is not finite, a weight is negative, or targets in
-            half precision are too large to be told apart.
+    The weight gets a shape that multiplies the others row by row. Without `vectors`, (n, k) is refused. Errors are
+    those of `RegressionLoss.forward`.
     """
     check_outputs("predictions", prediction)
     target = as_targets(target, prediction.device)
@@ -72,26 +58,12 @@ def regression_batch(
     check_finite("targets", target)
     precision = at_least_float32(prediction.dtype)
     if weight is not None:
-        weight = _row_weight(as_numbers("weights", weight, prediction.device), shape).to(precision)
+        weight = as_weights(weight, prediction).to(precision)
+        weight = weight if len(shape) == 1 else weight[:, None]
     return prediction.to(precision), target.to(precision), weight
 
 
-def _row_weight(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(weight.shape) not in ((shape[0],), (shape[0], 1)):
-        raise ValueError(f"weights must be one per sample, ({shape[0]},) or ({shape[0]}, 1), got {tuple(weight.shape)}")
-    check_finite("weights", weight)
-    seen = constant(weight)
-    if seen is not None and bool((seen < 0).any()):
-        raise ValueError(f"weights must not be negative, got {weight.min().item():g}; see how they were made")
-    return weight.reshape(shape[0], *(1 for _ in shape[1:]))
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, otherwise float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-class RegressionLoss(nn.Module):
+class RegressionLoss(Shown):
     """A mean over the batch (and components) of weight times a function of the error; see its children."""
 
     def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -108,13 +80,14 @@ class RegressionLoss(nn.Module):
 
         Raises:
             TypeError: If predictions are no floating-point tensor, or the others no numbers.
-            ValueError: If shapes differ, the batch is empty, or a number is not finite.
+            ValueError: If shapes differ, the batch is empty, a number is not finite, a weight is negative, or targets
+                in half precision are too large to be told apart.
         """
         prediction, target, weight = regression_batch(prediction, target, weight)
         return self._mean(prediction - target, weight)
 
     def per_sample(self, error: Tensor) -> Tensor:
-        """The loss of each error, unweighted."""
+        """The loss of each error, of any shape, unweighted."""
         raise NotImplementedError
 
     def _mean(self, error: Tensor, weight: Tensor | None) -> Tensor:
@@ -126,7 +99,7 @@ class L1(RegressionLoss):
     """Mean absolute error: the default on ages."""
 
     def per_sample(self, error: Tensor) -> Tensor:
-        """|e|, of any shape."""
+        """|e|."""
         return error.abs()
 
 
@@ -134,43 +107,11 @@ class MSE(RegressionLoss):
     """Mean squared error: the default on similarity scores (divided by 5)."""
 
     def per_sample(self, error: Tensor) -> Tensor:
-        """e^2, of any shape."""
+        """e^2."""
         return error**2
 
 
-class _Focal(RegressionLoss):
-    def __init__(
-        self,
-        activation: Activation = "sigmoid",
-        beta: float = 0.2,
-        gamma: float = 1.0,
-        legacy_focal_weights: bool = False,
-    ) -> None:
-        super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        if not (beta > 0 and math.isfinite(beta)):  # also refuses nan
-            raise ValueError(f"beta must be > 0 and finite, got {beta}; 0.2 suits ages, 20 scores between 0 and 1")
-        if not (gamma >= 0 and math.isfinite(gamma)):
-            raise ValueError(f"gamma must be >= 0 and finite, got {gamma}; 0 gives the plain loss")
-        self.activation, self.beta, self.gamma = activation, float(beta), float(gamma)
-        self.legacy_focal_weights = bool(legacy_focal_weights)
-
-    def extra_repr(self) -> str:
-        """Shown by print(loss)."""
-        return (
-            f"activation={self.activation}, beta={self.beta}, gamma={self.gamma}, "
-            f"legacy_focal_weights={self.legacy_focal_weights}"
-        )
-
-    def _factor(self, error: Tensor) -> Tensor:
-        return focal_factor(error, self.activation, self.beta, self.gamma)
-
-    def _mean(self, error: Tensor, weight: Tensor | None) -> Tensor:
-        return super()._mean(error, None if self.legacy_focal_weights else weight)
-
-
-class FocalL1(_Focal):
+class FocalL1(RegressionLoss):
     """Absolute error that counts less where it is small (Focal-R).
 
     Args:
@@ -184,17 +125,32 @@ class FocalL1(_Focal):
         ValueError: If a number is out of range or the activation unknown.
     """
 
+    def __init__(
+        self,
+        activation: Activation = "sigmoid",
+        beta: float = 0.2,
+        gamma: float = 1.0,
+        legacy_focal_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        one_of("activation", activation, ("sigmoid", "tanh"))
+        self.activation, self.beta, self.gamma = activation, positive("beta", beta), not_negative("gamma", gamma)
+        self.legacy_focal_weights = bool(legacy_focal_weights)
+
     def per_sample(self, error: Tensor) -> Tensor:
-        """|e| times the focal factor, of any shape."""
-        return error.abs() * self._factor(error)
+        """|e| times the focal factor."""
+        return error.abs() * focal_factor(error, self.activation, self.beta, self.gamma)
+
+    def _mean(self, error: Tensor, weight: Tensor | None) -> Tensor:
+        return super()._mean(error, None if self.legacy_focal_weights else weight)
 
 
-class FocalMSE(_Focal):
+class FocalMSE(FocalL1):
     """Squared error that counts less where it is small (Focal-R); options as those of `FocalL1`."""
 
     def per_sample(self, error: Tensor) -> Tensor:
-        """e^2 times the focal factor, of any shape."""
-        return error**2 * self._factor(error)
+        """e^2 times the focal factor."""
+        return error**2 * focal_factor(error, self.activation, self.beta, self.gamma)
 
 
 class Huber(RegressionLoss):
@@ -211,16 +167,10 @@ class Huber(RegressionLoss):
 
     def __init__(self, beta: float = 1.0, legacy_focal_weights: bool = False) -> None:
         super().__init__()
-        if not (beta > 0 and math.isfinite(beta)):
-            raise ValueError(f"beta must be > 0 and finite, got {beta}; the plain absolute error is L1()")
-        self.beta, self.legacy_focal_weights = float(beta), bool(legacy_focal_weights)
-
-    def extra_repr(self) -> str:
-        """Shown by print(loss)."""
-        return f"beta={self.beta}, legacy_focal_weights={self.legacy_focal_weights}"
+        self.beta, self.legacy_focal_weights = positive("beta", beta), bool(legacy_focal_weights)
 
     def per_sample(self, error: Tensor) -> Tensor:
-        """The Huber value of each error, of any shape."""
+        """The Huber value of each error."""
         return huber(error, self.beta)
 
     def _mean(self, error: Tensor, weight: Tensor | None) -> Tensor:

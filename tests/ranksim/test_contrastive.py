@@ -338,8 +338,8 @@ def test_the_record_says_that_one_view_is_given():
         (lambda: RankNContrast(temperature=0.0), "temperature must be > 0"),
         (lambda: ConR(window=-1.0), "window must be >= 0"),
         (lambda: ConR(pushing=float("inf")), "pushing must be >= 0"),
-        (lambda: RankNContrast(similarity="dot"), "similarity must be negative_l2 or cosine, got 'dot'"),
-        (lambda: ConR(label_distance="max"), "label_distance must be l1 or l2"),
+        (lambda: RankNContrast(similarity="dot"), "similarity must be one of negative_l2, cosine, got 'dot'"),
+        (lambda: ConR(label_distance="max"), "label_distance must be one of l1, l2"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):
@@ -349,13 +349,13 @@ def test_settings_out_of_range_are_refused(build, message):
 
 def test_inputs_that_do_not_fit_conr_are_refused():
     features, target, prediction = drawn(4, 3, seed=0)
-    with pytest.raises(ValueError, match="predictions must be one per sample"):
+    with pytest.raises(ValueError, match="predictions must be one a sample"):
         ConR()(features, target, prediction[:3])
     with pytest.raises(ValueError, match="do not match targets"):
         ConR()(features, target, torch.stack([prediction, prediction], dim=1))
     with pytest.raises(ValueError, match="predictions hold NaN"):
         ConR()(features, target, prediction / 0.0 * 0.0)
-    with pytest.raises(ValueError, match="weights must be one per sample and >= 0"):
+    with pytest.raises(ValueError, match="weights must not be negative, got -1"):
         ConR()(features, target, prediction, -torch.ones(4))
 
 

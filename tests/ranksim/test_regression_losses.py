@@ -138,7 +138,7 @@ def test_the_weights_that_the_official_code_for_ages_mislays():
         (lambda: FocalMSE(beta=0.0), "beta must be > 0"),
         (lambda: FocalMSE(beta=float("nan")), "beta must be > 0"),
         (lambda: FocalL1(gamma=-1.0), "gamma must be >= 0"),
-        (lambda: Huber(beta=0.0), "L1"),
+        (lambda: Huber(beta=0.0), "beta must be > 0 and finite, got 0.0"),
         (lambda: Huber(beta=float("inf")), "beta must be > 0 and finite"),
     ],
 )
@@ -150,8 +150,8 @@ def test_settings_out_of_range_are_refused(build, message):
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        (torch.ones(3), "weights must be one per sample"),
-        (torch.ones(1, 4), "weights must be one per sample"),
+        (torch.ones(3), "weights must be one a sample"),
+        (torch.ones(1, 4), "weights must be one a sample"),
         (torch.tensor([1.0, -0.5, 1.0, 1.0]), "must not be negative, got -0.5"),
         (torch.tensor([1.0, 1.0, float("nan"), 1.0]), "weights hold NaN or infinity: 1 of 4, first at row 2"),
     ],
@@ -268,15 +268,6 @@ def test_one_label_is_no_crash(name):
     value, gradient = value_and_gradient(loss, leaf, (torch.full_like(rest[0], 30.0), *rest[1:]))
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", EVERY)
-def test_a_target_that_is_not_finite_is_refused(name, bad):
-    loss, leaf, (target, *rest) = batch(name)
-    target[3] = bad
-    with pytest.raises(ValueError, match="targets hold NaN or infinity: 1 of 24, first at row 3"):
-        loss(leaf, target, *rest)
 
 
 @pytest.mark.parametrize("name", EVERY)
