@@ -1,7 +1,7 @@
 """Bins over the target, and how the training targets fall into them.
 
-Bins are decided in float32, targets and edges alike, as in the official code. That is no detail: scores of STS-B are
-multiples of 0.1 or 0.2 more often than not, and with float64 edges a quarter of them would land one bin off.
+Bins are decided in float32, targets and edges alike, as in the official code: scores of STS-B are multiples of 0.1 or
+0.2 more often than not, and with float64 edges a quarter of them would land one bin off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranksim.inputs import as_targets
+from rambo.ranking.exact import one_of
+from ranksim.inputs import as_targets, check_finite, one_each
 
 SHOTS = ("many", "medium", "few")
 
@@ -25,8 +26,7 @@ def bin_of(targets: Any, edges: Tensor) -> Tensor:
         edges: (bins + 1,), ascending, on the device of `targets`.
 
     Raises:
-        TypeError: If targets are no numbers.
-        ValueError: If a target is nan, or in half precision too large to be told apart.
+        TypeError, ValueError: If a target is no number, is nan, or in half precision too large to be told apart.
     """
     exact = as_targets(targets, edges.device).detach().float()
     if bool(torch.isnan(exact).any()):
@@ -53,12 +53,8 @@ class Bins:
 
     def __init__(self, edges: Sequence[float] | Tensor) -> None:
         exact = torch.as_tensor(edges, dtype=torch.float64).detach().cpu()
-        if exact.ndim != 1 or len(exact) < 2:
-            raise ValueError(
-                f"bins need a list of at least two edges, such as [0, 10, 20], got shape {tuple(exact.shape)}"
-            )
-        if not bool(torch.isfinite(exact).all()):
-            raise ValueError(f"bin edges must be finite, got {exact.tolist()}")
+        if exact.ndim != 1 or len(exact) < 2 or not bool(torch.isfinite(exact).all()):
+            raise ValueError(f"bins need a list of at least two finite edges, such as [0, 10], got {exact.tolist()}")
         self.edges = exact.float()
         wrong = (self.edges.diff() <= 0).nonzero()[:, 0]
         if len(wrong):
@@ -70,12 +66,7 @@ class Bins:
 
     @classmethod
     def uniform(cls, low: float, high: float, width: float) -> Bins:
-        """Bins of equal width: (0, 121, 1) for ages, (0, 5, 0.1) for scores of STS-B.
-
-        Args:
-            low: Where the first bin begins.
-            high: Where the last bin ends.
-            width: Of every bin, in the unit of the target.
+        """Bins of equal width from `low` to `high`: (0, 121, 1) for ages, (0, 5, 0.1) for scores of STS-B.
 
         Raises:
             ValueError: If `width` is not positive or no whole number of bins fits.
@@ -101,21 +92,11 @@ class Bins:
         return ((self.edges[:-1].double() + self.edges[1:].double()) / 2).float()
 
     def __call__(self, targets: Any) -> Tensor:
-        """The bin of each target, int64 of the same shape, on its device; targets outside join the outermost bins.
-
-        Raises:
-            ValueError: If a target is nan.
-        """
+        """`bin_of` these edges, on the device of the targets."""
         return bin_of(targets, self.edges.to(targets.device) if isinstance(targets, Tensor) else self.edges)
-
-    def __len__(self) -> int:
-        return self.count
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Bins) and torch.equal(self.edges, other.edges)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.edges.tolist()))
 
     def __repr__(self) -> str:
         return f"Bins({self.count} from {self.edges[0]:g} to {self.edges[-1]:g})"
@@ -127,39 +108,60 @@ class Density:
     Args:
         targets: Targets of the training samples, (samples,) or (samples, 1); a tensor, an array or a list.
         bins: Over the target.
-        official_shots: Which bins count as "many", "medium" and "few", where a benchmark fixes it by hand rather than
-            by counting.
+        official_shots: Which bins count as "many", "medium" and "few", where a benchmark lists them.
 
     Raises:
-        ValueError: If there is no target, one is not finite, targets are vectors, or `official_shots` names an unknown
-            shot, a bin that does not exist, or a bin twice.
+        TypeError, ValueError: If there is no target, one is no finite number, targets are vectors, or `official_shots`
+            names an unknown shot, a bin that does not exist, or a bin twice.
 
     Attributes:
         targets: float32 (samples,), on the CPU.
         counts: Training samples in each bin, int64 (bins,).
-        lowest: The smallest training target.
-        highest: The largest training target.
+        lowest, highest: The outermost training targets.
     """
 
     def __init__(self, targets: Any, bins: Bins, official_shots: Mapping[str, Sequence[int]] | None = None) -> None:
-        flat = as_targets(targets).detach().cpu()
-        if flat.ndim == 2 and flat.shape[1] == 1:
-            flat = flat[:, 0]
-        if flat.ndim != 1 or not len(flat):
-            raise ValueError(
-                f"a density needs one number for each of at least one training sample, got targets {tuple(flat.shape)}"
-            )
-        self.targets = flat.float()
-        infinite = (~torch.isfinite(self.targets)).nonzero()[:, 0]
-        if len(infinite):
-            raise ValueError(
-                f"{len(infinite)} of {len(flat)} training targets are nan or infinite, the first at position "
-                f"{int(infinite[0])}: drop those samples or fill in their targets"
-            )
+        self.targets = one_each("training targets", as_targets(targets)).detach().cpu().float()
+        if not len(self.targets):
+            raise ValueError("a density needs at least one training sample, got none")
+        check_finite("training targets", self.targets)
         self.bins = bins
         self.counts = torch.bincount(bins(self.targets), minlength=bins.count)
         self.lowest, self.highest = float(self.targets.min()), float(self.targets.max())
-        self.official_shots = None if official_shots is None else _checked(official_shots, bins.count)
+        self.official_shots: dict[str, tuple[int, ...]] | None = None
+        if official_shots is not None:
+            self.official_shots = {name: tuple(members) for name, members in official_shots.items()}
+            listed = [member for members in self.official_shots.values() for member in members]
+            known = set(self.official_shots) <= set(SHOTS) and set(listed) <= set(range(bins.count))
+            if not known or len(set(listed)) < len(listed):
+                raise ValueError(
+                    f"official_shots must list, under {', '.join(SHOTS)}, bins from 0 to {bins.count - 1}, each once, "
+                    f"got {self.official_shots}"
+                )
+
+    def shots(self, rule: str = "counts", many: int = 100, few: int = 20) -> Tensor:
+        """The shot of each bin, as its position in `SHOTS`: 0 many, 1 medium, 2 few; int64 (bins,).
+
+        Args:
+            rule: `counts`: by the training samples in the bin. `official_bins`: by `official_shots`; bins in none of
+                them are few.
+            many: More training samples than this are many.
+            few: Fewer training samples than this are few; from `few` to `many` is medium.
+
+        Raises:
+            ValueError: If the rule is unknown, `few` is larger than `many`, or the data set has no lists.
+
+        Source: Yang et al. 2021, section 4; the lists for STS-B-DIR are in the official code only.
+        """
+        check_shot_rule(rule, many, few)
+        if rule == "counts":
+            return 1 + (self.counts < few).long() - (self.counts > many).long()
+        if self.official_shots is None:
+            raise ValueError("this data set has no official lists of shots; use shot_rule counts")
+        shots = torch.full_like(self.counts, SHOTS.index("few"))
+        for name, members in self.official_shots.items():
+            shots[list(members)] = SHOTS.index(name)
+        return shots
 
     def __repr__(self) -> str:
         return (
@@ -168,15 +170,8 @@ class Density:
         )
 
 
-def _checked(shots: Mapping[str, Sequence[int]], count: int) -> dict[str, tuple[int, ...]]:
-    taken: dict[int, str] = {}
-    for name, members in shots.items():
-        if name not in SHOTS:
-            raise ValueError(f"official_shots must name {', '.join(SHOTS)}, got {name!r}")
-        for member in members:
-            if not 0 <= member < count:
-                raise ValueError(f"official_shots puts bin {member} in {name!r}, but bins go from 0 to {count - 1}")
-            if member in taken:
-                raise ValueError(f"official_shots puts bin {member} in both {taken[member]!r} and {name!r}: choose one")
-            taken[member] = name
-    return {name: tuple(members) for name, members in shots.items()}
+def check_shot_rule(rule: str, many: int, few: int) -> None:
+    """Refuses what `Density.shots` does not know."""
+    one_of("shot_rule", rule, ("counts", "official_bins"))
+    if not 0 <= few <= many:
+        raise ValueError(f"shots need 0 <= few <= many, got few={few} and many={many}")

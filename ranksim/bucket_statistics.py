@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 NOTHING_VARIES = 1e-10  # a bucket with less variance in all its features together is not smoothed, as officially
-ENTRIES_AT_ONCE = 2**18  # of a large batch: 2 MiB of float64, which a processor's cache can hold
 
 
 class BucketMoments:
@@ -16,11 +15,6 @@ class BucketMoments:
 
     Squares are taken of the distance to the first sample of a bucket. So a feature that never changes has variance
     exactly 0, and a large mean costs no precision.
-
-    Args:
-        buckets: How many there are.
-        features: Their number for each sample.
-        device: Where the samples will be.
     """
 
     def __init__(self, buckets: int, features: int, device: torch.device) -> None:
@@ -28,27 +22,17 @@ class BucketMoments:
         self.first = torch.zeros(buckets, features, dtype=widest_float(device), device=device)
         self.sum, self.squares = torch.zeros_like(self.first), torch.zeros_like(self.first)
 
-    @torch.no_grad()
     def add(self, features: Tensor, bucket: Tensor) -> None:
         """Adds samples, (samples, features), whose buckets are int64 (samples,)."""
-        rows = max(16, ENTRIES_AT_ONCE // features.shape[1])
-        for some, where in zip(torch.split(features, rows), torch.split(bucket, rows), strict=True):
-            self._add(some, where)
-
-    def _add(self, features: Tensor, bucket: Tensor) -> None:
-        new = self.count[bucket] == 0
-        if bool(new.any()):
-            self._keep_first(features[new], bucket[new])
+        present, place = torch.unique(bucket, return_inverse=True)
+        samples = torch.arange(len(bucket), device=bucket.device)
+        earliest = torch.full_like(present, len(bucket)).scatter_reduce(0, place, samples, "amin")
+        new = self.count[present] == 0
+        self.first[present[new]] = features[earliest[new]].to(self.first.dtype)
         distance = features.to(self.sum.dtype).sub_(self.first.index_select(0, bucket))
         self.sum.index_add_(0, bucket, distance)
         self.squares.index_add_(0, bucket, distance.square_())
         self.count.index_add_(0, bucket, torch.ones_like(bucket))
-
-    def _keep_first(self, features: Tensor, bucket: Tensor) -> None:
-        present, place = torch.unique(bucket, return_inverse=True)
-        samples = torch.arange(len(bucket), device=bucket.device)
-        earliest = torch.full_like(present, len(bucket)).scatter_reduce(0, place, samples, "amin")
-        self.first[present] = features[earliest].to(self.first.dtype)
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """Count (buckets,), mean and sum of squared deviations from it, both (buckets, features)."""
@@ -65,20 +49,14 @@ def calibration(
     The factor between the standard deviations is sqrt(clip(variance / source_variance)). Left as they are: features
     without variance in the source, or with negative variance in the target, and whole buckets in which nothing varies.
 
-    Args:
-        source_mean: (..., features), as the other three.
-        source_variance: What the features have.
-        mean: What they shall have.
-        variance: What they shall have.
-        clip: Smallest and largest ratio of variances.
-
-    Returns:
-        Both (..., features).
+    All are (..., features); `clip` is the smallest and largest ratio of variances.
 
     Source: Yang et al. 2021, eq. 3 (whitening and re-colouring), for each feature by itself.
     """
-    movable = (source_variance > 0) & (variance >= 0)
-    movable &= varying(source_variance)[..., None]
+    wide = widest_float(mean.device)
+    source_mean, source_variance = source_mean.to(wide), source_variance.to(wide)
+    mean, variance = mean.to(wide), variance.to(wide)
+    movable = (source_variance > 0) & (variance >= 0) & varying(source_variance)[..., None]
     ratio = variance / torch.where(movable, source_variance, 1.0)
     scale = torch.where(movable, ratio.clamp(*clip).sqrt(), 1.0)
     return scale, torch.where(movable, mean - source_mean * scale, 0.0)
@@ -93,13 +71,10 @@ def across_buckets(values: Tensor, weights: Sequence[float], counted: Tensor, sm
     """Means over neighbouring buckets, reflected at the ends (2 1 | 0 1 2 ...), over the buckets that are counted.
 
     Args:
-        values: (buckets, features).
+        values: (buckets, features), as is the result.
         weights: The kernel, of odd length, reaching less far than there are buckets.
         counted: Which buckets have a value, bool (buckets,); the kernel is divided by its sum over these.
         smoothed: Which are to be smoothed; the others, and those with nothing counted in reach, stay.
-
-    Returns:
-        As `values`.
     """
     half, buckets = len(weights) // 2, len(values)
     place = torch.arange(-half, buckets + half, device=values.device).abs()
@@ -115,16 +90,14 @@ def across_buckets(values: Tensor, weights: Sequence[float], counted: Tensor, sm
     return torch.where(reached, total / torch.where(reached, mass, 1.0), values.to(wide)).to(values.dtype)
 
 
-def fill_from_neighbours(values: Tensor, empty: Sequence[int], known: Tensor) -> None:
-    """Puts into empty buckets, in place and in the order given, the mean of their neighbours.
+def fill_from_neighbours(values: Tensor, empty: Tensor, known: Tensor) -> None:
+    """Puts into empty buckets, in place and in ascending order, the mean of their neighbours, if these are known.
 
-    Args:
-        values: (buckets, features).
-        empty: Positions, ascending, so that a left neighbour may just have been filled.
-        known: Which buckets have a value at all, bool (buckets,); without such a neighbour nothing changes.
+    So a left neighbour may just have been filled. `values` is (buckets, features); `empty` and `known` are bool
+    (buckets,).
     """
     there = known.tolist()
-    for bucket in empty:
+    for bucket in empty.nonzero()[:, 0].tolist():
         beside = [k for k in (bucket - 1, bucket + 1) if 0 <= k < len(values) and there[k]]
         if beside:
             values[bucket] = values[beside].mean(dim=0)

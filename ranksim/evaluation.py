@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +13,18 @@ from ranksim.bins import Density
 from ranksim.metrics import CORRELATIONS, ERRORS, GROUPS, check_rules, regression_metrics
 
 
-@dataclass(frozen=True)
-class Predicted:
+class Predicted(NamedTuple):
     """A data set as the model sees it, on the CPU, in the loader's order.
 
     Attributes:
         predictions: In the unit of the targets, float32 (samples,); (samples, outputs) for vector targets.
         targets: float32, of the same shape.
         features: What the prediction is read from, float32 (samples, dimensions); (samples, 0) if not asked for.
-        indices: Position in the data set, int64 (samples,).
     """
 
     predictions: Tensor
     targets: Tensor
     features: Tensor
-    indices: Tensor
 
 
 def predict(model: nn.Module, loader: Iterable[Mapping[str, Any]], features: bool = True) -> Predicted:
@@ -36,16 +32,13 @@ def predict(model: nn.Module, loader: Iterable[Mapping[str, Any]], features: boo
 
     Args:
         model: `model(batch)` has `prediction`, shaped like the targets, and `features` (samples, ...).
-        loader: Batches with `target` (samples,) or (samples, outputs), and `index` (samples,).
+        loader: Batches with `target` (samples,) or (samples, outputs).
         features: Whether to keep the features.
-
-    Raises:
-        ValueError: If the loader gives no batch.
     """
 
     def keep(output: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         kept = output.features.flatten(1).float()[:, slice(None) if features else slice(0)]
-        return output.prediction.float(), batch["target"].float(), kept, batch["index"].long()
+        return output.prediction.float(), batch["target"].float(), kept
 
     columns = zip(*answers(model, loader, keep), strict=True)
     return Predicted(*(torch.cat(column).cpu() for column in columns))
@@ -57,10 +50,7 @@ class RegressionMetrics:
     The training density is that of `loader.dataset.density`; without one there are neither shots nor `balanced_mae`.
 
     Args:
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As in `ranksim.shots.shots_of`.
-        few: As in `ranksim.shots.shots_of`.
-        gmean_eps: As in `regression_metrics`.
+        shot_rule, many, few, gmean_eps: As in `regression_metrics`.
 
     Raises:
         ValueError: If a rule is unknown or `few` is larger than `many`.
@@ -71,13 +61,7 @@ class RegressionMetrics:
         **{f"{correlation}*": {"kind": "share", "higher_is_better": True} for correlation in CORRELATIONS},
     }
 
-    def __init__(
-        self,
-        shot_rule: str = "counts",
-        many: int = 100,
-        few: int = 20,
-        gmean_eps: str = "none",
-    ) -> None:
+    def __init__(self, shot_rule: str = "counts", many: int = 100, few: int = 20, gmean_eps: str = "none") -> None:
         check_rules(shot_rule, many, few, gmean_eps)
         self.shot_rule, self.many, self.few, self.gmean_eps = shot_rule, many, few, gmean_eps
 
@@ -87,24 +71,12 @@ class RegressionMetrics:
         return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)]
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """The numbers of `regression_metrics`.
-
-        Raises:
-            ValueError: As `regression_metrics`, or if the loader gives no batch.
-        """
+        """The numbers, and the errors, of `regression_metrics`."""
         data = predict(model, loader, features=False)
-        return regression_metrics(
-            data.predictions,
-            data.targets,
-            density_of(loader),
-            shot_rule=self.shot_rule,
-            many=self.many,
-            few=self.few,
-            gmean_eps=self.gmean_eps,
-        )
+        rules = {"shot_rule": self.shot_rule, "many": self.many, "few": self.few, "gmean_eps": self.gmean_eps}
+        return regression_metrics(data.predictions, data.targets, density_of(loader), **rules)  # type: ignore[arg-type]
 
 
 def density_of(loader: Any) -> Density | None:
     """The density of the training targets, where the data set of `loader` has it."""
-    density: Density | None = getattr(getattr(loader, "dataset", None), "density", None)
-    return density
+    return getattr(getattr(loader, "dataset", None), "density", None)

@@ -1,28 +1,24 @@
 """Re-weighting of imbalanced targets, and label distribution smoothing (LDS).
 
-A sample weighs the inverse of how many training samples share its bin, or of the square root of that. Smoothing counts
-neighbouring bins too, as far as the kernel reaches: a rare age among common ones is not rare. It smooths the density,
-never the targets.
-
 Source: Yang et al. 2021, "Delving into Deep Imbalanced Regression", arXiv:2102.09554, section 3.1, and official code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from rambo.ranking.exact import one_of, positive
 from ranksim.bins import Density, bin_of
-from ranksim.inputs import as_targets
+from ranksim.inputs import Fitted, as_targets, one_each
 
 Kernel = Literal["gaussian", "triangular", "laplace"]
 Kind = Literal["none", "inverse", "sqrt_inverse"]
 
-KERNELS = ("gaussian", "triangular", "laplace")
-KINDS = ("none", "inverse", "sqrt_inverse")
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 GAUSSIAN_REACH = 4.0  # where scipy cuts a Gaussian off, in sigmas
 
 
@@ -30,26 +26,22 @@ def window(kernel: str, size: int, sigma: float, normalize: Literal["max", "sum"
     """How much each neighbouring bin counts, float64 (size,), symmetric.
 
     The Gaussian is an impulse in an array of `size` zeros, filtered by scipy's `gaussian_filter1d`, as in the official
-    code: that filter reflects at the ends of the array, which folds the tails back in. So it is flatter than
-    exp(-k^2 / (2 sigma^2)): at size 5 and sigma 2 it is 0.858, 0.946, 1, not 0.607, 0.882, 1.
+    code: that filter reflects at the ends of the array. So it is flatter than exp(-k^2 / (2 sigma^2)): at size 5 and
+    sigma 2 it is 0.858, 0.946, 1, not 0.607, 0.882, 1.
 
     Args:
         kernel: "gaussian"; "triangular", linear down to zero just outside the window; or "laplace", exp(-|k| / sigma).
         size: Bins that the window spans, odd.
-        sigma: Width in bins, > 0; the triangle has none and ignores it.
+        sigma: Width in bins, > 0; the triangle ignores it.
         normalize: What is made 1: "max", the centre, as for re-weighting; or "sum", as for feature smoothing.
 
     Raises:
         ValueError: If a name is unknown, `size` is not odd and positive, or `sigma` is not positive and finite.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be {', '.join(KERNELS)}, got {kernel!r}")
-    if normalize not in ("max", "sum"):
-        raise ValueError(f"normalize must be max or sum, got {normalize!r}")
+    one_of("kernel", kernel, KERNELS)
+    positive("sigma", sigma)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % 2 == 0:
         raise ValueError(f"the kernel size must be odd and positive, so that it has a centre, got {size}")
-    if not 0 < sigma < float("inf"):  # also refuses nan
-        raise ValueError(f"the kernel's sigma must be > 0 and finite, got {sigma}")
     half = size // 2
     distance = torch.arange(-half, half + 1, dtype=torch.float64).abs()
     if kernel == "gaussian":
@@ -74,18 +66,10 @@ def _filtered_impulse(size: int, sigma: float) -> Tensor:
 
 
 def smoothed(counts: Tensor, weights: Tensor) -> Tensor:
-    """Correlates counts with a symmetric window; beyond both ends there is nothing.
-
-    Args:
-        counts: (bins,).
-        weights: The window, float64 (size,), size odd.
-
-    Returns:
-        float64 (bins,). Summed as scipy does it, the centre and then pairs from the outside in, so that a sum which
-        is truncated to an integer afterwards falls on the same side of it.
-    """
+    """Counts (bins,) correlated with a symmetric window, float64 (bins,); beyond both ends there is nothing."""
     half = len(weights) // 2
     padded = nn.functional.pad(counts.double(), (half, half))
+    # summed as scipy does it, so that what is truncated to an integer afterwards falls on the same side of it
     total = padded[half : half + len(counts)] * weights[half]
     for step in range(half, 0, -1):
         before, after = padded[half - step :][: len(counts)], padded[half + step :][: len(counts)]
@@ -94,61 +78,14 @@ def smoothed(counts: Tensor, weights: Tensor) -> Tensor:
 
 
 def smoothed_density(density: Density, kernel: str, size: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """The empirical and the smoothed density, for choosing a kernel by eye.
+    """The empirical and the smoothed density, for choosing a kernel by eye; arguments and errors of `window`.
 
-    Both are numbers of training samples in each bin, float64 (bins,), on one scale: the window sums to 1 here, which
-    makes no difference to weights, as their mean is 1 whatever the scale.
-
-    Raises:
-        ValueError: As `window`.
+    Both are training samples in each bin, float64 (bins,), on one scale: here the window sums to 1.
     """
     return density.counts.double(), smoothed(density.counts, window(kernel, size, sigma, normalize="sum"))
 
 
-def effective_counts(
-    counts: Tensor,
-    kind: str = "inverse",
-    kernel: str | None = None,
-    size: int = 5,
-    sigma: float = 2.0,
-    clip: Sequence[float] | None = None,
-    integer_counts: bool = False,
-) -> Tensor:
-    """What a sample's weight is the inverse of, for each bin, float64 (bins,).
-
-    Counts are clipped, or their square root is taken, and then smoothed, in this order. Arguments and errors are those
-    of `Reweighting`, with the counts of the training samples, int64 (bins,). With kind "none" it is 1 everywhere.
-    """
-    _check_settings(kind, kernel, size, sigma, clip)
-    if kind == "none":
-        return torch.ones(len(counts), dtype=torch.float64)
-    effective = counts.double()
-    if kind == "sqrt_inverse":
-        effective = effective.sqrt()
-    elif clip is not None:
-        effective = effective.clamp(*clip)
-    if kernel is not None:
-        effective = smoothed(effective, window(kernel, size, sigma))
-        if kind == "inverse" and integer_counts:
-            effective = effective.trunc()
-    return effective
-
-
-def _check_settings(kind: str, kernel: str | None, size: int, sigma: float, clip: Sequence[float] | None) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"kind of re-weighting must be {', '.join(KINDS)}, got {kind!r}")
-    if kernel is not None:
-        if kind == "none":
-            raise ValueError(
-                "label distribution smoothing changes nothing but weights, so it needs re-weighting: "
-                "choose kind inverse or sqrt_inverse, or leave the kernel out"
-            )
-        window(kernel, size, sigma)
-    if clip is not None and not (len(clip) == 2 and 0 < clip[0] < clip[1]):
-        raise ValueError(f"clip must be two counts with 0 < low < high, such as [5, 1000], got {list(clip)}")
-
-
-class Reweighting(nn.Module):
+class Reweighting(Fitted):
     """Weighs rare targets up: the weight of a sample is the inverse of the effective count of its bin.
 
     Weights are scaled so that their mean over the training samples is 1. A bin without training samples weighs what
@@ -156,13 +93,11 @@ class Reweighting(nn.Module):
 
     Args:
         kind: "inverse"; "sqrt_inverse", the inverse of the square root; or "none", all weights 1.
-        kernel: Smooths the counts (LDS): "gaussian", "triangular" or "laplace"; None leaves them alone.
-        size: Bins that the kernel spans, odd.
-        sigma: Its width in bins, > 0.
-        clip: Range into which "inverse" clips the counts before smoothing; (5, 1000) for ages. Square roots are
-            never clipped, as officially.
-        integer_counts: Whether smoothed counts of "inverse" are truncated to integers, which the official code does
-            because its counts are integers. Changes weights by up to 4 % on AgeDB-DIR.
+        kernel, size, sigma: What smooths the counts (LDS), as in `window`; kernel None leaves them alone.
+        clip: Range into which "inverse" clips the counts before smoothing; (5, 1000) for ages. Square roots are never
+            clipped, as officially.
+        integer_counts: Whether smoothed counts of "inverse" are truncated to integers, as in the official code. Changes
+            weights by up to 4 % on AgeDB-DIR.
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, or a kernel is given without re-weighting.
@@ -183,13 +118,38 @@ class Reweighting(nn.Module):
         integer_counts: bool = False,
     ) -> None:
         super().__init__()
-        _check_settings(kind, kernel, size, sigma, clip)
+        one_of("kind", kind, get_args(Kind))
+        if kernel is not None:
+            if kind == "none":
+                raise ValueError(
+                    "label distribution smoothing changes nothing but weights, so it needs re-weighting: "
+                    "choose kind inverse or sqrt_inverse, or leave the kernel out"
+                )
+            window(kernel, size, sigma)
+        if clip is not None and not (len(clip) == 2 and 0 < clip[0] < clip[1]):
+            raise ValueError(f"clip must be two counts with 0 < low < high, such as [5, 1000], got {list(clip)}")
         self.kind, self.kernel, self.size, self.sigma = kind, kernel, size, sigma
-        self.clip = None if clip is None else (float(clip[0]), float(clip[1]))
-        self.integer_counts = integer_counts
-        # sized by `prepare`, or by a checkpoint
+        self.clip, self.integer_counts = clip, integer_counts
         self.register_buffer("weights", torch.empty(0))
         self.register_buffer("edges", torch.empty(0))
+
+    def effective_counts(self, counts: Tensor) -> Tensor:
+        """What a sample's weight is the inverse of, float64 (bins,), from the training samples in each bin, (bins,).
+
+        Counts are clipped, or their square root is taken, and then smoothed, in this order.
+        """
+        if self.kind == "none":
+            return torch.ones(len(counts), dtype=torch.float64)
+        effective = counts.double()
+        if self.kind == "sqrt_inverse":
+            effective = effective.sqrt()
+        elif self.clip is not None:
+            effective = effective.clamp(*self.clip)
+        if self.kernel is not None:
+            effective = smoothed(effective, window(self.kernel, self.size, self.sigma))
+            if self.kind == "inverse" and self.integer_counts:
+                effective = effective.trunc()
+        return effective
 
     def prepare(self, density: Density) -> None:
         """Computes the weight of each bin from the training samples.
@@ -197,50 +157,31 @@ class Reweighting(nn.Module):
         Raises:
             ValueError: If all training targets fall in one bin, so that there is nothing to weigh.
         """
-        device = self.weights.device
-        self.edges = density.bins.edges.to(device)
-        counts = density.counts
+        counts, device = density.counts, self.weights.device
         if self.kind != "none" and int((counts > 0).sum()) < 2:
             raise ValueError(
                 f"re-weighting needs targets that differ, but all {len(density.targets)} training targets, from "
                 f"{density.lowest:g} to {density.highest:g}, fall in one bin: use kind none, or narrower bins"
             )
-        effective = effective_counts(
-            counts, self.kind, self.kernel, self.size, self.sigma, self.clip, self.integer_counts
-        )
+        effective = self.effective_counts(counts)
         inverse = 1 / effective
-        heaviest = inverse[counts > 0].max()
-        inverse = torch.where(effective > 0, inverse, heaviest)
+        inverse = torch.where(effective > 0, inverse, inverse[counts > 0].max())
         mean = (inverse * counts).sum() / counts.sum()
         self.weights = (inverse / mean).float().to(device)
+        self.edges = density.bins.edges.to(device)
 
     def forward(self, targets: Any) -> Tensor:
-        """The weight of each sample, float32 (samples,).
-
-        Args:
-            targets: (samples,) or (samples, 1); a tensor, an array or a list.
+        """The weight of each sample, float32 (samples,), of targets (samples,) or (samples, 1).
 
         Raises:
-            TypeError: If targets are no numbers.
+            TypeError: If targets are no tensor, array or list of numbers.
             ValueError: If targets are vectors, or one is nan.
             RuntimeError: If `prepare` has not been called.
         """
-        targets = as_targets(targets, self.weights.device)
-        if targets.ndim == 2 and targets.shape[1] == 1:
-            targets = targets[:, 0]
-        if targets.ndim != 1:
-            raise ValueError(f"re-weighting needs one target for each sample, got shape {tuple(targets.shape)}")
+        targets = one_each("targets", as_targets(targets, self.weights.device))
         if not len(self.weights):
             raise RuntimeError("the weights are not known yet: call prepare(density) with the training targets first")
         return self.weights[bin_of(targets, self.edges)]
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **named: Any) -> None:
-        """Takes the sizes of both buffers from the checkpoint, so that an unprepared module can be restored."""
-        for name in ("weights", "edges"):
-            stored = state_dict.get(prefix + name)
-            if isinstance(stored, Tensor):
-                setattr(self, name, getattr(self, name).new_empty(stored.shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     def extra_repr(self) -> str:
         """The settings that matter."""

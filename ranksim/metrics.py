@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ranksim.bins import SHOTS, Density
-from ranksim.inputs import as_numbers, as_targets
-from ranksim.shots import check_shot_rule, shot_groups
+from rambo.ranking.exact import one_of
+from ranksim.bins import SHOTS, Density, check_shot_rule
+from ranksim.inputs import as_numbers, as_targets, check_finite, column_as_row, one_each
 
 ERRORS, CORRELATIONS = ("mae", "mse", "gmean", "balanced_mae"), ("pearson", "spearman")
 GROUPS = (*SHOTS, "zero_interpolation", "zero_extrapolation")
-GMEAN_RULES = ("none", "zeros", "every", "every_overall")
 GMEAN_EPS = 1e-10
 
 
@@ -44,18 +43,14 @@ def regression_metrics(
     """Measures predictions against targets, in float64.
 
     Args:
-        predictions: In the unit of the targets, of the same shape; a column may stand where targets are (samples,). A
-            tensor, an array or a list, as the targets.
+        predictions: In the unit of the targets, of the same shape; a column may stand where targets are (samples,).
         targets: (samples,), or (samples, outputs) for vectors: their errors are pooled, and their correlations the mean
-            over the outputs.
+            over the outputs. Tensors, arrays or lists.
         density: Of the training targets; if None there are neither shots nor `balanced_mae`.
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As in `ranksim.shots.shots_of`.
-        few: As in `ranksim.shots.shots_of`.
-        gmean_eps: What keeps an exact hit from making the geometric mean 0, all by 1e-10. `none`: nothing (the official
-            code for AgeDB). `zeros`: added to the errors that are zero (the official code for STS-B). `every`: added to
-            every error. `every_overall`: added to every error, but not within the shots (the official RankSim code for
-            IMDB-WIKI).
+        shot_rule, many, few: As in `Density.shots`.
+        gmean_eps: What keeps an exact hit from making the geometric mean 0. `none`: nothing (the official code for
+            AgeDB). `zeros`: 1e-10 added to the errors that are zero (STS-B). `every`: to every error. `every_overall`:
+            to every error, but not within the shots (the official RankSim code for IMDB-WIKI).
 
     Returns:
         The metrics by name, those of a shot with its name behind: `mae`, `mae_many`, `mae_zero_interpolation`.
@@ -77,11 +72,10 @@ def regression_metrics(
         return _measures(guess, truth, None, gmean_eps)
     if truth.ndim == 2:
         raise ValueError(f"shots are of one number a sample, but targets are {tuple(targets.shape)}: give no density")
-    bins = density.bins(truth.float())
+    bins = density.bins(truth)
     numbers = _measures(guess, truth, bins, gmean_eps)
     within = "none" if gmean_eps == "every_overall" else gmean_eps
-    groups = shot_groups(truth.float(), density, shot_rule, many, few)
-    for name, chosen in groups.items():
+    for name, chosen in shot_groups(truth.float(), density, shot_rule, many, few).items():
         if bool(chosen.any()):
             shot = _measures(guess[chosen], truth[chosen], bins[chosen], within)
             numbers |= {f"{metric}_{name}": value for metric, value in shot.items()}
@@ -133,10 +127,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 def column(name: str, values: Any) -> Tensor:
     """Values of (samples,) or (samples, 1) as float64 (samples,) on the CPU; refuses others, and what is not finite."""
-    numbers = _checked(name, values)
-    if numbers.ndim != 1:
-        raise ValueError(f"{name} must be one number a sample, (samples,) or (samples, 1), got {tuple(numbers.shape)}")
-    return numbers
+    return one_each(name, _checked(name, values))
 
 
 def _checked(name: str, values: Any) -> Tensor:
@@ -144,20 +135,23 @@ def _checked(name: str, values: Any) -> Tensor:
     given = as_numbers(name, values)
     if given.ndim not in (1, 2) or not given.numel():
         raise ValueError(f"{name} must be (samples,) or (samples, outputs), and not empty; got {tuple(given.shape)}")
-    rows = given.detach().cpu().double()
-    rows = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
-    strange = int((~torch.isfinite(rows)).sum())
-    if strange:
-        way_out = {"predictions": "the model has diverged; lower the learning rate or take an earlier checkpoint"}
-        raise ValueError(
-            f"{strange} of {rows.numel()} {name} are nan or infinite, so no error can be measured: "
-            + way_out.get(name, "correct these samples or leave them out")
-        )
+    rows = column_as_row(given.detach().cpu().double())
+    if name == "predictions":
+        check_finite(name, rows, "the model has diverged: lower the learning rate or take an earlier checkpoint")
+    check_finite(name, rows)
     return rows
+
+
+def shot_groups(targets: Tensor, density: Density, rule: str, many: int, few: int) -> dict[str, Tensor]:
+    """Which targets belong to each shot and to each kind of zero-shot, bool (samples,) by name."""
+    place = density.bins(targets)
+    shots, unseen = density.shots(rule, many, few)[place], density.counts[place] == 0
+    inside = (targets >= density.lowest) & (targets <= density.highest)
+    groups = {name: shots == number for number, name in enumerate(SHOTS)}
+    return {**groups, "zero_interpolation": unseen & inside, "zero_extrapolation": unseen & ~inside}
 
 
 def check_rules(shot_rule: str, many: int, few: int, gmean_eps: str) -> None:
     """Refuses rules that `regression_metrics` does not know."""
     check_shot_rule(shot_rule, many, few)
-    if gmean_eps not in GMEAN_RULES:
-        raise ValueError(f"gmean_eps must be one of {', '.join(GMEAN_RULES)}, got {gmean_eps!r}")
+    one_of("gmean_eps", gmean_eps, ("none", "zeros", "every", "every_overall"))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from harness.data.backbones import build_backbone, register_colours, wrong_size
-from harness.data.loading import Batch
 from harness.device import to_device
+from rambo.ranking.exact import one_of, positive
+from ranksim.datasets.regression import RegressionData
 from ranksim.smoothing import FeatureSmoothing
 
 
@@ -29,13 +30,6 @@ class Regressed(NamedTuple):
     prediction: Tensor
     features: Tensor
     smoothed: Tensor
-
-
-class HasTrainingPass(Protocol):
-    """Data that can be gone through once more at the end of an epoch."""
-
-    def training_pass(self, epoch: int) -> Iterable[Batch]:
-        """Every training sample once, augmented anew."""
 
 
 class Regressor(nn.Module):
@@ -71,12 +65,9 @@ class Regressor(nn.Module):
             raise ValueError(f"outputs must be at least 1, got {outputs}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
-        if not 0 < target_scale < float("inf"):
-            raise ValueError(f"target_scale must be a positive number, got {target_scale}")
-        if statistics_of not in ("raw", "smoothed"):
-            raise ValueError(f"statistics_of must be raw or smoothed, got {statistics_of!r}")
-        self.encoder = encoder
-        self.outputs, self.target_scale, self.statistics_of = outputs, target_scale, statistics_of
+        one_of("statistics_of", statistics_of, ("raw", "smoothed"))
+        self.encoder, self.outputs, self.statistics_of = encoder, outputs, statistics_of
+        self.target_scale = positive("target_scale", target_scale)
         size = int(encoder.num_features)  # type: ignore[arg-type]
         self._smoothing = None if smoothing is None else partial(smoothing, features=size)
         needs_data = getattr(smoothing, "keywords", {}).get("bins", 0) is None
@@ -84,7 +75,7 @@ class Regressor(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(size, outputs)
 
-    def prepare(self, data: Any) -> None:
+    def prepare(self, data: RegressionData) -> None:
         """Lets encoder and smoothing see the data (vocabulary, bins) before the optimizer is built.
 
         Raises:
@@ -114,7 +105,7 @@ class Regressor(nn.Module):
         prediction = self.head(self.dropout(smoothed)).float() * self.target_scale
         return Regressed(prediction.squeeze(1) if self.outputs == 1 else prediction, features, smoothed)
 
-    def end_of_epoch(self, model: nn.Module, data: HasTrainingPass, epoch: int) -> dict[str, float]:
+    def end_of_epoch(self, model: nn.Module, data: RegressionData, epoch: int) -> dict[str, float]:
         """Brings the statistics of the smoothing up to date by one more pass over the training data.
 
         In training mode, as in the official code: with augmentation and dropout, and batch norm keeps learning its
@@ -141,8 +132,7 @@ class ImageEncoder(nn.Module):
         backbone: The name of any timm model, or a module that maps (images, 3, height, width) to feature maps or to
             features, with `num_features` as an attribute.
         weights: `"none"` (as the papers, which train from scratch), `"hub"`, `"packaged"` or the path of a state dict.
-        mean: Of the colour channels, subtracted after scaling to [0, 1].
-        std: Of the colour channels, by which they are then divided.
+        mean, std: Of the colour channels, scaled to [0, 1]: subtracted, and then divided by.
         backbone_options: Further arguments of `timm.create_model`.
 
     Raises:
@@ -168,7 +158,7 @@ class ImageEncoder(nn.Module):
         self.num_features = int(self.backbone.num_features)  # type: ignore[arg-type]
         register_colours(self, self.backbone, mean, std)
 
-    def prepare(self, data: Any) -> None:
+    def prepare(self, data: RegressionData) -> None:
         """Refuses data without images."""
         if not data.parts["train"].pictured:
             raise ValueError(
@@ -216,7 +206,7 @@ class NumbersEncoder(nn.Module):
         for before, after in itertools.pairwise([columns, *self.hidden]):
             self.layers.extend([nn.Linear(before, after), nn.ReLU()])
 
-    def prepare(self, data: Any) -> None:
+    def prepare(self, data: RegressionData) -> None:
         """Learns from the training part how many numbers a row has; to be called before the optimizer is built."""
         numbers = data.parts["train"].inputs.get("numbers")
         if numbers is None:
@@ -225,7 +215,7 @@ class NumbersEncoder(nn.Module):
                 "model=resnet50_regression for images, model=bilstm for sentences"
             )
         if not self.columns:
-            self._build(numbers.shape[1])
+            self._build(len(numbers[0]))
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features (n, num_features) of `batch["numbers"]`, float32 (n, columns)."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.named_class import class_named
 from harness.train.optimization import parameter_groups
-from ranksim.bins import Density
+from rambo.ranking.exact import one_of, positive
+from ranksim.datasets.regression import RegressionData
 from ranksim.imbalance import Reweighting
 from ranksim.model import Regressed
-
-
-class HasDensity(Protocol):
-    """Data that know the density of their training targets."""
-
-    @property
-    def density(self) -> Density:
-        """Of the training part."""
 
 
 class RegressionObjective(nn.Module):
@@ -56,10 +49,7 @@ class RegressionObjective(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if regularized not in ("raw", "smoothed"):
-            raise ValueError(f"regularized must be raw or smoothed, got {regularized!r}")
-        if not 0 < target_scale < float("inf"):
-            raise ValueError(f"target_scale must be a positive number, got {target_scale}")
+        one_of("regularized", regularized, ("raw", "smoothed"))
         if isinstance(loss, str):
             kind, _ = class_named(loss, settings)
             self.loss = kind(**settings)
@@ -73,7 +63,7 @@ class RegressionObjective(nn.Module):
             )
         self.weighting, self.regularizer = weighting, regularizer
         self.encoder_is_frozen = False
-        self.regularized, self.target_scale = regularized, target_scale
+        self.regularized, self.target_scale = regularized, positive("target_scale", target_scale)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -84,7 +74,7 @@ class RegressionObjective(nn.Module):
             named["regularizer"] += f", on one view of each sample (its paper: {self.regularizer.views_in_paper})"  # type: ignore[union-attr]
         return named
 
-    def prepare(self, data: HasDensity) -> None:
+    def prepare(self, data: RegressionData) -> None:
         """Learns the density of the training targets; to be called before the optimizer is built."""
         if self.weighting is not None:
             self.weighting.prepare(data.density)

@@ -19,9 +19,7 @@ class RegressionPictures:
     Of vector targets there is only the second, for each output.
 
     Args:
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As in `ranksim.shots.shots_of`.
-        few: As in `ranksim.shots.shots_of`.
+        shot_rule, many, few: As in `Density.shots`.
         quantity: What is predicted, as the axes name it.
         unit: The unit of the targets.
     """

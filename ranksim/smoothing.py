@@ -1,11 +1,10 @@
 """Feature distribution smoothing (FDS): features of neighbouring targets should have similar mean and variance.
 
-Targets are put into buckets. After every epoch one more pass over the training samples gathers mean and variance of the
-features in each bucket; those statistics are smoothed across buckets by a kernel, and in the following epochs features
-are moved and scaled from the statistics of their bucket to the smoothed ones. Nothing happens in evaluation.
+After every epoch one more pass over the training samples gathers mean and variance of the features in each bucket of
+the target; a kernel smooths them across buckets, and in the following epochs features are moved and scaled from the
+statistics of their bucket to the smoothed ones. Nothing happens in evaluation.
 
-Source: Yang et al. 2021, "Delving into Deep Imbalanced Regression", arXiv:2102.09554, section 3.2, and official code.
-The paper writes covariance matrices; the code, and this file, use the variance of each feature.
+Source: Yang et al. 2021, arXiv:2102.09554, section 3.2, and official code, which, unlike the paper, has variances only.
 """
 
 from __future__ import annotations
@@ -16,50 +15,42 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ranksim.bins import Bins, bin_of
-from ranksim.bucket_statistics import (
-    BucketMoments,
-    across_buckets,
-    calibration,
-    fill_from_neighbours,
-    varying,
-    widest_float,
-)
+from rambo.ranking.exact import one_of
+from ranksim.bins import Bins
+from ranksim.bucket_statistics import BucketMoments, across_buckets, calibration, fill_from_neighbours, varying
 from ranksim.imbalance import Kernel, window
-from ranksim.inputs import as_targets
+from ranksim.inputs import as_targets, one_each
+
+AT_ONCE = 256  # samples of a large batch, so that little memory is needed
 
 
 class FeatureSmoothing(nn.Module):
     """Moves features towards what the neighbours of their target look like, in training.
 
     One epoch: `forward` smooths the features of every batch; then each batch of one more pass over the training samples
-    goes to `observe`; then `finish_epoch` brings the statistics up to date. The module counts epochs from 0, so
-    `finish_epoch` is called at the end of every one, also before `start_update`.
+    goes to `observe`; then `finish_epoch`, which is called at the end of every epoch, brings the statistics up to date.
 
     Args:
         features: Features of a sample.
-        bins: The buckets over the target; targets outside count as in the first or last. `Bins.uniform(3, 100, 1)` for
-            AgeDB-DIR, (0, 100, 1) for IMDB-WIKI-DIR, (0, 5, 0.1) for STS-B-DIR.
-        kernel: Smooths statistics across buckets: "gaussian", "triangular" or "laplace".
-        size: Buckets that it spans, odd.
-        sigma: Its width in buckets, > 0.
-        momentum: Share of the old statistics that an update keeps, in [0, 1), after the first; None averages over all
-            samples seen so far.
+        bins: The buckets over the target. `Bins.uniform(3, 100, 1)` for AgeDB-DIR, (0, 100, 1) for IMDB-WIKI-DIR,
+            (0, 5, 0.1) for STS-B-DIR.
+        kernel, size, sigma: What smooths statistics across buckets, as in `ranksim.imbalance.window`.
+        momentum: Share of the old statistics that an update keeps, in [0, 1); None averages over all samples so far.
         start_update: The first epoch that ends with an update.
         start_smooth: The first epoch whose features are smoothed, later than `start_update`.
         clip: Smallest and largest ratio of variances; (0.1, 10) for ages, (0.5, 2) for STS-B.
         alias_statistics: Whether features are moved to the smoothed statistics, which are one update old, from the
             newest ones (officially, where a reference is kept instead of a copy) or from equally old ones (corrected).
-        out_of_range: Targets outside the buckets count as in the first or last, with "clamp" always (corrected), with
-            "official" only if the same batch (for statistics: epoch) holds a target inside that bucket; else they are
-            left out. "official" is for integer targets, in buckets of width 1.
+        out_of_range: Targets outside the buckets count as in the first or last: with "clamp" always (corrected); with
+            "official", for whole numbers in buckets of width 1, only if the same batch (for statistics: epoch) holds a
+            target inside that bucket.
         empty_buckets: What an update makes of buckets without samples in its epoch. "keep": they stay as they were, at
             first mean 0 and variance 1 (ages, officially). "neighbours": in ascending order they become the average of
             their neighbours, or the one neighbour at an end (STS-B, officially).
         kernel_over: Which buckets the kernel averages over. "filled": those that have had samples, and for the variance
             those whose samples differ; the first samples of a bucket are its statistics (corrected). "all": also those
-            still at mean 0 and variance 1, or at variance 0 after a single sample, which pulls their neighbours there;
-            the first samples after `start_update` are mixed with that by the momentum (officially).
+            still at mean 0 and variance 1, or at variance 0 after a single sample; the first samples after
+            `start_update` are mixed with that by the momentum (officially).
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, or the kernel reaches further than there are
@@ -70,7 +61,6 @@ class FeatureSmoothing(nn.Module):
         tracked: Samples observed so far in each bucket, int64 (buckets,).
     """
 
-    edges: Tensor
     epoch: Tensor
     tracked: Tensor
     running_mean: Tensor
@@ -116,23 +106,16 @@ class FeatureSmoothing(nn.Module):
             )
         if not (len(clip) == 2 and 0 < clip[0] <= 1 <= clip[1]):
             raise ValueError(f"clip must be two ratios with 0 < low <= 1 <= high, such as [0.1, 10], got {list(clip)}")
-        for name, given, choices in (
-            ("out_of_range", out_of_range, ("clamp", "official")),
-            ("empty_buckets", empty_buckets, ("keep", "neighbours")),
-            ("kernel_over", kernel_over, ("filled", "all")),
-        ):
-            if given not in choices:
-                raise ValueError(f"{name} must be {' or '.join(choices)}, got {given!r}")
+        one_of("out_of_range", out_of_range, ("clamp", "official"))
+        one_of("empty_buckets", empty_buckets, ("keep", "neighbours"))
+        one_of("kernel_over", kernel_over, ("filled", "all"))
         if out_of_range == "official" and not bool((bins.edges.diff() == 1).all() and bins.edges[0] % 1 == 0):
             raise ValueError(f"out_of_range official is for ages in buckets [k, k + 1), got {bins}: use clamp")
         self.features, self.bins, self.momentum = features, bins, momentum
         self.start_update, self.start_smooth = start_update, start_smooth
-        self.clip = (float(clip[0]), float(clip[1]))
-        self.alias_statistics, self.out_of_range = alias_statistics, out_of_range
+        self.clip, self.alias_statistics, self.out_of_range = clip, alias_statistics, out_of_range
         self.empty_buckets, self.kernel_over = empty_buckets, kernel_over
         self._observed: BucketMoments | None = None
-
-        self.register_buffer("edges", bins.edges.clone(), persistent=False)
         self.register_buffer("epoch", torch.tensor(0))
         self.register_buffer("tracked", torch.zeros(bins.count, dtype=torch.int64))
         for name in ("running", "last", "smoothed"):
@@ -141,7 +124,10 @@ class FeatureSmoothing(nn.Module):
         # what `forward` applies, found anew from the statistics; one more row leaves features as they are
         self.register_buffer("scale", torch.ones(bins.count + 1, features), persistent=False)
         self.register_buffer("shift", torch.zeros(bins.count + 1, features), persistent=False)
-        self.register_load_state_dict_post_hook(_calibrate_again)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._calibrate()
 
     @property
     def collecting(self) -> bool:
@@ -175,21 +161,18 @@ class FeatureSmoothing(nn.Module):
 
     @torch.no_grad()
     def observe(self, features: Tensor, targets: Any) -> None:
-        """Adds a batch of the pass at the end of an epoch; does nothing before `start_update`.
+        """Adds a batch of the pass at the end of an epoch, shaped and checked as in `forward`.
 
-        Args:
-            features: (samples, features). The official code gives those that `forward` returned.
-            targets: (samples,) or (samples, 1).
-
-        Raises:
-            ValueError: If shapes do not fit, or a target is nan.
+        Does nothing before `start_update`. The official code gives the features that `forward` returned.
         """
         targets = self._checked(features, targets)
         if not (self.collecting and len(features)):
             return
         if self._observed is None:
             self._observed = BucketMoments(self.bins.count + 2, self.features, features.device)
-        self._observed.add(features, self._rows(targets))
+        parts = (torch.split(values, AT_ONCE) for values in (features, self._rows(targets)))
+        for some, rows in zip(*parts, strict=True):
+            self._observed.add(some, rows)
 
     @torch.no_grad()
     def finish_epoch(self) -> None:
@@ -228,23 +211,18 @@ class FeatureSmoothing(nn.Module):
 
     def _checked(self, features: Tensor, targets: Any) -> Tensor:
         """The targets as (samples,)."""
-        given = as_targets(targets, features.device)
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ValueError(
                 f"smoothing was built for features (samples, {self.features}), got {tuple(features.shape)}"
             )
-        if given.shape not in ((len(features),), (len(features), 1)):
-            raise ValueError(
-                f"smoothing needs one target for each of {len(features)} samples, got targets {tuple(given.shape)}"
-            )
-        return given.reshape(-1)
+        return one_each("targets", as_targets(targets, features.device), len(features))
 
     def _rows(self, targets: Tensor) -> Tensor:
         """The bucket of each target; officially, what lies below is in row `buckets` and above in `buckets + 1`."""
-        row = bin_of(targets, self.edges)
+        row = self.bins(targets)
         if self.out_of_range == "official":
-            row = torch.where(targets < self.edges[0], self.bins.count, row)
-            row = torch.where(targets >= self.edges[-1], self.bins.count + 1, row)
+            row = torch.where(targets < float(self.bins.edges[0]), self.bins.count, row)
+            row = torch.where(targets >= float(self.bins.edges[-1]), self.bins.count + 1, row)
         return row
 
     def _observed_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -304,16 +282,9 @@ class FeatureSmoothing(nn.Module):
             mixed = (1 - kept)[:, None] * current + kept[:, None] * running
             running.copy_(torch.where(fresh[:, None], mixed, running.to(mixed.dtype)))
             if self.empty_buckets == "neighbours":
-                fill_from_neighbours(running, (~filled).nonzero()[:, 0].tolist(), self._known())
+                fill_from_neighbours(running, ~filled, self._known())
 
     def _calibrate(self) -> None:
-        wide = widest_float(self.scale.device)
-        source = self.last_mean.to(wide), self.last_variance.to(wide)
         self.scale[:-1], self.shift[:-1] = calibration(
-            *source, self.smoothed_mean.to(wide), self.smoothed_variance.to(wide), clip=self.clip
+            self.last_mean, self.last_variance, self.smoothed_mean, self.smoothed_variance, self.clip
         )
-
-
-def _calibrate_again(module: FeatureSmoothing, incompatible: object) -> None:
-    """After a checkpoint is loaded. A function of its own, so that copies of a module do not share it."""
-    module._calibrate()

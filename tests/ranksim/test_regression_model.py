@@ -128,9 +128,9 @@ class TestModel:
         [
             ({"outputs": 0}, "outputs must be at least 1"),
             ({"dropout": 1.0}, "dropout must be"),
-            ({"target_scale": 0.0}, "target_scale must be a positive number"),
-            ({"target_scale": float("nan")}, "target_scale must be a positive number"),
-            ({"statistics_of": "both"}, "statistics_of must be raw or smoothed, got 'both'"),
+            ({"target_scale": 0.0}, "target_scale must be > 0 and finite"),
+            ({"target_scale": float("nan")}, "target_scale must be > 0 and finite"),
+            ({"statistics_of": "both"}, "statistics_of must be one of raw, smoothed, got 'both'"),
         ],
     )
     def test_bad_settings_are_refused(self, options, sentence):
@@ -211,8 +211,8 @@ class TestObjective:
             ({"loss": "ranksim.losses.L3"}, ImportError, "no L3 in ranksim.losses"),
             ({"loss": "ranksim.losses.L1", "beta": 1.0}, TypeError, "takes no beta"),
             ({"loss": 3}, TypeError, "loss must be a torch module"),
-            ({"loss": L1(), "regularized": "both"}, ValueError, "raw or smoothed, got 'both'"),
-            ({"loss": L1(), "target_scale": -1.0}, ValueError, "target_scale must be a positive number, got -1"),
+            ({"loss": L1(), "regularized": "both"}, ValueError, "regularized must be one of raw, smoothed, got 'both'"),
+            ({"loss": L1(), "target_scale": -1.0}, ValueError, "target_scale must be > 0 and finite, got -1"),
         ],
     )
     def test_bad_settings_are_refused(self, arguments, error, sentence):

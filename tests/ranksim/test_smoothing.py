@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranksim import bucket_statistics
 from ranksim.bins import Bins
 from ranksim.bucket_statistics import BucketMoments, calibration
 from ranksim.imbalance import window
@@ -130,14 +129,14 @@ def test_the_recorded_cases_tell_the_options_apart(epoch):
 def test_calibration_as_the_official_code_has_it(recorded, source, target, clip):
     means, variances = read("calibrate", "m1"), read("calibrate", source)
     scale, shift = calibration(means, variances, read("calibrate", "m2"), read("calibrate", target), clip)
-    found = read("calibrate", "matrix") * scale + shift
+    found = (read("calibrate", "matrix") * scale + shift).float()
     torch.testing.assert_close(found, read("calibrate", recorded), rtol=0, atol=1e-5)
 
 
 def test_a_bucket_without_variance_is_left_alone_as_officially():
     nothing = torch.full((6,), 1e-12)
     scale, shift = calibration(torch.ones(6), nothing, torch.zeros(6), torch.ones(6), (0.1, 10))
-    found = read("calibrate", "matrix") * scale + shift
+    found = (read("calibrate", "matrix") * scale + shift).float()
     assert torch.equal(found, read("calibrate", "out_allzero"))
     assert torch.equal(found, read("calibrate", "matrix"))
 
@@ -353,17 +352,6 @@ def test_many_small_batches_are_one_large_one(sizes, seed):
     assert torch.equal(parts.tracked, whole.tracked)
     torch.testing.assert_close(parts.running_mean, whole.running_mean, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(parts.running_variance, whole.running_variance, rtol=1e-6, atol=1e-6)
-
-
-def test_large_batches_are_taken_in_pieces(monkeypatch):
-    features, targets = drawn(500)
-    whole = built()
-    whole.update(features, targets)
-    monkeypatch.setattr(bucket_statistics, "ENTRIES_AT_ONCE", 100)
-    pieces = built()
-    pieces.update(features, targets)
-    torch.testing.assert_close(pieces.running_mean, whole.running_mean, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(pieces.running_variance, whole.running_variance, rtol=1e-6, atol=1e-6)
 
 
 def test_a_large_mean_costs_no_precision():
@@ -607,9 +595,9 @@ def test_statistics_can_be_logged():
         ({"clip": (2.0, 3.0)}, "0 < low <= 1 <= high"),
         ({"clip": (0.0, 3.0)}, "0 < low <= 1 <= high"),
         ({"clip": (1.0,)}, "two ratios"),
-        ({"out_of_range": "drop"}, "out_of_range must be clamp or official, got 'drop'"),
-        ({"empty_buckets": "zero"}, "empty_buckets must be keep or neighbours, got 'zero'"),
-        ({"kernel_over": "some"}, "kernel_over must be filled or all, got 'some'"),
+        ({"out_of_range": "drop"}, "out_of_range must be one of clamp, official, got 'drop'"),
+        ({"empty_buckets": "zero"}, "empty_buckets must be one of keep, neighbours, got 'zero'"),
+        ({"kernel_over": "some"}, "kernel_over must be one of filled, all, got 'some'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options, message):
@@ -634,8 +622,8 @@ def test_official_handling_of_ages_needs_ages(bins):
     [
         (torch.zeros(3, 4), torch.zeros(3), r"features \(samples, 5\), got \(3, 4\)"),
         (torch.zeros(3, 5, 1), torch.zeros(3), "features"),
-        (torch.zeros(3, 5), torch.zeros(4), r"one target for each of 3 samples, got targets \(4,\)"),
-        (torch.zeros(3, 5), torch.zeros(3, 2), "one target"),
+        (torch.zeros(3, 5), torch.zeros(4), r"targets must be one a sample, \(3,\) or \(3, 1\), got \(4,\)"),
+        (torch.zeros(3, 5), torch.zeros(3, 2), "targets must be one a sample"),
         (torch.zeros(3, 5), torch.tensor([0.0, math.nan, 1.0]), "1 of 3 targets are nan"),
     ],
 )
