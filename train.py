@@ -19,12 +19,13 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from harness import seeds
+from harness import checkpoint, seeds
 from harness.data import pretrained
 from harness.files import read_json
 from harness.interrupts import is_interrupt
 from harness.record import measures, repeat, reproducibility, resuming, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
+from harness.record.config import resolved
 from harness.record.faults import sentence, told
 from harness.train import objective, stopping
 from harness.train.optimization import build_optimizer
@@ -49,7 +50,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         resuming.check_unused(folder)
     data = prepared(config) if data is None else data
     if config.resume:
-        resuming.check_data(folder, data.describe().get("fingerprint"))
+        checkpoint.check_data(runs.data_of(folder), data.describe().get("fingerprint"), folder)
     objective.check_split(config.objective, data.evaluation, config.data)
     model, loss = networks(config, data)
     metrics, trainer = build(config.metrics), build(config.trainer)
@@ -62,8 +63,8 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
     scheduler = complete("scheduler", build(config.scheduler), optimizer)
-    resolved, run_name = resuming.resolved(config), f"{name}_seed{config.seed}"
-    tracker = complete("tracking", build(config.tracking), folder=folder, config=resolved, name=run_name)
+    settings, run_name = resolved(config), f"{name}_seed{config.seed}"
+    tracker = complete("tracking", build(config.tracking), folder=folder, config=settings, name=run_name)
     begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
     try:
@@ -75,7 +76,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     report = {
         **record,
         **runs.begun_otherwise(folder, record),
-        "config": resolved,
+        "config": settings,
         "loss": getattr(loss, "settings", {}),
         "measures": measures.record(metrics, results),
         "results": {**results, **earlier},
@@ -115,14 +116,15 @@ def networks(config: DictConfig, data: Any) -> tuple[Any, Any]:
 
 def begin(config: DictConfig, folder: Path, data: Any, said: dict[str, Any]) -> dict[str, Any]:
     """Writes down what the run is, or has become where it goes on, and returns it: what is `said`, code and data."""
-    resolved, changes = resuming.resolved(config), reproducibility.uncommitted(reproducibility.CODE)
+    surroundings, changes = reproducibility.provenance()
+    settings = resolved(config)
     downloads = list(getattr(data, "downloads", ()))
-    record = {**said, **reproducibility.provenance(changes), "data": data.describe(), "downloads": downloads}
-    record["command"] = repeat.command(record, resolved)
+    record = {**said, **surroundings, "data": data.describe(), "downloads": downloads}
+    record["command"] = repeat.command(record, settings)
     if config.resume:  # what it began with stays on record
-        resuming.go_on(folder, resolved, record)
+        resuming.go_on(folder, settings, record)
     else:
-        runs.begin(folder, resolved, record, changes)
+        runs.begin(folder, settings, record, changes)
     return record
 
 

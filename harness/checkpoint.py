@@ -59,7 +59,7 @@ def check_data(before: str | None, now: str | None, path: Path) -> None:
     if before is not None and now is not None and before != now:
         raise CheckpointError(
             f"{path} was saved on other data: their fingerprint was {before}, that of the data at hand is {now}; "
-            "resume with the data that the run began with (paths.data, data.root)"
+            "give the data that the run began with (paths.data, data.root or --data-root)"
         )
 
 

@@ -1,7 +1,8 @@
-"""Words for a command line: values as Hydra's grammar takes them, and lines that can be pasted into a POSIX shell."""
+"""Words for a command line: values as Hydra's grammar takes them, lines for a POSIX shell, and what was meant."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,19 @@ def override(key: str, given: Any) -> str:
 def numbered(count: int, noun: str) -> str:
     """1 seed, 3 seeds."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def alike(name: str, there: Iterable[str]) -> list[str]:
+    """What is called almost so, the nearest first."""
+    return difflib.get_close_matches(name, sorted(there), n=3)
+
+
+def nearest(name: str, there: Iterable[str], otherwise: str | None = None) -> str:
+    """What is called almost so, as a question; else `otherwise`, or all that there is."""
+    names = sorted(there)
+    if near := alike(name, names):
+        return f"did you mean {' or '.join(near)}?"
+    return otherwise or f"there are {', '.join(names) or 'none'}"
 
 
 def line(words: Iterable[str]) -> str:

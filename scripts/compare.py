@@ -13,8 +13,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.record import places, runs
-from harness.record.config import Effect, affecting, first_difference, shaping
+from harness.record import runs
+from harness.record.composition import place
+from harness.record.config import REPORTED, first_difference, shaping
 from harness.record.measures import ARROWS
 from harness.show import sheet
 from harness.show.sheet import Sheet
@@ -79,8 +80,7 @@ def check_comparable(groups: Groups, labels: Sequence[str]) -> None:
         if _fingerprint(one) != _fingerprint(other):
             raise ValueError(f"{both} run on different data: {one.folder} and {other.folder}")
         settings = ({"metrics": run.report["config"].get("metrics")} for run in (one, other))
-        apart = affecting(Effect.REPORTED)
-        if differing := first_difference(*(shaping(part, apart) for part in settings)):
+        if differing := first_difference(*(shaping(part, REPORTED) for part in settings)):
             raise ValueError(
                 f"{both} measured with different settings ({' and '.join(differing)}): {one.folder} and {other.folder}"
             )
@@ -175,7 +175,7 @@ def notes(lines: Sequence[Line], left_out: Sequence[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[places.outputs()], help="run folders, or what is above"
+        "folders", nargs="*", type=Path, default=[place("outputs")], help="run folders, or what is above"
     )
     parser.add_argument(
         "--first", metavar="LABEL", help="a method, by experiment and changes: 'cub_rambo loss=triplet'"

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from torch import nn
 
 from harness.data.download import DownloadError, faults, obtain
-from harness.record import places
+from harness.record.composition import place
 from rambo.datasets.cub import CUB200
 from rambo.datasets.inshop import InShop
 from rambo.datasets.omniglot import Omniglot
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking them")
     chosen = parser.parse_args(arguments)
     kind = DATA[chosen.data]
-    root = chosen.root or places.data() / FOLDERS.get(chosen.data, chosen.data)
+    root = chosen.root or place("data") / FOLDERS.get(chosen.data, chosen.data)
     try:
         if chosen.verify:
             problems = verify(kind, root)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.record import allowed, places, reuse
-from harness.record.composition import CONFIGS
+from harness.record import allowed, reuse
+from harness.record.composition import CONFIGS, place
 from harness.record.reproducibility import CODE
 from harness.show import fair_page
 from harness.study import fair
@@ -43,7 +43,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
     parser.add_argument("--no-run", action="store_true", help="run nothing: say what would be run")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
-    parser.add_argument("--out", type=Path, default=places.outputs() / "tables", help="where the files go")
+    parser.add_argument("--out", type=Path, default=place("outputs") / "tables", help="where the files go")
     parser.add_argument("--files", type=Path, default=CONFIGS / "fair", help="the folder of the comparisons")
     parser.add_argument("--allow", **allowed.OPTION)
     return parser.parse_args()
@@ -64,7 +64,7 @@ def make(arguments: argparse.Namespace) -> int:
         arguments.methods,
     )
     print(f"{comparison.name}: looking for what is there", flush=True)
-    folder, short = (arguments.runs or CODE / places.outputs()).absolute(), bool(arguments.scale)
+    folder, short = (arguments.runs or CODE / place("outputs")).absolute(), bool(arguments.scale)
     outputs = Outputs(folder, arguments.at_once, short)
     searches = fair.located(fair.plan_search(comparison, arguments.scale, arguments.allow), outputs)
     jobs = [job for search in searches.values() for job in search.jobs]

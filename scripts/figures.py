@@ -24,9 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.checkpoint import CheckpointError
 from harness.device import to_device
 from harness.files import read_json
-from harness.record import allowed, places
+from harness.record import allowed, runs
+from harness.record.composition import place
 from harness.record.faults import sentence
-from harness.record.restored import UNTRAINED, Restored, config_of, names_of, recorded, restored
+from harness.record.restored import UNTRAINED, Restored, names_of, recorded, restored
 from rambo.detection import figures as detection_figures
 from rambo.detection.metrics import DetectionMetrics, collect
 from rambo.detection.pictures import class_curves, some_detections
@@ -57,7 +58,7 @@ class Asked:
     @cached_property
     def runs(self) -> dict[str, Path]:
         """The run folders by name."""
-        names = self.given.names or names_of([config_of(folder) for folder in self.folders])
+        names = self.given.names or names_of([runs.read_config(folder) for folder in self.folders])
         report = self.folders[0] / "report.json"
         if not self.given.names and len(self.folders) == 1 and report.is_file():
             names = [str(read_json(report)["experiment"])]
@@ -76,7 +77,7 @@ class Asked:
 
     def kind_of(self, folder: Path) -> str:
         """Retrieval, regression or detection, by what measures the run; else the name of that."""
-        target, where = config_of(folder)["metrics"]["_target_"], folder / "config.yaml: metrics._target_"
+        target, where = runs.read_config(folder)["metrics"]["_target_"], folder / "config.yaml: metrics._target_"
         measured = allowed.named(target, where, self.given.allow)
         is_kind = inspect.isclass(measured)
         found = (kind for kind, metrics in KINDS.items() if is_kind and issubclass(measured, metrics))
@@ -265,7 +266,7 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("figures", nargs="+", choices=FIGURES, metavar="NAME", help="which to draw, listed below")
     add("--run", nargs="+", action="extend", type=Path, default=[], help="run folders, made by train.py")
-    add("--out", type=Path, default=places.outputs() / "figures", help="where to put them (outputs/figures)")
+    add("--out", type=Path, default=place("outputs") / "figures", help="where to put them (outputs/figures)")
     add("--formats", nargs="+", choices=("png", "svg"), default=["png", "svg"], help="png and svg if not given")
     add("--names", nargs="+", help="what to call the runs; default: the values in which they differ")
     add("--weights", default="last", help=f"last, best_on_test, best_on_validation or {UNTRAINED}")

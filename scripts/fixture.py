@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.record import places
+from harness.record.composition import place
 from rambo.datasets import fixture as retrieval
 from rambo.detection import fixture as detection
 from ranksim.datasets import fixture as regression
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", choices=sorted(LAYOUTS), help="which layout")
     parser.add_argument("root", type=Path, nargs="?", help="written beside it as <root>_fixture (default: data/<name>)")
     chosen = parser.parse_args(arguments)
-    root = chosen.root or places.data() / chosen.data
+    root = chosen.root or place("data") / chosen.data
     try:
         print(LAYOUTS[chosen.data](root))
     except OSError as error:

@@ -11,15 +11,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from harness import words
 from harness.record import repeat, reproducibility
 from harness.record.allowed import OPTION, NotAllowedError
-from harness.record.config import fingerprint
+from harness.record.composition import composed
+from harness.record.config import changes, fingerprint, shaping
 from harness.record.difference import Compared, compared
 from harness.record.repeat import Recorded
+from harness.show.sheet import Line, Sheet, show
 
 SHOWN = 6  # differences of a section, so that two runs fit one screen
 DECIDES_BITS = ("processor", "instructions", "gpus", "cuda", "cudnn", "platform")
@@ -28,12 +28,12 @@ Step = tuple[str, list[str], list[str]]  # heading, commands, remarks
 
 def steps(run: Recorded, allow: Sequence[str]) -> Iterator[Step]:
     """What to do to repeat `run`, in order, each with what is otherwise in this process."""
-    here = reproducibility.provenance(reproducibility.uncommitted(reproducibility.CODE))
+    here, _ = reproducibility.provenance()
     yield code_step(run, here)
     yield packages_step(run, here)
     commands, remark = repeat.data_steps(run)
     yield "Data", commands, [remark]
-    yield command_step(run, allow)
+    yield "Command", *command_step(run, allow)
     yield bits_step(run, here)
 
 
@@ -65,22 +65,18 @@ def packages_step(run: Recorded, here: Mapping[str, Any]) -> Step:
     return f"Packages, under Python {then['python']}", commands, [remark]
 
 
-def command_step(run: Recorded, allow: Sequence[str]) -> Step:
+def command_step(run: Recorded, allow: Sequence[str]) -> tuple[list[str], list[str]]:
     """The command, and whether this checkout makes the same config of it."""
     command = run.report["command"]
     try:
-        other = repeat.composes_otherwise(run, command[2:], allow)
+        other = changes(shaping(run.config), shaping(composed(command[2:], allow=allow)))
     except NotAllowedError as error:
-        return "Command", [], [f"Not shown, as it should not be run unseen. {error}"]
+        return [], [f"Not shown, as it should not be run unseen. {error}"]
     except (ValueError, ImportError) as error:
-        return "Command", [words.line(command)], [f"It does not compose here: {error}"]
+        return [words.line(command)], [f"It does not compose here: {error}"]
     more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-    same = f"Here it is the same run, {fingerprint(run.config)}."
-    return (
-        "Command",
-        [words.line(command)],
-        [f"Here it is another run: {'; '.join(other[:3])}{more}." if other else same],
-    )
+    another = f"Here it is another run: {'; '.join(other[:3])}{more}."
+    return [words.line(command)], [another if other else f"Here it is the same run, {fingerprint(run.config)}."]
 
 
 def bits_step(run: Recorded, here: Mapping[str, Any]) -> Step:
@@ -97,58 +93,58 @@ def bits_step(run: Recorded, here: Mapping[str, Any]) -> Step:
     return "Bits are the same on", [], remarks
 
 
-def print_steps(run: Recorded, console: Console, allow: Sequence[str]) -> None:
+def print_steps(run: Recorded, allow: Sequence[str]) -> None:
     """Every step with its number; lines are not wrapped, so that they can be copied."""
     repeat.check(run)
-    console.print(f"{run.name}  {run.folder}", markup=False, highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{run.name}  {run.folder}")
     for number, (heading, commands, remarks) in enumerate(steps(run, allow), start=1):
-        console.print(f"\n{number}. {heading}", style="bold", markup=False, highlight=False)
+        console.print(f"\n{number}. {heading}", style="bold")
         for line in commands:
-            console.print(f"   {line}", style="green", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"   {line}", style="green")
         for remark in remarks:
-            console.print(f"   {remark}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"   {remark}")
     console.print("\nAfterwards, python scripts/provenance.py RUN OTHER says whether it did repeat.")
 
 
-def print_comparison(first: Recorded, second: Recorded, console: Console, everything: bool) -> None:
+def print_comparison(first: Recorded, second: Recorded, everything: bool) -> None:
     """What to make of two runs, then what differs, then what does not."""
     found = compared(first, second)
     for name, run in (("A", first), ("B", second)):
-        console.print(f"{name}: {run.name}  {run.folder}", markup=False, highlight=False, soft_wrap=True)
-    console.print(found.verdict(), style="bold", highlight=False)
-    if found.differing:
-        console.print(table(found, max(map(len, found.differing.values())) if everything else SHOWN))
-    for line in remarks(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print(f"{name}: {run.name}  {run.folder}")
+    sheets = [differences(found, sys.maxsize if everything else SHOWN)] if found.differing else []
+    show(*sheets, title=found.verdict(), notes=remarks(found))
 
 
-def remarks(found: Compared) -> Iterator[str]:
+def remarks(found: Compared) -> list[str]:
     """What is equal, what is not known, and where to look further."""
+    said = []
     if found.same:
-        yield "same: " + ", ".join(f"{section} ({count})" for section, count in found.same.items())
+        said.append("same: " + ", ".join(f"{section} ({count})" for section, count in found.same.items()))
     if found.unknown:
-        yield f"not on record in one or both: {', '.join(found.unknown)}"
+        said.append(f"not on record in one or both: {', '.join(found.unknown)}")
     if found.changes_nothing:
-        yield f"different, but shapes no number: {', '.join(found.changes_nothing)}"
+        said.append(f"different, but shapes no number: {', '.join(found.changes_nothing)}")
     if "revision" in found.differing.get("code", {}):
         revisions = [str(revision)[:12] for revision in found.differing["code"]["revision"]]
-        yield words.line(["git", "diff", *revisions, "--", "*.py", "*.yaml"])
+        said.append(words.line(["git", "diff", *revisions, "--", "*.py", "*.yaml"]))
+    return said
 
 
-def table(found: Compared, most: int) -> Table:
-    """Differences by section, at most `most` of each."""
-    shown = Table()
-    for name, wraps in (("", False), ("what", True), ("A", True), ("B", True), ("B - A", False)):
-        shown.add_column(name, overflow="fold", no_wrap=not wraps, justify="right" if name == "B - A" else "left")
-    for section, differences in found.differing.items():
-        shown.add_section()
-        for number, (key, (one, other)) in enumerate(list(differences.items())[:most]):
+def differences(found: Compared, most: int) -> Sheet:
+    """What differs by section, at most `most` of each."""
+    lines: list[Line] = []
+    for section, values in found.differing.items():
+        rows = []
+        for key, (one, other) in values.items():
             numbers = section == "results" and isinstance(one, int | float) and isinstance(other, int | float)
             gap = f"{other - one:+.2g}" if numbers else ""  # also where they look alike when rounded
-            shown.add_row("" if number else section, *map(escape, (key, as_text(one), as_text(other), gap)))
-        if len(differences) > most:
-            shown.add_row("", f"and {len(differences) - most} more (--all)", "", "", "")
-    return shown
+            rows.append(["", key, as_text(one), as_text(other), gap])
+        rows[0][0] = section
+        if len(rows) > most:
+            rows[most:] = [["", f"and {len(rows) - most} more (--all)", "", "", ""]]
+        lines += [Line(row, apart=bool(row[0] and lines)) for row in rows]
+    return Sheet(["", "what", "A", "B", "B - A"], lines, words=4)
 
 
 def as_text(value: Any) -> str:
@@ -174,9 +170,9 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.constraints:
             print("\n".join(repeat.constraints(run)))
         elif chosen.other:
-            print_comparison(run, repeat.read(chosen.other), Console(), chosen.all)
+            print_comparison(run, repeat.read(chosen.other), chosen.all)
         else:
-            print_steps(run, Console(), chosen.allow)
+            print_steps(run, chosen.allow)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.record import places
-from harness.record.composition import CONFIGS
+from harness.record.composition import CONFIGS, place
 from harness.show import report_page, report_tables
 from harness.show.report_facts import interrupted, versions, warnings
 from harness.show.report_tables import Choice
@@ -59,7 +58,7 @@ def report(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[places.outputs()], help="run folders, or what is above"
+        "folders", nargs="*", type=Path, default=[place("outputs")], help="run folders, or what is above"
     )
     parser.add_argument("--metrics", nargs="+", help="columns; default: every metric of the test split")
     parser.add_argument(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
-from harness.record import allowed, places
-from harness.record.composition import CONFIGS
+from harness.record import allowed
+from harness.record.composition import CONFIGS, place
 from harness.record.reproducibility import CODE
 from harness.show import sheet, table_page
 from harness.study.jobs import Job, Outputs, plan, to_do
@@ -38,7 +38,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--no-run", action="store_true", help="run nothing: show what is there")
     parser.add_argument("--at-once", type=int, help="runs beside each other; default: one a GPU, or one a core")
     parser.add_argument("--runs", type=Path, help="where runs are found and go; default: paths.outputs of the config")
-    parser.add_argument("--out", type=Path, default=places.outputs() / "tables", help="where the files go")
+    parser.add_argument("--out", type=Path, default=place("outputs") / "tables", help="where the files go")
     parser.add_argument(
         "--formats", nargs="+", default=list(table_page.FILES), help="of the files (default: all), or none"
     )
@@ -58,7 +58,7 @@ def make(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{option} must be at least 1, got {value}")
     formats = [] if arguments.formats == ["none"] else arguments.formats
     table_page.check_formats(formats)
-    folder, short = (arguments.runs or CODE / places.outputs()).absolute(), bool(arguments.scale)
+    folder, short = (arguments.runs or CODE / place("outputs")).absolute(), bool(arguments.scale)
     outputs = Outputs(folder, arguments.at_once, short)
     if arguments.no_run and arguments.runs and not outputs.found:
         raise ValueError(f"no run below {arguments.runs}; without --no-run, what is missing is run into it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness import words
 from harness.data.pretrained import load_file, load_packaged
 
 
@@ -69,8 +69,7 @@ def _from_timm(name: str, from_hub: bool, options: Mapping[str, Any]) -> nn.Modu
             'backbones by name come from timm; run: pip install "blackbox-ranking[train]"'
         ) from error
     if not timm.is_model(name):
-        alike = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(alike)}?" if alike else "timm.list_models() shows all names"
+        hint = words.nearest(name, timm.list_models(), "timm.list_models() shows all names")
         raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
     if from_hub and not timm.is_model_pretrained(name):
         raise ValueError(f"the hub has no weights for {name}: use weights=none or weights=PATH of a state dict")

@@ -1,36 +1,45 @@
-"""What the entry point answers to bad input and to Ctrl-C: one sentence, and the choices where there are some."""
+"""What the entry point answers to --help, to bad input and to Ctrl-C: a sentence, and the choices there are.
+
+The meaning of a key is said once: where a constructor takes it, in the "Args" of its docstring; of the keys of
+configs/train.yaml itself, in the comment beside them.
+"""
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
+import inspect
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import words
-from harness.record import help, schema
+from harness.record import schema
 from harness.record.composition import compose
-from harness.record.config import flat
+from harness.record.config import flat, resolved, targets
 
-# What Hydra's plugins bring, by the choice that needs them: the module, and the package that has it.
+# Packages with Hydra's plugins, by the choice that needs them.
 PLUGINS = {
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
-    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
-    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
-    "optuna": ("hydra_plugins.hydra_optuna_sweeper", "hydra-optuna-sweeper"),
-}
+    "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher", "optuna": "hydra-optuna-sweeper",
+}  # fmt: skip
+WIDTH = 110
+NO_GROUP = ("experiment", "scale", "table", "fair", "sweep", "task")  # listed apart, or by other commands
 
 _PARSER = OverridesParser.create()
 _KEY = re.compile(r"[+~]{0,2}[\w./@:-]+")
+_ARGUMENT = re.compile(r"([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*)(?: \([^)]*\))?:\s(.*)", re.DOTALL)
+_OURS = re.compile(r"(rambo|ranksim)(\.\w+)+\.[A-Z]\w*")
 
 
 def refusal(arguments: list[str], configs: Path) -> str | None:
@@ -50,22 +59,23 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     several = [o for o in overrides if o.is_sweep_override() and not given.multirun]
     if several:
         return f"error: {_ambiguous(several[0])}"
-    values = {o.key_or_group: o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
-    values |= {o.key_or_group: "" for o in overrides if o.is_sweep_override()}
-    if given.help:
-        return help.overview(configs) if "experiment" not in values else _help(overrides, configs)
+    values = {o.key_or_group: "" if o.is_sweep_override() else o.get_value_element_as_str() for o in overrides}
     asks = any((given.cfg, given.info, given.hydra_help, given.shell_completion))
     if "experiment" not in values and not asks:
-        return list_experiments(configs)
+        return _overview(configs) if given.help else _experiments(configs)
     resume = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
     if resume and not (Path(str(resume)).expanduser() / "config.yaml").is_file():
         return f"error: resume={resume}: no run there (config.yaml is missing)"
     if missing := _missing_plugin(values, configs):
         return missing
-    if asks or given.config_dir or given.config_path or given.config_name:  # Hydra has configs that are not here
+    elsewhere = given.config_dir or given.config_path or given.config_name  # Hydra has configs that are not here
+    if (asks or elsewhere) and not given.help:
         return None
     try:
-        schema.check(compose([_one_of(o) for o in overrides if not o.key_or_group.startswith("hydra")], configs))
+        config = compose([_one_of(o) for o in overrides if not o.key_or_group.startswith("hydra")], configs)
+        if given.help:
+            return _help(config)
+        schema.check(config)
     except OmegaConfBaseException as error:
         return f"error: {error.full_key}: {str(error).splitlines()[0]}"
     except ValueError as error:
@@ -73,16 +83,9 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     return None
 
 
-def _help(overrides: Sequence[Override], configs: Path) -> str:
-    try:
-        return help.of_experiment(compose([_one_of(o) for o in overrides], configs))
-    except ValueError as error:
-        return f"error: {error}"
-
-
 def at_home(config: DictConfig) -> None:
     """Writes out the home folder in every value that begins with ~/, for which no shell cares after a key and `=`."""
-    for key, value in flat(OmegaConf.to_container(config, resolve=True)).items():
+    for key, value in flat(resolved(config)).items():
         if isinstance(value, str) and value.startswith("~/"):
             OmegaConf.update(config, key, os.path.expanduser(value))
 
@@ -112,10 +115,9 @@ def _misread(argument: str, all_arguments: Sequence[str], error: HydraException,
     """How to write an argument that Hydra's grammar does not take."""
     key, equals, value = argument.partition("=")
     reason = str(error).splitlines()[0]
-    if not equals and _KEY.fullmatch(key.strip()):
-        names = [path.stem for path in (configs / "experiment").glob("*.yaml")]
-        if alike := difflib.get_close_matches(key, names, n=1):
-            return f"{key}: wanted KEY=VALUE, such as experiment={alike[0]}"
+    meant = words.alike(key, [path.stem for path in (configs / "experiment").glob("*.yaml")])
+    if meant and not equals:
+        return f"{key}: wanted KEY=VALUE, such as experiment={meant[0]}"
     at = all_arguments.index(argument)
     for end in range(at + 1, len(all_arguments) + 1):  # what the shell cut at its spaces
         whole = " ".join(all_arguments[at:end])
@@ -125,8 +127,9 @@ def _misread(argument: str, all_arguments: Sequence[str], error: HydraException,
         before = all_arguments[at - 1] if at else ""
         if "=" not in before:
             return f"{argument}: wanted KEY=VALUE"
-        key, argument = before.partition("=")[0], f"{before} {argument}"
-        value, reason = argument.partition("=")[2], "a value with a space"
+        argument = f"{before} {argument}"
+        key, _, value = argument.partition("=")
+        reason = "a value with a space"
     if not _KEY.fullmatch(key):
         return f"{argument}: wanted KEY=VALUE with a key such as loss.margin, got {key!r}"
     quoted = words.line([words.override(key, value.strip().strip("'\""))])
@@ -167,22 +170,76 @@ def _missing_plugin(values: Mapping[str, str], configs: Path) -> str | None:
         overrides = re.findall(r"override /(hydra/\w+): *(\w+)", path.read_text()) if path.is_file() else []
         chosen = {f"+sweep={name}, by {key}": choice for key, choice in overrides} | chosen
     for key, name in chosen.items():
-        if name in PLUGINS and not _is_installed(PLUGINS[name][0]):
-            return f'error: {key}={name} needs {PLUGINS[name][1]}; run: pip install "blackbox-ranking[sweeps]"'
+        if name in PLUGINS and not _is_installed(PLUGINS[name]):
+            return f'error: {key}={name} needs {PLUGINS[name]}; run: pip install "blackbox-ranking[sweeps]"'
     return None
 
 
-def _is_installed(module: str) -> bool:
+def _is_installed(package: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
+        return importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is not None
     except ModuleNotFoundError:  # not even the package around it
         return False
 
 
-def list_experiments(configs: Path) -> str:
+def _experiments(configs: Path) -> str:
     """The experiments with the first line of each file."""
     lines = ["which experiment? python train.py experiment=NAME, where NAME is one of"]
     for path in sorted((configs / "experiment").glob("*.yaml")):
         comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
         lines.append(f"  {path.stem:24} {comments[0][2:] if comments else ''}")
+    return "\n".join(lines)
+
+
+def _overview(configs: Path) -> str:
+    """How to call train.py, the keys of its own and the groups."""
+    own = re.findall(r"^(\w+): ([^#\n]*?) *# (.*)$", (configs / "train.yaml").read_text(), re.MULTILINE)
+    lines = [
+        "python train.py experiment=NAME [GROUP=CHOICE] [KEY=VALUE] ...       without any: the experiments",
+        "python train.py experiment=NAME --help       every key of that experiment, its value and what it means",
+        "python train.py experiment=NAME --cfg job --resolve       the composed config, and nothing run",
+        "python train.py -m experiment=NAME seed=0,1,2       a sweep; +sweep=NAME one of configs/sweep",
+        "",
+        "Keys of every run:",
+        *(_entry(f"{key}={value}   {comment}") for key, value, comment in own),
+        "",
+        "Groups:",
+    ]
+    for folder in sorted(path for path in configs.iterdir() if path.is_dir() and path.name not in NO_GROUP):
+        choices = sorted(path.stem for path in folder.glob("*.yaml"))
+        lines.append(_entry(f"{folder.name}={', '.join(choices)}"))
+    return "\n".join(lines)
+
+
+def _help(config: DictConfig) -> str:
+    """Every key of what an experiment builds, with its value and the meaning that its constructor gives."""
+    lines: list[str] = []
+    for path, node in targets(resolved(config)):
+        ours = [v for k, v in node.items() if k != "_target_" and isinstance(v, str) and _OURS.fullmatch(v)]
+        named = [str(node["_target_"]), *ours]
+        lines += ["", f"{path}   ({', '.join(named)})"]
+        meanings: dict[str, str] = {}
+        for name in reversed(named):
+            meanings |= _arguments(get_object(name))
+        for key, value in node.items():
+            if not str(key).startswith("_") and not (isinstance(value, Mapping) and "_target_" in value):
+                shown = words.value(value) if value is None or isinstance(value, bool) else value
+                lines.append(_entry(f"{path}.{key}={shown}   {meanings.get(str(key), '')}"))
+    return "\n".join(lines[1:])
+
+
+def _arguments(target: Any) -> dict[str, str]:
+    """What the docstrings of a class and its parents, or of a function, say of each argument."""
+    found: dict[str, str] = {}
+    for one in inspect.getmro(target)[:-1] if inspect.isclass(target) else (target,):
+        sections = re.split(r"^(?=\S)", inspect.cleandoc(one.__doc__ or ""), flags=re.MULTILINE)
+        section = next((section for section in sections if section.startswith("Args")), "")
+        for entry in re.split(r"^    (?=\S)", section, flags=re.MULTILINE):
+            if said := _ARGUMENT.match(entry):
+                found = dict.fromkeys(said[1].split(", "), " ".join(said[2].split())) | found
+    return found
+
+
+def _entry(text: str) -> str:
+    lines = textwrap.wrap(f"  {text}".rstrip(), WIDTH, subsequent_indent="      ", break_on_hyphens=False)
     return "\n".join(lines)

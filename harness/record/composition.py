@@ -6,11 +6,10 @@ be run afterwards. So it says nothing of Hydra itself, and names no class but th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException
@@ -19,9 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import words
 from harness.record import allowed, schema
-from harness.record.config import STARTS_A_RUN, flat
+from harness.record.config import STARTS_A_RUN, flat, is_under, nodes, resolved
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def place(name: str) -> Path:
+    """Where `outputs` or `data` are when nobody says so: `paths` of configs/train.yaml."""
+    return Path(OmegaConf.load(CONFIGS / "train.yaml").paths[name]).expanduser()
 
 
 def composed(overrides: Sequence[str], configs: Path = CONFIGS, allow: Sequence[str] = ()) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def composed(overrides: Sequence[str], configs: Path = CONFIGS, allow: Sequence[
             what it may not.
         ImportError: If it names what is not there.
     """
-    return _resolved(compose(overrides, configs), overrides, allow)
+    return _checked(compose(overrides, configs), overrides, allow)
 
 
 def composed_for_seeds(
@@ -47,7 +51,7 @@ def composed_for_seeds(
     config, found = compose(overrides, configs), {}
     for seed in seeds:
         config.seed = seed
-        found[seed] = _resolved(config, overrides, allow)
+        found[seed] = _checked(config, overrides, allow)
     return found
 
 
@@ -75,35 +79,38 @@ def _by_hydra(overrides: Sequence[str], configs: Path) -> DictConfig:
         return hydra.compose("train", list(overrides))
 
 
+def key_of(override: str) -> str:
+    """The key, or the group, that an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def without_sweep(overrides: Iterable[str], configs: Path = CONFIGS) -> list[str]:
     """The overrides of a run of a sweep as those of a single run: `+sweep=...` becomes what that file sets for all.
 
     What the file says of how runs are started is left out, and what the command line sets itself, too.
     """
-    given = list(overrides)
-    keys = {override.lstrip("+~").partition("=")[0] for override in given}
-    found: list[str] = []
+    given, found = list(overrides), list[str]()
+    keys = [key_of(override) for override in given]
     for override in given:
-        key, _, value = override.partition("=")
-        if key.lstrip("+") != "sweep":
+        if key_of(override) != "sweep":
             found.append(override)
             continue
-        for name in value.strip("[]").split(","):
+        for name in override.partition("=")[2].strip("[]").split(","):
             path = configs / "sweep" / f"{name.strip()}.yaml"
-            content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-            assert isinstance(content, dict)
-            own = flat({str(k): v for k, v in content.items() if k not in ("defaults", *STARTS_A_RUN)})
-            found += [words.override(k, v) for k, v in own.items() if k not in keys]
+            content = flat(OmegaConf.to_container(OmegaConf.load(path))) if path.is_file() else {}
+            own = {k: v for k, v in content.items() if k not in keys and not is_under(k, ("defaults", *STARTS_A_RUN))}
+            found += [words.override(key, value) for key, value in own.items()]
     return found
 
 
-def _resolved(config: DictConfig, overrides: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+def _checked(config: DictConfig, overrides: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    """The config resolved, and refused if it names what it must not."""
     try:
-        resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        plain = resolved(config)
     except OmegaConfBaseException as error:
         raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
-    allowed.check(resolved, " ".join(overrides), allow)
-    return resolved
+    allowed.check(plain, " ".join(overrides), allow)
+    return plain
 
 
 def _missing(error: MissingConfigException, overrides: Sequence[str], configs: Path) -> str:
@@ -113,18 +120,15 @@ def _missing(error: MissingConfigException, overrides: Sequence[str], configs: P
     there = sorted(path.stem for path in (configs / group).glob("*.yaml")) if group else []
     if not there:
         return f"{given}: {_first_line(error)}"
-    alike = difflib.get_close_matches(name, there, n=3)
-    return f"{given}: there is no {group} {name}; " + (
-        f"did you mean {' or '.join(alike)}?" if alike else f"choose from {', '.join(there)}"
-    )
+    choices = f"choose from {', '.join(there)}"
+    return f"{given}: there is no {group} {name}; {words.nearest(name, there, choices)}"
 
 
 def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
     """What is called almost like a key that the config does not have, or what stands beside it."""
-    given = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
-    rest = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
+    given = next((o for o in overrides if key_of(o) == key), key)
     try:
-        config = _by_hydra(rest, configs)
+        config = _by_hydra([o for o in overrides if key_of(o) != key], configs)
     except (HydraException, OmegaConfBaseException, ValueError):  # something else is wrong, too
         config = OmegaConf.create()
     parent, _, last = key.rpartition(".")
@@ -134,38 +138,22 @@ def _misspelt(key: str, overrides: Sequence[str], configs: Path) -> str:
         return f"{given}: {key} is not set in this config yet; add it with a plus: {words.line([f'+{given}'])}"
     if not parent:
         beside += [path.name for path in configs.iterdir() if path.is_dir()]
-    there = _keys(config)
-    alike = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(last, set(beside), n=3)]
-    alike = alike or [name for name in there if name.rpartition(".")[2] == last][:3]
-    if not beside:
-        alike = alike or difflib.get_close_matches(key, there, n=3)
-    return f"{given}: there is no key {key}; " + (
-        f"did you mean {' or '.join(alike)}?"
-        if alike
-        else f"{'in ' + parent if parent else 'at the top'} there are {', '.join(sorted(set(beside)))}"
-    )
+    there = [".".join(path) for path, _ in nodes(OmegaConf.to_container(config)) if path]
+    meant = [f"{parent}.{name}".lstrip(".") for name in words.alike(last, set(beside))]
+    meant = meant or [name for name in there if name.rpartition(".")[2] == last][:3]
+    meant = meant or ([] if beside else words.alike(key, there))
+    said = f"{'in ' + parent if parent else 'at the top'} there are {', '.join(sorted(set(beside)))}"
+    return f"{given}: there is no key {key}; " + (f"did you mean {' or '.join(meant)}?" if meant else said)
 
 
 def _taken(node: DictConfig) -> Iterable[str]:
     """What the constructor of `node` takes; nothing where a file must not name it, as looking means importing."""
     try:
-        plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+        plain = resolved(node)
         allowed.check(plain, "")
     except (OmegaConfBaseException, allowed.NotAllowedError, ImportError):
         return ()
     return schema.parameters(plain)[0] if "_target_" in plain else ()
-
-
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every dotted key, those of whole blocks included."""
-    found: list[str] = []
-    for key in config:
-        name, node = f"{prefix}{key!s}", config._get_node(key)
-        if key not in schema.OF_HYDRA:
-            found.append(name)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
-            found += _keys(node, f"{name}.")
-    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -1,12 +1,13 @@
-"""Configs as values: made flat, compared, and known by a fingerprint; which key affects what stands in `AFFECTS`."""
+"""Configs as values: made flat, compared, known by a fingerprint; and what each of their keys affects."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import OmegaConf
 
 # What a run is built from. Anything else in a config, such as a recipe or a note, acts through these or not at all.
 BUILT = (
@@ -15,61 +16,30 @@ BUILT = (
 )  # fmt: skip
 
 
-class Effect(Enum):
-    """What a key of a config affects, where that is not simply the numbers."""
-
-    START = auto()  # how a run is started or found
-    SPEED = auto()  # how fast it is, where it writes and what it shows
-    PLACE = auto()  # where its data are, which are known by their fingerprint
-    BITS = auto()  # the last bits of the numbers
-    LENGTH = auto()  # how long it is: an unfinished run may go on for longer
-    SEED = auto()  # all random draws: runs that differ in it alone are one method
-    ORDER = auto()  # order and augmentation of the data, though not which they are
-    REPORTED = auto()  # which metrics are given, though not how they are measured
-
-
-# By key, with all below it. A key that is not here shapes the numbers.
-AFFECTS = {
-    "experiment": Effect.START,
-    "hydra": Effect.START,
-    "objective": Effect.START,
-    "resume": Effect.START,
-    "reuse": Effect.START,
-    "data.cache": Effect.SPEED,
-    "data.pin_memory": Effect.SPEED,
-    "data.workers": Effect.SPEED,
-    "paths": Effect.SPEED,
-    "pictures": Effect.SPEED,
-    "tracking": Effect.SPEED,
-    "trainer.log_every": Effect.SPEED,
-    "trainer.pictures": Effect.SPEED,
-    "workers": Effect.SPEED,
-    "data.root": Effect.PLACE,
-    "threads": Effect.BITS,
-    "trainer.device": Effect.BITS,
-    "trainer.epochs": Effect.LENGTH,
-    "seed": Effect.SEED,
-    "data.seed": Effect.ORDER,
-    "metrics.map": Effect.REPORTED,
-    "metrics.recall_at": Effect.REPORTED,
-}
-
-
-def affecting(*effects: Effect) -> tuple[str, ...]:
-    """The keys that affect one of these and nothing else."""
-    return tuple(key for key, effect in AFFECTS.items() if effect in effects)
-
-
-STARTS_A_RUN = affecting(Effect.START)
-FREE_ONCE_FINISHED = affecting(Effect.START, Effect.SPEED, Effect.PLACE)  # in a finished stage of a resumed run
-FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, *affecting(Effect.LENGTH))  # in a resumed run
-NOT_THE_RUN = (*FREE_ONCE_FINISHED, *affecting(Effect.BITS))  # between two runs of one method with one seed
-NOT_THE_METHOD = (*NOT_THE_RUN, *affecting(Effect.SEED))  # between two runs of one method
+# What a key affects, with all below it. A key that is in none of these shapes the numbers.
+STARTS_A_RUN = ("experiment", "hydra", "objective", "resume", "reuse")  # how a run is started or found
+SPEED = (  # how fast it is, where it writes and what it shows
+    "data.cache", "data.pin_memory", "data.workers", "paths", "pictures", "tracking", "trainer.log_every",
+    "trainer.pictures", "workers",
+)  # fmt: skip
+PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
+BITS = ("threads", "trainer.device")  # the last bits of the numbers
+ORDER = ("data.seed",)  # order and augmentation of the data, though not which they are
+REPORTED = ("metrics.map", "metrics.recall_at")  # which metrics are given, though not how they are measured
+FREE_ONCE_FINISHED = (*STARTS_A_RUN, *SPEED, *PLACE)  # in a finished stage of a resumed run
+FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")  # in a resumed run, which may go on for longer
+NOT_THE_RUN = (*FREE_ONCE_FINISHED, *BITS)  # between two runs of one method with one seed
+NOT_THE_METHOD = (*NOT_THE_RUN, "seed")  # between two runs of one method
 
 
 def is_under(key: str, keys: Iterable[str]) -> bool:
     """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
     return any(key == other or key.startswith(other + ".") for other in keys)
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """A composed config, or a block of one, as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -81,6 +51,13 @@ def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from nodes(item, (*path, str(place)))
+
+
+def targets(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is built of a config, outermost first: the dotted key, and the settings with their `_target_`."""
+    for path, node in nodes(config):
+        if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+            yield ".".join(path), node
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -133,11 +110,11 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for every key in which two flat settings differ, by name: loss.margin was 0.02, is absent."""
-    told = {
-        key: ["absent" if value is None else value for value in values]
-        for key, values in sorted(differences(was, now).items())
-    }
-    return [f"{key} was {before}, is {after}" for key, (before, after) in told.items()]
+    lines = []
+    for key, values in sorted(differences(was, now).items()):
+        before, after = ("absent" if value is None else value for value in values)
+        lines.append(f"{key} was {before}, is {after}")
+    return lines
 
 
 def differences(*settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -153,8 +130,10 @@ def differences(*settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first key by name in which two flat settings differ, as "key=value" of each; None if they are equal."""
     differing = differences(one, other)
-    key = min(differing, default=None)
-    return None if key is None else (f"{key}={differing[key][0]}", f"{key}={differing[key][1]}")
+    if not differing:
+        return None
+    key = min(differing)
+    return f"{key}={differing[key][0]}", f"{key}={differing[key][1]}"
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.files import read_json
 from harness.record import runs, stages
-from harness.record.composition import composed, without_sweep
-from harness.record.config import STARTS_A_RUN, changes, is_under, shaping
+from harness.record.composition import key_of, without_sweep
+from harness.record.config import STARTS_A_RUN, is_under
 from harness.record.reproducibility import RECORDED_PACKAGES
 from harness.words import line, override
 
@@ -52,16 +51,11 @@ def command(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
         config: Resolved.
     """
     # A repeat is one run, begins anew, and takes no finished one for it.
-    kept = [one for one in without_sweep(record["overrides"]) if not is_under(_key(one), STARTS_A_RUN)]
-    named = {
-        "seed": config["seed"],
-        "threads": record["hardware"]["threads"],
-        "trainer.device": record["device"],
-        "paths.data": config["paths"]["data"],
-    }
-    if named["paths.data"] == "data":  # the default
-        del named["paths.data"]
-    given = {_key(one) for one in kept}
+    kept = [one for one in without_sweep(record["overrides"]) if not is_under(key_of(one), STARTS_A_RUN)]
+    named = {"seed": config["seed"], "threads": record["hardware"]["threads"], "trainer.device": record["device"]}
+    if config["paths"]["data"] != "data":  # the default
+        named["paths.data"] = config["paths"]["data"]
+    given = [key_of(one) for one in kept]
     experiment = record["experiment"].removesuffix(f"_{stages.FOLDER}")  # a first stage is repeated with its run
     added = [override(key, value) for key, value in named.items() if key not in given]
     return ["python", "train.py", f"experiment={experiment}", *kept, *added]
@@ -74,24 +68,14 @@ def read(folder: Path) -> Recorded:
         FileNotFoundError: If `folder` is no run; one below it is named if there is any.
         ValueError: If a file in it is truncated, or is not what a run writes.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; a run's is called outputs/<experiment>/seed0/<time>")
-    if not (folder / "config.yaml").is_file():
-        below = sorted(path.parent for path in folder.rglob("config.yaml") if path.parent.name != ".hydra")
-        also = f"; below it are {len(below)}, such as {below[0]}" if below else ""
-        raise FileNotFoundError(f"{folder} is no run (config.yaml is missing){also}")
+    config = runs.read_config(folder)
     if folder.absolute().name == stages.FOLDER:
         raise ValueError(
             f"{folder} is the first stage of a run and is repeated with it; give {folder.absolute().parent}"
         )
-    config = runs.read_config(folder)
-    if (folder / "report.json").is_file() or (folder / "DONE").exists():
-        return Recorded(folder, config, runs.read_report(folder), finished=True)
-    began = folder / runs.BEGAN
-    report = read_json(began) if began.is_file() else {}
-    if not isinstance(report, dict):
-        raise ValueError(f"{began} is not what a run writes; delete that run folder")
-    return Recorded(folder, config, report, finished=False)
+    finished = (folder / "report.json").is_file() or (folder / "DONE").exists()
+    report = runs.read_report(folder) if finished else runs.read_began(folder)
+    return Recorded(folder, config, report, finished)
 
 
 def check(run: Recorded) -> None:
@@ -109,15 +93,6 @@ def check(run: Recorded) -> None:
     command = run.report["command"]
     if command[:2] != ["python", "train.py"] or any(not isinstance(w, str) or w.startswith("-") for w in command):
         raise ValueError(f"{run.folder} holds a command that no run writes: {line(map(str, command))}")
-
-
-def composes_otherwise(run: Recorded, arguments: Sequence[str], allow: Sequence[str] = ()) -> list[str]:
-    """What this checkout makes of arguments of train.py that differs from the run's config; empty if nothing does.
-
-    Raises:
-        ValueError, ImportError: If they do not compose here; NotAllowedError if they must not be run.
-    """
-    return changes(shaping(run.config), shaping(composed(arguments, allow=allow)))
 
 
 def constraints(run: Recorded) -> list[str]:
@@ -149,13 +124,7 @@ def data_steps(run: Recorded) -> tuple[list[str], str]:
     known = f"{data.get('name')}, fingerprint {str(data.get('fingerprint'))[:16]}"
     if config.get("fixture"):
         return [], f"{known}: stand-in data, which the run writes itself."
-    commands = [line(["python", "scripts/download.py", str(name)]) for name in run.report["downloads"]]
-    if commands:
+    if commands := [line(["python", "scripts/download.py", str(name)]) for name in run.report["downloads"]]:
         return commands, f"{known}."
-    return [], f"{known}. " + (
-        f"The run read them from {config['root']}." if "root" in config else "Needs no download."
-    )
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
+    where = f"The run read them from {config['root']}." if "root" in config else "Needs no download."
+    return [], f"{known}. {where}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -49,60 +51,35 @@ def set_up(threads: int | None, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def git_state(folder: Path, changes: bytes) -> dict[str, Any]:
-    """Revision of the code in `folder` and whether any of it is uncommitted; empty if it is no git checkout of its own.
+def code_state(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Revision of the code in `folder` and whether any of it is uncommitted, and that as a patch, new files included.
 
-    Code that somebody's repository has in a subfolder, as an environment or a copy, is not what that one's revision
-    names.
-
-    Args:
-        folder: Of the code.
-        changes: What `uncommitted` finds there; by its sha256, two runs are known to have had the same.
+    Both are empty if it is no git checkout of its own: code that somebody's repository has in a subfolder, as an
+    environment or a copy, is not what that one's revision names. The state has the sha256 of a patch, by which two runs
+    are known to have had the same.
     """
-    if not _is_checkout(folder):
-        return {}
     try:
-        state: dict[str, Any] = {"revision": _git(folder, "rev-parse", "HEAD").decode().strip()}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    state["dirty"] = bool(changes)
-    return state | ({"changes": hashlib.sha256(changes).hexdigest()} if changes else {})
-
-
-def uncommitted(folder: Path) -> bytes:
-    """What `git apply` needs to bring committed code and configs in `folder` to what they are, new files included.
-
-    Empty unless `folder` is a git checkout, and where only other files have changed.
-    """
-    if not _is_checkout(folder):
-        return b""
-    try:
+        top = _git(folder, "rev-parse", "--show-toplevel").decode(errors="surrogateescape").rstrip("\n")
+        if Path(top).resolve() != folder.resolve():
+            return {}, b""
+        revision = _git(folder, "rev-parse", "HEAD").decode().strip()
         patch = _git(folder, "diff", *PLAIN, "HEAD", "--relative", "--", *CODE_FILES)
         new = _git(folder, "ls-files", "-z", "--others", "--exclude-standard", "--", *CODE_FILES)
         for name in sorted(filter(None, new.decode(errors="surrogateescape").split("\0"))):
             patch += _git(folder, "diff", *PLAIN, "--no-index", "--", os.devnull, name, differs=1)
     except (OSError, subprocess.CalledProcessError):
-        return b""
-    return patch
+        return {}, b""
+    state = {"revision": revision, "dirty": bool(patch)}
+    return state | ({"changes": hashlib.sha256(patch).hexdigest()} if patch else {}), patch
 
 
-def _is_checkout(folder: Path) -> bool:
-    """Whether `folder` is the top of a git checkout."""
-    try:
-        top = _git(folder, "rev-parse", "--show-toplevel").decode(errors="surrogateescape").rstrip("\n")
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return Path(top).resolve() == folder.resolve()
-
-
-def provenance(changes: bytes) -> dict[str, Any]:
-    """What a stranger needs to know to judge a run: code with its `uncommitted` changes, packages, hardware."""
+def provenance() -> tuple[dict[str, Any], bytes]:
+    """What a stranger needs to know to judge a run: code, packages, hardware; and the code's uncommitted changes."""
+    code, patch = code_state(CODE)
     packages = {}
     for name in RECORDED_PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     hardware = {
         "platform": platform.platform(),
@@ -115,12 +92,7 @@ def provenance(changes: bytes) -> dict[str, Any]:
     if gpus:
         cudnn: Any = torch.backends.cudnn  # whose `version` has no types
         hardware |= {"cuda": torch.version.cuda, "cudnn": cudnn.version()}
-    return {
-        "code": git_state(CODE, changes),
-        "python": platform.python_version(),
-        "packages": packages,
-        "hardware": hardware,
-    }
+    return {"code": code, "python": platform.python_version(), "packages": packages, "hardware": hardware}, patch
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -143,13 +115,9 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: *(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return named[1].strip() if named else platform.processor()
 
 
 def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:

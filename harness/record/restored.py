@@ -45,8 +45,7 @@ class Restored:
     def loss(self) -> nn.Module:
         """The loss as the run began with it, without what it may have learned or remembered."""
         loss: nn.Module = instantiate(self.config["loss"], _convert_="all")
-        prepare = getattr(loss, "prepare", None)
-        if prepare is not None:
+        if prepare := getattr(loss, "prepare", None):
             prepare(self.data)
         return loss
 
@@ -70,11 +69,11 @@ def restored(
 
     Raises:
         FileNotFoundError: If there is no run, or no such checkpoint; those there are are named.
-        CheckpointError: If the checkpoint is truncated or of another model.
-        ValueError: If the data are not those of the run, the device cannot be used, or the config, which somebody else
-            may have written, names what it may not.
+        CheckpointError: If the checkpoint is truncated or of another model, or the data are not those of the run.
+        ValueError: If the device cannot be used, or the config, which somebody else may have written, names what it
+            may not.
     """
-    config = config_of(folder)
+    config = runs.read_config(folder)
     allowed.check({noun: config.get(noun) for noun in BUILT}, folder / "config.yaml", allow)
     path = folder / "checkpoints" / f"{weights}.pt"
     if weights != UNTRAINED and not path.is_file():
@@ -88,7 +87,8 @@ def restored(
         seeds.seed_everything(config["seed"], "initial weights")  # and then in the order of train.py
         model_config, start = pretrained.own_start(config["model"])
         data, model = (instantiate(part, _convert_="all") for part in (config["data"], model_config))
-        _check_data(folder, state, data)
+        before, now = state.get("fingerprint") or runs.data_of(folder), data.describe().get("fingerprint")
+        checkpoint.check_data(before, now, folder)
         if hasattr(model, "prepare"):
             model.prepare(data)
         if start is not None and not state:
@@ -97,20 +97,6 @@ def restored(
         checkpoint.restore(model, state["model"], path, "model")
     metrics = instantiate(config["metrics"], _convert_="all")
     return Restored(folder, data, model.to(where).eval(), metrics, config)
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The resolved config of the run in `folder`.
-
-    Raises:
-        FileNotFoundError: If there is no run.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"{folder} is no run folder (config.yaml is missing); give one that train.py made, such as "
-            "outputs/demo_rambo/seed0/<time>"
-        )
-    return runs.read_config(folder)
 
 
 def recorded(folder: Path, name: str) -> dict[int, float]:
@@ -123,9 +109,8 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
     file = folder / "metrics.jsonl"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
-    whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
-        lines = [from_json(line) for line in whole]
+        lines = [from_json(line) for line in file.read_text().split("\n")[:-1]]
     except ValueError as error:
         raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
     return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
@@ -136,21 +121,9 @@ def names_of(configs: list[dict[str, Any]]) -> list[str]:
     keys = differences(*map(shaping, configs))
     if not 1 <= len(keys) <= 3:
         return [f"run {number}" for number in range(1, len(configs) + 1)]
+    names = [key.rpartition(".")[2] for key in keys]
     rows = zip(*keys.values(), strict=True)
-    return [
-        ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True)) for row in rows
-    ]
-
-
-def _check_data(folder: Path, state: dict[str, Any], data: Any) -> None:
-    """Refuses other data than the run had, as far as it recorded their fingerprint."""
-    before = state.get("fingerprint") or runs.data_of(folder)
-    now = data.describe().get("fingerprint")
-    if None not in (before, now) and before != now:
-        raise ValueError(
-            f"{folder} was run on other data: their fingerprint was {before}, that of the data at hand is {now}; say "
-            "where the run's own data are"
-        )
+    return [", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True)) for row in rows]
 
 
 @contextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from harness import checkpoint
-from harness.files import read_json, write_json
+from harness.files import write_json
 from harness.record import runs, stages
-from harness.record.config import FREE_ONCE_FINISHED, FREE_TO_CHANGE, changes, differences, flat, shaping
+from harness.record.config import FREE_ONCE_FINISHED, FREE_TO_CHANGE, changes, differences, flat, resolved, shaping
 
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
@@ -28,12 +28,11 @@ def check_unused(folder: Path) -> None:
     """
     if not any((folder / name).exists() for name in LEFT):
         return
-    go_on = (
-        "" if (folder / "DONE").exists() or not any(folder.rglob("last.pt")) else f"go on with it (resume={folder}), "
-    )
+    resumable = not (folder / "DONE").exists() and any(folder.rglob("last.pt"))
+    go_on = f"go on with it (resume={folder}), choose another folder, or" if resumable else "choose another folder or"
     raise FileExistsError(
-        f"{folder} holds a run already, and a second one there would mix the two; {go_on}choose another folder"
-        f"{', ' if go_on else ' '}or leave hydra.run.dir out, which gives every run its own"
+        f"{folder} holds a run already, and a second one there would mix the two; {go_on} leave hydra.run.dir out, "
+        "which gives every run its own"
     )
 
 
@@ -52,8 +51,6 @@ def check(folder: Path, config: DictConfig) -> None:
         ValueError: If a value that shapes the numbers differs; the first few are named.
         CheckpointError: If its checkpoint cannot be read.
     """
-    if not (folder / "config.yaml").is_file():
-        raise FileNotFoundError(f"resume={folder}: no run there (config.yaml is missing)")
     if (folder / "DONE").exists():
         raise FileExistsError(
             f"resume={folder}: that run is finished; to go on from its weights in a new run: model.weights={folder} "
@@ -73,12 +70,7 @@ def check(folder: Path, config: DictConfig) -> None:
 
 
 def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = FREE_TO_CHANGE) -> None:
-    """Refuses another config than the run in `folder` has.
-
-    Args:
-        folder: Of a run.
-        config: Resolved.
-        free: Keys that may differ.
+    """Refuses a resolved config in which another key than those that are `free` differs from the run in `folder`.
 
     Raises:
         ValueError: If a value that shapes the numbers differs; the first few are named.
@@ -90,22 +82,11 @@ def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = 
         return
     more = f" and {len(told) - 3} more" if len(told) > 3 else ""
     epochs = tuple(flat(one).get("trainer.epochs") for one in (own, config))
-    follow = [
-        key for key, values in differences(was, now).items() if values == epochs
-    ]  # as the length of a cosine does
+    follow = [key for key, values in differences(was, now).items() if values == epochs]  # as a cosine's length does
     tied = f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
     raise ValueError(
         f"resume={folder} was run with another config: {'; '.join(told[:3])}{more}{tied if follow else ''}"
     )
-
-
-def check_data(folder: Path, now: str | None) -> None:
-    """Refuses other data than the run in `folder` began with, as far as it recorded them.
-
-    Raises:
-        CheckpointError: If both are known and differ.
-    """
-    checkpoint.check_data(runs.data_of(folder), now, folder)
 
 
 def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> None:
@@ -117,12 +98,6 @@ def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> No
         record: Of the run as it goes on; overrides and command are taken over.
     """
     runs.write_config(folder, config)
-    if (folder / runs.BEGAN).is_file():
-        now = {key: record[key] for key in ("overrides", "command")}
-        write_json(folder / runs.BEGAN, read_json(folder / runs.BEGAN) | now)
+    if began := runs.read_began(folder):
+        write_json(folder / runs.BEGAN, began | {key: record[key] for key in ("overrides", "command")})
     (folder / "report.json").unlink(missing_ok=True)  # without DONE it was cut off, or is of fewer epochs
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))

@@ -20,8 +20,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from harness.record import resuming, runs
-from harness.record.config import Effect, affecting, fingerprint
+from harness.record import runs
+from harness.record.config import BITS, fingerprint, nodes, resolved
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
@@ -41,8 +41,7 @@ def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> di
 
     With `reuse`, a finished run of the same config on the same data is answered with its report, an interrupted one
     goes on in its own folder, and `folder`, of which nothing came, is removed again. A run that another process is
-    making is waited for where a search needs its result (`config.objective`). Data that tell no fingerprint could be
-    any, and no run of theirs is found.
+    making is waited for where a search needs its result (`config.objective`).
 
     Args:
         config: The composed config.
@@ -58,13 +57,13 @@ def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> di
         InUseError: If another process is making it.
         ValueError: If the report of a finished run cannot be read.
     """
-    if config.resume or not config.reuse:
-        with held(folder / LOCK):
-            return train(config, folder, None)
-    data = prepare(config)
-    mark = data.describe().get("fingerprint")
+    data = prepare(config) if config.reuse and not config.resume else None
+    mark = None if data is None else data.describe().get("fingerprint")
     if mark is None:
-        log.warning("these data tell no fingerprint, so that no earlier run is known to be on them: it is made anew")
+        if data is not None:
+            log.warning(
+                "these data tell no fingerprint, so that no earlier run is known to be on them: it is made anew"
+            )
         with held(folder / LOCK):
             return train(config, folder, data)
     waiting = False
@@ -87,9 +86,9 @@ def lock_of(outputs: Path, config: Mapping[str, Any], mark: str) -> Path:
 
 
 def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train: Train) -> dict[str, Any]:
-    outputs, resolved = Path(config.paths.outputs), resuming.resolved(config)
-    with held(lock_of(outputs, resolved, mark)):
-        found = runs.index(outputs).get(fingerprint(resolved), runs.Found()).on(mark)
+    outputs, settings = Path(config.paths.outputs), resolved(config)
+    with held(lock_of(outputs, settings, mark)):
+        found = runs.index(outputs).get(fingerprint(settings), runs.Found()).on(mark)
         if found.finished:
             log.info("already done: %s", found.finished[-1])
             _discard(folder)
@@ -106,12 +105,10 @@ def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train
 
 def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
     """The config with `resume`, and with what the interrupted run may not change but its fingerprint does not know."""
-    config, begun = config.copy(), runs.read_config(folder)
+    config, begun = config.copy(), {".".join(path): value for path, value in nodes(runs.read_config(folder))}
     config.resume = str(folder)
-    for key in affecting(Effect.BITS):
-        value: Any = begun
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+    for key in BITS:
+        value = begun.get(key)
         if not isinstance(value, int | None) and not re.fullmatch(r"[a-z]+(:\d+)?", str(value)):  # it will be built
             raise ValueError(f"{folder / 'config.yaml'}: {key} is {value!r}, wanted a number or a device")
         OmegaConf.update(config, key, value)
@@ -120,10 +117,7 @@ def _as_begun(config: DictConfig, folder: Path) -> DictConfig:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Holds the lock `path` while the block runs.
-
-    Args:
-        path: A file that exists only while somebody holds it, or after its holder was killed.
+    """Holds the lock `path`, a file that exists only while somebody holds it, or after its holder was killed.
 
     Raises:
         InUseError: If another process holds it.

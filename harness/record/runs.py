@@ -49,14 +49,12 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of code, packages and hardware was another when the run in `folder` began than now that it was resumed.
+    """Which settings of code, packages and hardware changed since the run in `folder` began, as it was resumed.
 
     Returns:
         {"began": {...}} for the report, or nothing where all is as it was.
     """
-    if not (folder / BEGAN).is_file():
-        return {}
-    began = read_json(folder / BEGAN)
+    began = read_began(folder)
     changed = {key: began[key] for key in SURROUNDINGS if key in began and began[key] != record.get(key)}
     return {"began": changed} if changed else {}
 
@@ -102,15 +100,12 @@ class Found:
 
 
 def index(outputs: Path) -> dict[str, Found]:
-    """Every run below `outputs` by its fingerprint; a first stage belongs to its run and is left out.
+    """Every run below `outputs` by its fingerprint.
 
     A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else.
     """
     found: dict[str, Found] = {}
-    for path in sorted(outputs.rglob("config.yaml"), key=lambda path: (path.parent.name, path)):  # called by their time
-        folder = path.parent
-        if folder.name in (".hydra", stages.FOLDER):
-            continue
+    for folder in sorted(folders(outputs), key=lambda folder: (folder.name, folder)):  # called by their time
         finished = (folder / "DONE").exists()
         try:
             config = read_config(folder)
@@ -130,17 +125,10 @@ def index(outputs: Path) -> dict[str, Found]:
     return found
 
 
-def data_of(folder: Path) -> str | None:
-    """The fingerprint of the data of the run in `folder`; None if it is not on record.
-
-    Raises:
-        ValueError: If its record cannot be read.
-    """
-    for name in (BEGAN, "report.json"):  # runs of earlier versions have it in the report alone
-        record = read_json(folder / name) if (folder / name).is_file() else {}
-        if found := (record.get("data") or {}).get("fingerprint"):
-            return str(found)
-    return None
+def folders(outputs: Path) -> list[Path]:
+    """The folders of all runs at or below `outputs`; a first stage belongs to its run and is left out."""
+    found = (path.parent for path in outputs.rglob("config.yaml"))
+    return sorted(folder for folder in found if folder.name not in (".hydra", stages.FOLDER))
 
 
 def _is_on(data: str, folder: Path) -> bool:
@@ -148,6 +136,19 @@ def _is_on(data: str, folder: Path) -> bool:
         return data_of(folder) == data
     except ValueError:
         return True  # whoever reads on will tell what is wrong with it
+
+
+def data_of(folder: Path) -> str | None:
+    """The fingerprint of the data of the run in `folder`; None if it is not on record.
+
+    Raises:
+        ValueError: If its record cannot be read.
+    """
+    report = folder / "report.json"  # runs of earlier versions have it there alone
+    for record in (read_began(folder), read_json(report) if report.is_file() else {}):
+        if found := (record.get("data") or {}).get("fingerprint"):
+            return str(found)
+    return None
 
 
 def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -167,9 +168,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of the run in `folder`.
 
     Raises:
+        FileNotFoundError: If `folder` is no run; one below it is named if there is any.
         ValueError: If it is no YAML, or no mapping; with its name.
     """
     path = folder / "config.yaml"
+    if not path.is_file():
+        below = folders(folder)
+        way = f"below it are {len(below)}, such as {below[0]}" if below else "one is outputs/<experiment>/seed0/<time>"
+        raise FileNotFoundError(f"{folder} is no run folder (config.yaml is missing); {way}")
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
@@ -177,6 +183,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not config:
         raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
     return cast(dict[str, Any], config)
+
+
+def read_began(folder: Path) -> dict[str, Any]:
+    """What the run in `folder` wrote down when it began; empty if it did not.
+
+    Raises:
+        ValueError: If it is truncated or something else; with its name.
+    """
+    record = read_json(folder / BEGAN) if (folder / BEGAN).is_file() else {}
+    if not isinstance(record, dict):
+        raise ValueError(f"{folder / BEGAN} is not what a run writes; delete that run folder")
+    return record
 
 
 def read_report(folder: Path) -> dict[str, Any]:

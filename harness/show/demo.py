@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import words
 from harness.device import cores
-from harness.record import places
+from harness.record.composition import place
 from harness.record.reproducibility import CODE
 from harness.show.report_tables import means
 from harness.show.sheet import Sheet
@@ -36,7 +36,7 @@ def trained(
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=seeds)
-    default = places.outputs() / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
+    default = place("outputs") / experiment / time.strftime("%Y-%m-%d_%H-%M-%S")
     parser.add_argument("--folder", type=Path, default=default)
     parser.add_argument("overrides", nargs="*", help="changes of the experiment, such as trainer.epochs=2")
     arguments = parser.parse_args()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.record import stages
+from harness.record import runs
 from harness.study.results import Run
 from harness.study.studies import Study
 from harness.words import numbered
@@ -83,9 +83,8 @@ def _warnings(study: Study) -> Iterator[str]:
 
 def interrupted(folders: Sequence[Path]) -> list[Path]:
     """Runs at or below `folders` that began and did not end."""
-    begun = {path.parent for folder in folders for path in folder.rglob("config.yaml")}
-    own = [folder for folder in begun if folder.name not in (".hydra", stages.FOLDER)]
-    return sorted(folder for folder in own if not (folder / "DONE").exists())
+    begun = {run for folder in folders for run in runs.folders(folder)}
+    return sorted(folder for folder in begun if not (folder / "DONE").exists())
 
 
 def _counts(part: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from harness import words
 from harness.device import cores, gpus
 from harness.record import faults, runs
 from harness.record.composition import composed_for_seeds
-from harness.record.config import Effect, affecting, fingerprint, shaping
+from harness.record.config import ORDER, SPEED, fingerprint, shaping
 from harness.record.reproducibility import CODE
 from harness.study.execution import run_all
 from harness.study.specification import Specification, check_columns
@@ -96,7 +96,7 @@ def to_do(jobs: Sequence[Job]) -> list[Job]:
 
 def _data(job: Job) -> str:
     """The settings of its data, without those that make no others of them: `seed` decides order and augmentation."""
-    settings = shaping({"data": job.config.get("data")}, affecting(Effect.SPEED, Effect.ORDER))
+    settings = shaping({"data": job.config.get("data")}, (*SPEED, *ORDER))
     return json.dumps(settings, sort_keys=True, default=str)
 
 

@@ -15,8 +15,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 from yaml import YAMLError
 
+from harness import words
 from harness.record import measures
-from harness.record.schema import nearest
 from harness.study.results import Run, values_of
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -68,7 +68,7 @@ class Part(BaseModel):
         written = [name for name, field in fields if field.alias is None]
         for key in given if isinstance(given, dict) else ():
             if key not in written and key not in [field.alias for _, field in fields]:
-                raise fault(key, f"is not known here; {nearest(key, written)}")
+                raise fault(key, f"is not known here; {words.nearest(key, written)}")
         return given
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.record import runs
-from harness.record.config import Effect, affecting, shaping
+from harness.record.config import ORDER, PLACE, SPEED, shaping
 from harness.study import uncertainty
 from harness.study.jobs import Job
 from harness.study.results import Run
@@ -174,5 +174,5 @@ def check_alike(members: Sequence[Run]) -> None:
 
 def _data(run: Run) -> str:
     """The settings of its data, which tell rows on other data from those on another version of the data."""
-    apart = affecting(Effect.SPEED, Effect.PLACE, Effect.ORDER)
+    apart = (*SPEED, *PLACE, *ORDER)
     return json.dumps(shaping({"data": run.report["config"].get("data")}, apart), sort_keys=True, default=str)

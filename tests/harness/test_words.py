@@ -15,6 +15,7 @@ from harness.record.composition import CONFIGS
 PARSER = OverridesParser.create()
 SIGNS = st.text("ab/.~ '\"\\${}[](),=%:!\n#*?1-+&|;<>数", min_size=1, max_size=12)
 PATHS = SIGNS | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+PATHS = PATHS.filter(lambda path: path != "???")  # to OmegaConf a missing value, also between quotes
 
 
 def back(line):

@@ -35,7 +35,7 @@ METRICS = {f"test/recall@{k}": k / 10 for k in (1, 2, 4, 8)}
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
     """What the script believes to run on."""
-    monkeypatch.setattr(reproducibility, "provenance", lambda changes: HERE)
+    monkeypatch.setattr(reproducibility, "provenance", lambda: (HERE, b""))
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -149,6 +149,11 @@ def test_constraints_alone_are_what_pip_reads(make, said):
     assert said(make("run"), "--constraints") == "torch==2.14.1\ntimm==1.0.31\n"
 
 
+def rows(text):
+    """The cells of the table that are not empty, line by line, without its heads."""
+    return [line.split() for line in text.splitlines() if line.startswith(" ") and line.strip()][2:]
+
+
 def test_two_runs_are_compared_in_one_screen(make, said, config):
     other = config | {"seed": 4, "workers": 9, "loss": config["loss"] | {"margin": 0.7}}
     better = {name: value + 0.05 for name, value in METRICS.items()}
@@ -158,23 +163,21 @@ def test_two_runs_are_compared_in_one_screen(make, said, config):
     assert "same: data (2), versions (3), hardware (7), loss as built (1)" in text
     assert "different, but shapes no number: workers" in text
     assert "git diff aaaaaaaaaaaa bbbbbbbbbbbb -- '*.py' '*.yaml'" in text
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
-    assert ["code", "revision", "aaaaaaaaaaaa...", "bbbbbbbbbbbb...", ""] in rows
-    assert ["results", "last/test/recall@1", "0.1", "0.15", "+0.05"] in rows
-    assert any(row[1:4] == ["seed", "3", "4"] for row in rows)
+    assert ["code", "revision", "aaaaaaaaaaaa...", "bbbbbbbbbbbb..."] in rows(text)
+    assert ["results", "last/test/recall@1", "0.1", "0.15", "+0.05"] in rows(text)
+    assert ["seed", "3", "4"] in rows(text)
     assert len(text.splitlines()) < 30
 
 
 def test_results_that_look_alike_are_shown_with_their_gap(make, said):
     text = said(make("one"), make("other", metrics=METRICS | {"test/recall@1": 0.1 + 2**-40}))
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
-    assert rows == [["results", "last/test/recall@1", "0.1", "0.1", "+9.1e-13"]]
+    assert rows(text) == [["results", "last/test/recall@1", "0.1", "0.1", "+9.1e-13"]]
 
 
 def test_a_repeat_is_called_one(make, said):
     text = said(make("one"), make("other"))
     assert "A repeat: every result is equal." in text
-    assert "│" not in text
+    assert rows(text) == []
 
 
 def test_long_sections_are_cut_until_all_is_asked_for(make, said):
@@ -193,8 +196,8 @@ def test_what_is_no_run_is_answered_with_a_sentence(make, tmp_path, second):
     broken = make("broken")
     (broken / "report.json").write_text('{"seed": 0, "conf')
     for folder, sentence in (
-        (tmp_path / "gone", "there is no folder"),
-        (tmp_path / "empty", "is no run (config.yaml is missing)"),
+        (tmp_path / "gone", "is no run folder (config.yaml is missing)"),
+        (tmp_path / "empty", "is no run folder (config.yaml is missing)"),
         (broken, "report.json is truncated or not JSON"),
     ):
         with pytest.raises(SystemExit) as answer:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from harness.record import allowed, repeat, reproducibility, reuse, runs
+from harness.record import allowed, reproducibility, reuse, runs
 from harness.record.allowed import NotAllowedError
 from harness.record.composition import CONFIGS, composed
 from harness.record.config import nodes
@@ -167,9 +167,9 @@ def test_no_table_comparison_or_record_runs_it(override, tmp_path, run, monkeypa
         assert said.startswith("error: theirs.yaml: ")
         assert "may not build" in said or "for the command line alone" in said
     with pytest.raises(NotAllowedError):
-        repeat.composes_otherwise(repeat.read(run()), ["experiment=demo_rambo", override])
+        composed(["experiment=demo_rambo", override])
     folder = run()
-    record = {"experiment": "demo_rambo", "overrides": [], "device": "cpu", **reproducibility.provenance(b"")}
+    record = {"experiment": "demo_rambo", "overrides": [], "device": "cpu", **reproducibility.provenance()[0]}
     theirs = {"command": ["python", "train.py", "experiment=demo_rambo", override], "data": {}, "downloads": []}
     runs.write_json(folder / runs.BEGAN, record | theirs)
     script("provenance").main([str(folder)])

@@ -122,7 +122,7 @@ CHOICES = {
 @pytest.mark.parametrize("around", [True, False])
 def test_a_missing_plugin_is_answered_with_what_to_install(choice, around, monkeypatch):
     """Whether other plugins are there, so that the package around them exists, or none is."""
-    for module in {module for module, _ in PLUGINS.values()}:
+    for module in {f"hydra_plugins.{name.replace('-', '_')}" for name in PLUGINS.values()}:
         monkeypatch.setitem(sys.modules, module, None)
         if not around:
             monkeypatch.delitem(sys.modules, module)

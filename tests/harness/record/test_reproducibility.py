@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.record import reproducibility
-from harness.record.reproducibility import git_state, provenance, set_up, uncommitted
+from harness.record.reproducibility import code_state, provenance, set_up
 from harness.seeds import derived_seed, seed_everything
 
 ROOT = Path(__file__).parents[3]
@@ -39,10 +39,10 @@ def test_set_up_refuses_no_threads_and_turns_determinism_on_and_off():
 
 
 def state(folder):
-    return git_state(folder, uncommitted(folder))
+    return code_state(folder)[0]
 
 
-def test_git_state_tells_revision_and_dirt(tmp_path):
+def test_the_code_tells_revision_and_dirt(tmp_path):
     assert state(tmp_path) == {}
     run = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*run, "init", "-q"], check=True)
@@ -57,7 +57,7 @@ def test_git_state_tells_revision_and_dirt(tmp_path):
     assert state(tmp_path)["dirty"] is False
     (tmp_path / "new.py").write_text("3")
     assert state(tmp_path)["dirty"] is True
-    assert state(tmp_path)["changes"] == hashlib.sha256(uncommitted(tmp_path)).hexdigest()
+    assert state(tmp_path)["changes"] == hashlib.sha256(code_state(tmp_path)[1]).hexdigest()
 
 
 def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypat
         subprocess.run([*run, *arguments], check=True)
     (inside / "a.py").write_text("2")
     assert state(inside) == {}
-    assert uncommitted(inside) == b""
+    assert code_state(inside)[1] == b""
     assert state(tmp_path)["dirty"] is True
     link = tmp_path.parent / f"{tmp_path.name}_link"
     link.symlink_to(tmp_path)
@@ -80,7 +80,7 @@ def test_code_inside_somebody_elses_checkout_has_no_revision(tmp_path, monkeypat
 
 
 def test_uncommitted_code_can_be_brought_back(tmp_path):
-    assert uncommitted(tmp_path) == b""
+    assert code_state(tmp_path) == ({}, b"")
     there, clone = tmp_path / "there", tmp_path / "clone"
     (there / "engine").mkdir(parents=True)
     (there / "tests").mkdir()
@@ -94,7 +94,7 @@ def test_uncommitted_code_can_be_brought_back(tmp_path):
     (there / "gone.yaml").unlink()
     (there / "notes.txt").write_text("no code")
     (there / "tests" / "test_a.py").write_text("")
-    patch = uncommitted(there)
+    _, patch = code_state(there)
     subprocess.run(["git", "-C", str(clone), "apply"], input=patch, check=True)
     assert (clone / "engine" / "a.py").read_text() == "one = 2\n"
     assert (clone / "engine" / "neü b.py").read_text() == "two = 2\n"
@@ -102,12 +102,12 @@ def test_uncommitted_code_can_be_brought_back(tmp_path):
 
 
 def test_provenance_names_what_ran(monkeypatch):
-    record = provenance(b"")
+    record, _ = provenance()
     assert record["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert record["hardware"]["threads"] == torch.get_num_threads()
     assert record["hardware"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     monkeypatch.setattr(reproducibility, "RECORDED_PACKAGES", ("no-such-package",))
-    assert provenance(b"")["packages"] == {}
+    assert provenance()[0]["packages"] == {}
 
 
 def test_peak_memory_grows_with_what_is_held():

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from harness import checkpoint
 from harness.record import resuming, runs, stages
+from harness.record.config import resolved
 
 
 def config(**changes):
@@ -14,14 +15,14 @@ def config(**changes):
 
 
 def begun(folder, epochs_trained=None, **changes):
-    runs.begin(folder, resuming.resolved(config(**changes)), {"overrides": [], "data": {"fingerprint": "a"}})
+    runs.begin(folder, resolved(config(**changes)), {"overrides": [], "data": {"fingerprint": "a"}})
     if epochs_trained is not None:
         checkpoint.save(folder / "checkpoints" / "last.pt", {"epoch": epochs_trained, "weight": torch.ones(3)})
     return folder
 
 
 def test_resuming_nothing_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no run there \(config.yaml is missing\)"):
+    with pytest.raises(FileNotFoundError, match=r"is no run folder \(config.yaml is missing\)"):
         resuming.check(tmp_path, config())
 
 
@@ -37,9 +38,9 @@ def test_a_folder_says_what_a_run_has_become(tmp_path):
     (folder / "report.json").write_text("of 2 epochs")
     resuming.check(folder, longer)
     now = {"overrides": ["trainer.epochs=4"], "command": ["python", "train.py", "trainer.epochs=4"]}
-    resuming.go_on(folder, resuming.resolved(longer), now | {"device": "cpu"})
+    resuming.go_on(folder, resolved(longer), now | {"device": "cpu"})
     (key,) = runs.index(tmp_path)
-    assert key == runs.fingerprint(resuming.resolved(longer)) != runs.fingerprint(resuming.resolved(config()))
+    assert key == runs.fingerprint(resolved(longer)) != runs.fingerprint(resolved(config()))
     assert runs.read_config(folder)["data"]["root"] == "b"
     assert runs.read_json(folder / runs.BEGAN) == now | {"data": {"fingerprint": "a"}}
     assert not (folder / "report.json").exists()
@@ -60,7 +61,7 @@ def test_a_finished_first_stage_keeps_its_epochs(tmp_path):
     two = {"first_stage": {"changes": {"loss": {"margin": 0.5}}}}
     folder = begun(tmp_path, **two)
     below = folder / stages.FOLDER
-    runs.begin(below, resuming.resolved(stages.first_stage(config(**two), below)))
+    runs.begin(below, resolved(stages.first_stage(config(**two), below)))
     longer = config(**two, trainer={"epochs": 4})
     resuming.check(folder, longer)
     runs.finish(below, {})
@@ -69,11 +70,9 @@ def test_a_finished_first_stage_keeps_its_epochs(tmp_path):
         resuming.check(folder, longer)
 
 
-def test_other_data_are_refused_before_anything_is_written(tmp_path):
-    resuming.check_data(begun(tmp_path), "a")
-    resuming.check_data(tmp_path, None)
-    with pytest.raises(checkpoint.CheckpointError, match=r"other data: their fingerprint was a, .* at hand is b"):
-        resuming.check_data(tmp_path, "b")
+def test_the_data_that_a_run_began_with_are_on_record(tmp_path):
+    assert runs.data_of(begun(tmp_path)) == "a"
+    assert runs.data_of(tmp_path / "elsewhere") is None
 
 
 @pytest.mark.parametrize("left", resuming.LEFT)

@@ -108,7 +108,7 @@ def test_cores_are_those_that_the_process_may_use():
         "from pathlib import Path\n"
         "from harness.study.jobs import Outputs\n"
         "assert device.cores() == Outputs(Path('nowhere')).at_once == 1\n"
-        "assert reproducibility.provenance(b'')['hardware']['cores'] == 1"
+        "assert reproducibility.provenance()[0]['hardware']['cores'] == 1"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], env=environment, check=True)
