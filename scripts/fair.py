@@ -15,7 +15,6 @@ from harness.record.reproducibility import CODE
 from harness.show import fair_page
 from harness.study import fair
 from harness.study.fair_file import Fair
-from harness.study.fair_outcome import outcome, read_search, read_tests
 from harness.study.jobs import Outputs, alternating
 from harness.study.table_cells import check_alike
 
@@ -81,7 +80,7 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs
     """The rest of `make`, for which no other process may do the same."""
     fair.run(alternating([search.jobs for search in searches.values()]), outputs)
     searches = fair.located(searches, outputs)
-    searches = {key: read_search(comparison, search) for key, search in searches.items()}
+    searches = {key: fair.read_search(comparison, search) for key, search in searches.items()}
     check_alike([run for search in searches.values() for run in search.runs])
     tests = fair.plan_tests(comparison, searches, arguments.allow)
     if not tests:
@@ -92,8 +91,8 @@ def made(comparison: Fair, searches: Mapping[str, fair.Search], outputs: Outputs
     print(f"final: {len(jobs)} runs, {sum(bool(job.finished) for job in jobs)} finished", flush=True)
     fair.run(jobs, outputs)
     ended = {key: outputs.locate(tests.get(key, [])) for key in searches}
-    results = {key: read_tests(comparison, search, ended[key]) for key, search in searches.items()}
-    shown = outcome(comparison, results, stand_in=bool(arguments.scale))
+    results = {key: fair.read_tests(comparison, search, ended[key]) for key, search in searches.items()}
+    shown = fair.outcome(comparison, results, stand_in=bool(arguments.scale))
     print()
     fair_page.show(shown)
     print(f"written: {', '.join(map(str, fair_page.write(shown, arguments.out)))}")

@@ -13,8 +13,7 @@ from harness.record.composition import CONFIGS, place
 from harness.show import report_page, report_tables
 from harness.show.report_facts import interrupted, versions, warnings
 from harness.show.report_tables import Choice
-from harness.study.results import PLUS_MINUS, find_runs
-from harness.study.studies import SELECTED, Study, check_metrics, studies
+from harness.study.results import PLUS_MINUS, SELECTED, Study, check_metrics, find_runs, studies
 from harness.study.tables import published_by_label
 
 

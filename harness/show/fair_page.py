@@ -12,8 +12,7 @@ from harness.record.runs import STAND_IN
 from harness.show import sheet
 from harness.show.figures import COLOURS, INK, drawing
 from harness.show.sheet import Line, Sheet
-from harness.study.fair import Search
-from harness.study.fair_outcome import Outcome, Tested, Values
+from harness.study.fair import Outcome, Search, Tested, Values
 from harness.study.specification import Column
 from harness.study.uncertainty import interval, spread
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record import runs
-from harness.study.results import Run
-from harness.study.studies import Study
+from harness.study.results import Run, Study
 from harness.words import numbered
 
 NAMED = 3  # interrupted runs

@@ -13,8 +13,7 @@ from PIL import Image
 
 from harness.show.figures import COLOURS, learning_curves, recorded_curve
 from harness.show.sweep_figures import heat_map, sensitivity
-from harness.study.results import Run, Say, cell, log
-from harness.study.studies import SELECTED, Study, slug
+from harness.study.results import SELECTED, Run, Say, Study, cell, log, slug
 from harness.study.swept import CURVE_POINTS, Sweep, find_sweeps, settings_of, shown
 from harness.words import numbered
 
@@ -143,8 +142,8 @@ def _curves(study: Study, path: Path, say: Say) -> Drawn:
     percent, spread = measure.kind == "share", _spread(readable.values())
     learning_curves(path, folders, metric, label, spread=spread, percent=percent, shared_epochs=True)
     more = f" The {len(labels)} best of {len(study.methods)} methods." if len(labels) < len(study.methods) else ""
-    cells = {study.short[name]: cell(study.methods[name], "last", metric) for name in labels}
-    ends = [f"{name} {found.shown(measure)}" for name, found in cells.items() if found is not None]
+    cells = {study.short[name]: cell(study.methods[name], "last", metric, measure) for name in labels}
+    ends = [f"{name} {mean}" for name, mean in cells.items() if mean]
     over = " (mean ± half of the 95 % interval over seeds)" if any("±" in end for end in ends) else ""
     return Drawn(
         path, "Learning curves", f"{label}, against the epoch; epoch 0 is before training.{more}",

@@ -16,8 +16,7 @@ from harness.record.config import NOT_THE_METHOD, NOT_THE_RUN, is_under
 from harness.show import report_facts, report_figures, report_tables
 from harness.show.report_tables import Choice
 from harness.show.sheet import Line, Sheet, template
-from harness.study.results import PLUS_MINUS, Run
-from harness.study.studies import SELECTED, Study, slug
+from harness.study.results import PLUS_MINUS, SELECTED, Run, Study, slug
 from harness.words import line
 
 METHODS = ("method", "command, with a seed", "seeds", "epochs")

@@ -9,8 +9,7 @@ from typing import Any
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show.sheet import Line, Sheet, markdown_table
-from harness.study.results import PLUS_MINUS, Run, cell, measure_of
-from harness.study.studies import SELECTED, Study
+from harness.study.results import PLUS_MINUS, SELECTED, Run, Study, cell, measure_of
 from harness.study.swept import shown, varied
 from harness.study.uncertainty import compare, together
 
@@ -90,8 +89,7 @@ def means(title: str, rows: Sequence[tuple[str, Sequence[Run], str]], metrics: M
     """
     lines = []
     for name, members, selection in rows:
-        found = {metric: cell(members, selection, metric) for metric in metrics}
-        cells = ["" if one is None else one.shown(measure_of(members, metric)) for metric, one in found.items()]
+        cells = [cell(members, selection, metric, measure_of(members, metric)) for metric in metrics]
         lines.append(Line([name, *cells]))
     count = len(rows[0][1])
     over = "1 seed" if count == 1 else f"mean over {count} seeds ± half of its 95 % interval"
@@ -161,8 +159,7 @@ def settings_tables(study: Study) -> list[Sheet]:
 
 
 def _cell(study: Study, label: str, metric: str, selection: str, spread: str) -> str:
-    found = cell(study.methods[label], selection, metric)
-    return "" if found is None else found.shown(study.measure(metric), spread)
+    return cell(study.methods[label], selection, metric, study.measure(metric), spread)
 
 
 def _says_something(study: Study, metric: str) -> bool:

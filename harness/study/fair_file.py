@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from harness.study import specification
 from harness.study.specification import Column, FileName, Number, Part, Specification, Whole, fault, knowing, outside
+from harness.study.swept import Value, shown
 
-Value = float | int | str | bool
 MOST_SETTINGS = 6  # of one method: beyond it, the draws in the last dimensions hang together
 EDGE = 0.05  # of a range, at either end
 
@@ -144,6 +144,4 @@ def _budget_fault(trials: int, seeds: int, search_seed: int) -> str:
 
 def text(value: Value) -> str:
     """As it stands on the command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else shown(value)

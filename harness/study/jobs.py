@@ -111,13 +111,12 @@ class Outputs:
             for each core.
         short: Whether to spare what takes longer than a short run: pictures, and looking among all runs that there are
             for the same, which with `reuse` keeps two processes from making one run.
-        entry: The path of train.py.
     """
 
-    def __init__(
-        self, folder: Path, at_once: int | None = None, short: bool = False, entry: Path = CODE / "train.py"
-    ) -> None:
-        self.folder, self.short, self.entry = folder, short, entry
+    entry = CODE / "train.py"
+
+    def __init__(self, folder: Path, at_once: int | None = None, short: bool = False) -> None:
+        self.folder, self.short = folder, short
         self.at_once = at_once or (0 if short else len(gpus())) or cores()
         self.found = runs.index(folder)
         self._fingerprints: dict[str, tuple[str | None, str]] = {}  # or why there is none

@@ -1,13 +1,16 @@
-"""Run folders -> tables: mean and spread over seeds, beside the published numbers."""
+"""Run folders -> runs, by method and by study: those of one version of one data set, judged by one metric."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,12 @@ Say = Callable[[str], None]
 PLUS_MINUS = {
     "interval": "half of the 95 % t-interval of the mean over seeds",
     "deviation": "the standard deviation over seeds",
+}
+SELECTED = {
+    "untrained": "untrained",
+    "last": "last epoch",
+    "best_on_validation": "best epoch on validation",
+    "best_on_test": "best epoch on test",
 }
 NEEDED = {"experiment": str, "overrides": list, "seed": int}  # beside what `runs.read_report` asks for
 
@@ -109,29 +118,6 @@ def _strange(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"the last epoch is {report['results']['last']['epoch']!r}"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One metric of one method: the finite values of its seeds, and how many runs are `without` one."""
-
-    values: tuple[float, ...]
-    without: int = 0
-
-    def shown(self, measure: Measure, spread: str = "interval") -> str:
-        """As papers show such a metric, 64.0 ± 0.3, in percent where it is a share; says where runs have no value.
-
-        After ± stands what `spread`, a key of `PLUS_MINUS`, says; nothing with a single seed.
-        """
-        without = f" ({len(self.values)} of {len(self.values) + self.without} runs)" if self.without else ""
-        if not self.values:
-            return f"nan{without}"
-        digits, half = measure.decimals([measure.factor * value for value in self.values]), 0.0
-        if len(self.values) > 1:
-            half = interval(self.values).half if spread == "interval" else statistics.stdev(self.values)
-        alone = len(self.values) == 1 or (measure.kind == "count" and not half)  # counts that are all equal
-        after = "" if alone else f" ± {measure.factor * half:.{digits}f}"
-        return f"{measure.factor * statistics.fmean(self.values):.{digits}f}{after}{without}"
-
-
 def group_by_method(found: Sequence[Run], say: Say = log.warning) -> dict[str, list[Run]]:
     """Runs that differ in the seed alone, so that they have a mean.
 
@@ -176,14 +162,126 @@ def values_of(found: Mapping[int, Run], selection: str, metric: str) -> dict[int
     return {number: float(value) for number, value in values.items() if value is not None}
 
 
-def cell(members: Sequence[Run], selection: str, metric: str) -> Cell | None:
-    """`metric` of every run under `selection` (last, best_on_test, ...); None where no run has it."""
+def cell(members: Sequence[Run], selection: str, metric: str, measure: Measure, spread: str = "interval") -> str:
+    """`metric` under `selection` (last, best_on_test, ...) as `mean_shown`; empty where no run has it."""
     if not any(metric in run.metrics(selection) for run in members):
-        return None
-    values = values_of(dict(enumerate(members)), selection, metric).values()
-    return Cell(tuple(values), len(members) - len(values))
+        return ""
+    values = list(values_of(dict(enumerate(members)), selection, metric).values())
+    return mean_shown(values, measure, spread, len(members) - len(values))
+
+
+def mean_shown(values: Sequence[float], measure: Measure, spread: str = "interval", without: int = 0) -> str:
+    """Values of several seeds as papers show such a metric, 64.0 ± 0.3, in percent where it is a share.
+
+    After ± stands what `spread`, a key of `PLUS_MINUS`, says; nothing with a single seed. It is told that there are
+    more runs `without` a value.
+    """
+    among = f" ({len(values)} of {len(values) + without} runs)" if without else ""
+    if not values:
+        return f"nan{among}"
+    digits, half = measure.decimals([measure.factor * value for value in values]), 0.0
+    if len(values) > 1:
+        half = interval(values).half if spread == "interval" else statistics.stdev(values)
+    alone = len(values) == 1 or (measure.kind == "count" and not half)  # counts that are all equal
+    after = "" if alone else f" ± {measure.factor * half:.{digits}f}"
+    return f"{measure.factor * statistics.fmean(values):.{digits}f}{after}{among}"
 
 
 def measure_of(members: Sequence[Run], metric: str) -> Measure:
     """How `metric` is read, as these runs declare it."""
     return measures.of([run.report for run in members], metric)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Methods, each with its runs, by label (see `Run.label`)."""
+
+    methods: dict[str, list[Run]]
+    data: str  # the name
+    fingerprint: str  # of the data; empty where none is known
+    stand_in: bool  # whether the data are made up to try the code
+    monitored: str  # the metric that chooses epochs, without its split
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [run for members in self.methods.values() for run in members]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Every metric that a run ended with, the test split's first."""
+        names = dict.fromkeys(name for run in self.runs for name in run.metrics("last"))
+        return sorted(names, key=lambda name: not name.startswith("test/"))
+
+    @cached_property
+    def split(self) -> str:
+        """test, or the first that there is where that was left alone, as in a search for settings."""
+        return self.metrics[0].partition("/")[0] if self.metrics else "test"
+
+    @property
+    def monitor(self) -> str:
+        """The metric that chooses epochs, of the split that the page is about."""
+        return f"{self.split}/{self.monitored}"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of `monitor`."""
+        return self.measure(self.monitor).higher_is_better is not False
+
+    def measure(self, metric: str) -> Measure:
+        """How a metric is read."""
+        return measure_of(self.runs, metric)
+
+    @cached_property
+    def selection(self) -> str:
+        """The epoch that the figures are about: chosen on held-out data where all runs have some, or the last."""
+        chosen = "best_on_validation"
+        return chosen if all(run.metrics(chosen) for run in self.runs) else "last"
+
+    @cached_property
+    def short(self) -> dict[str, str]:
+        """Labels without the words that all have in common; the experiment's name where nothing is left."""
+        words = {label: label.split() for label in self.methods}
+        common = set.intersection(*map(set, words.values()))
+        return {label: " ".join(w for w in found if w not in common) or found[0] for label, found in words.items()}
+
+    def by_seed(self, label: str, metric: str) -> dict[int, float]:
+        """The finite values of a metric by seed."""
+        return values_of({run.report["seed"]: run for run in self.methods[label]}, self.selection, metric)
+
+    def best_first(self) -> list[str]:
+        """Labels by the mean of the monitored metric; those without it last."""
+
+        def key(label: str) -> float:
+            values = self.by_seed(label, self.monitor).values()
+            return statistics.fmean(values) * (-1 if self.higher_is_better else 1) if values else math.inf
+
+        return sorted(self.methods, key=key)
+
+    def leading(self, count: int) -> list[str]:
+        """The best `count` labels, in the order of the study."""
+        best = set(self.best_first()[:count])
+        return [label for label in self.methods if label in best]
+
+
+def studies(found: Sequence[Run], say: Say = log.warning) -> list[Study]:
+    """The runs by data set, version and monitored metric, in the order of first runs; `say` as in `group_by_method`."""
+    apart: dict[tuple[str, str, bool, str, bool], list[Run]] = {}
+    for run in found:
+        data, trainer = run.report["data"], run.report["config"].get("trainer", {})
+        known = str(data.get("name", "unnamed data")), str(data.get("fingerprint") or ""), bool(data.get("fixture"))
+        monitored = str(trainer.get("monitor", "recall@1")), bool(trainer.get("higher_is_better", True))
+        apart.setdefault((*known, *monitored), []).append(run)
+    return [Study(group_by_method(members, say), *key[:4]) for key, members in apart.items()]
+
+
+def check_metrics(grouped: Sequence[Study], metrics: Sequence[str] | None) -> None:
+    """Refuses a metric that no run has, with those that there are."""
+    there = list(dict.fromkeys(name for study in grouped for name in study.metrics))
+    if unknown := [name for name in metrics or () if name not in there]:
+        raise ValueError(f"no run has the metric {unknown[0]}; there are {', '.join(there)}")
+
+
+def slug(text: str) -> str:
+    """A name for files and links."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "data"

@@ -192,10 +192,8 @@ def verdict(values: Sequence[float], published: float, decimals: int, resolution
         interval holds the published number but is wider than `resolution`; "reproduced"; otherwise "below" or "above",
         where our mean lies.
     """
-    if not values:
-        return "not run"
     if len(values) < 2:
-        return "not enough seeds"
+        return "not enough seeds" if values else "not run"
     ours, rounding = interval(values), 0.5 * 10.0**-decimals
     if ours.half == 0 and 2.0 ** (1 - len(values)) >= 1 - LEVEL:  # no spread to go by; as in `compare`
         return "not enough seeds"

@@ -12,8 +12,7 @@ from scipy import stats
 from harness.show import report_page, report_tables, sheet
 from harness.show.report_facts import interrupted, warnings
 from harness.show.report_figures import draw, pictures
-from harness.study.results import find_runs
-from harness.study.studies import studies
+from harness.study.results import find_runs, studies
 
 VOID = {"meta", "link", "br", "img", "wbr"}
 

@@ -121,7 +121,7 @@ def test_the_search_never_evaluates_test_and_the_final_runs_do(tiny):
     tried = [job for search in searches.values() for job in search.jobs]
     assert len({job.fingerprint for job in tried}) == len(tried) == 8
     for job in tried:
-        trainer = composed(job.arguments)["trainer"]
+        trainer = job.config["trainer"]
         assert (trainer["splits"], trainer["epochs"]) == (["validation"], 3)
         assert job.seed == 100
     searches = {key: replace(search, found={1: 0.5}) for key, search in searches.items()}
@@ -129,7 +129,7 @@ def test_the_search_never_evaluates_test_and_the_final_runs_do(tiny):
     for key, own in tests.items():
         assert [job.seed for job in own] == [0, 1]
         for job in own:
-            config = composed(job.arguments)
+            config = job.config
             assert (config["trainer"]["splits"], config["trainer"]["epochs"]) == (None, 3)
             assert config["optimizer"]["lr"] == searches[key].trials[1].values["optimizer.lr"]
     assert {job.fingerprint for own in tests.values() for job in own}.isdisjoint(job.fingerprint for job in tried)

@@ -13,9 +13,8 @@ from harness.record import runs
 from harness.record.runs import STAND_IN
 from harness.show import fair_page
 from harness.show.fair_page import dot_plot
-from harness.study.fair import Search, draw
+from harness.study.fair import Search, draw, outcome, read_search, read_tests
 from harness.study.fair_file import Fair
-from harness.study.fair_outcome import outcome, read_search, read_tests
 from harness.study.jobs import Job
 from harness.study.uncertainty import holm
 
@@ -146,8 +145,8 @@ def test_methods_stand_from_best_to_worst_and_are_compared_over_seeds(made):
 
 def test_an_error_is_best_where_it_is_lowest(fair, made):
     by_error = fair.model_copy(update={"columns": {"error": fair.columns["error"]}})
-    low = replace(made.methods["old"], test={"error": {0: 1.0, 1: 1.1}}, untrained={})
-    high = replace(made.methods["new"], test={"error": {0: 2.0, 1: 2.1}}, untrained={})
+    low = replace(made.methods["old"], test={"error": {0: 1.0, 1: 1.1}})
+    high = replace(made.methods["new"], test={"error": {0: 2.0, 1: 2.1}})
     assert list(outcome(by_error, {"new": high, "old": low}).methods) == ["old", "new"]
 
 

@@ -37,16 +37,17 @@ def test_a_plan_has_every_row_with_every_seed_and_the_arguments_of_train(tmp_pat
     assert not {job.fingerprint for job in planned} & {job.fingerprint for job in fixture}
 
 
-def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path):
+def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(Outputs, "data", lambda self, job: "a")
     planned = plan(loaded(tmp_path), tmp_path, seeds=4)
-    record = {"data": {"fingerprint": Outputs(tmp_path).data(planned[0])}}
+    record = {"data": {"fingerprint": "a"}}
     for seed, name in ((0, "a"), (0, "b"), (1, "c"), (2, "d")):
         runs.begin(tmp_path / "outputs" / name, composed([*planned[seed].arguments, "threads=1", "workers=0"]), record)
     for name in ("a", "b"):
         runs.finish(tmp_path / "outputs" / name, {"config": {}, "results": {}, **record})
     (tmp_path / "outputs" / "c" / "checkpoints").mkdir()
     (tmp_path / "outputs" / "c" / "checkpoints" / "last.pt").touch()
-    planned = plan(loaded(tmp_path), tmp_path, seeds=4)
+    planned = Outputs(tmp_path / "outputs").locate(planned)
     assert [job.finished and job.finished.name for job in planned] == ["b", None, None, None]  # the newest
     assert [job.interrupted and job.interrupted.name for job in planned] == [None, "c", None, None]
     assert [job.seed for job in jobs.to_do(planned)] == [1, 2, 3]
@@ -137,7 +138,9 @@ def test_a_failing_run_costs_itself_only_and_its_sentence_is_kept(tmp_path, caps
     monkeypatch.setattr(execution, "IMPORTED", ())
     (tmp_path / "train.py").write_text(ENTRY)
     planned = plan(loaded(tmp_path), tmp_path, seeds=3)
-    failed = Outputs(tmp_path / "out (1)", 1, entry=tmp_path / "train.py").run(planned)
+    outputs = Outputs(tmp_path / "out (1)", 1)
+    outputs.entry = tmp_path / "train.py"
+    failed = outputs.run(planned)
     assert failed == {planned[1].fingerprint: "no letters in data/letters; run: python scripts/download.py letters"}
     assert [("FAILED" in line) for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     called = (tmp_path / "called").read_text().splitlines()
@@ -158,11 +161,11 @@ def test_a_failure_names_files_as_seen_from_here(tmp_path, monkeypatch):
     assert jobs.sentence("error: /elsewhere/a is gone") == "/elsewhere/a is gone"
 
 
-def test_a_plan_and_its_runs_fill_a_table(tmp_path):
-    table = loaded(tmp_path)
+def test_a_plan_and_its_runs_fill_a_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(Outputs, "data", lambda self, job: "a")
+    table, outputs = loaded(tmp_path), Outputs(tmp_path)
     planned = plan(table, tmp_path, seeds=3)
-    folder = finished(tmp_path / "outputs" / "a", data=Outputs(tmp_path).data(planned[0]))
-    outputs = Outputs(tmp_path)
+    folder = finished(tmp_path / "outputs" / "a")
     outputs.found = {planned[0].fingerprint: runs.Found([folder])}
     filled = table_cells.fill(table, outputs.locate(planned), 3, failed={planned[1].fingerprint: "out of memory"})
     assert filled.missing == 2

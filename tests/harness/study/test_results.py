@@ -8,8 +8,7 @@ from scipy import stats
 from harness.record import runs
 from harness.record.measures import Measure
 from harness.show import report_tables
-from harness.study.results import Cell, cell, find_runs, group_by_method
-from harness.study.studies import studies
+from harness.study.results import cell, find_runs, group_by_method, mean_shown, studies
 
 RECALL, SHARE = "test/recall@1", Measure("share", True)
 PUBLISHED = {"cub_rambo": {"source": "table 3", "metrics": {"test/recall@1": 64.0}, "seeds": 3}}
@@ -40,18 +39,17 @@ def test_a_cell_is_mean_and_spread_over_seeds(tmp_path):
     for seed, recall in enumerate([0.60, 0.62, 0.67]):
         finished(tmp_path / f"{seed}", seed, recall)
     (members,) = group_by_method(find_runs([tmp_path])).values()
-    found = cell(members, "last", "test/recall@1")
-    assert found.values == (0.60, 0.62, 0.67)
     deviation = 100 * statistics.stdev([0.60, 0.62, 0.67])
-    assert found.shown(SHARE, "deviation") == f"63.0 ± {deviation:.1f}"
-    assert found.shown(SHARE) == f"63.0 ± {stats.t.ppf(0.975, df=2) * deviation / 3**0.5:.1f}"
-    assert cell(members, "best_on_test", "test/recall@1") is None
-    assert Cell((0.5,)).shown(SHARE) == "50.0"
+    assert cell(members, "last", RECALL, SHARE, "deviation") == f"63.0 ± {deviation:.1f}"
+    half = stats.t.ppf(0.975, df=2) * deviation / 3**0.5
+    assert cell(members, "last", RECALL, SHARE) == f"63.0 ± {half:.1f}"
+    assert cell(members, "best_on_test", RECALL, SHARE) == ""
+    assert mean_shown([0.5], SHARE) == "50.0"
 
 
 def test_runs_without_a_number_are_counted_and_no_mean_is_made_of_none():
-    assert Cell((0.5, 0.7), 1).shown(SHARE, "deviation") == "60.0 ± 14.1 (2 of 3 runs)"
-    assert Cell((), 2).shown(SHARE) == "nan (0 of 2 runs)"
+    assert mean_shown([0.5, 0.7], SHARE, "deviation", 1) == "60.0 ± 14.1 (2 of 3 runs)"
+    assert mean_shown([], SHARE, without=2) == "nan (0 of 2 runs)"
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
@@ -215,15 +213,15 @@ def test_a_run_without_a_report_is_named(tmp_path, content, says):
 
 
 def test_counts_are_no_shares():
-    assert Cell((3.0, 5.0)).shown(Measure("count"), "deviation") == "4.0 ± 1.4"
-    assert Cell((3.0, 3.0)).shown(Measure("count")) == "3"
+    assert mean_shown([3.0, 5.0], Measure("count"), "deviation") == "4.0 ± 1.4"
+    assert mean_shown([3.0, 3.0], Measure("count")) == "3"
 
 
 def test_errors_are_shown_in_their_unit_and_shares_in_percent():
-    assert Cell((7.1, 7.3)).shown(Measure("error"), "deviation") == "7.20 ± 0.14"
-    assert Cell((0.891,)).shown(Measure("error")) == "0.891"
-    assert Cell((0.742,)).shown(SHARE) == "74.2"
-    assert Cell((0.742,)).shown(Measure()) == "0.742"
+    assert mean_shown([7.1, 7.3], Measure("error"), "deviation") == "7.20 ± 0.14"
+    assert mean_shown([0.891], Measure("error")) == "0.891"
+    assert mean_shown([0.742], SHARE) == "74.2"
+    assert mean_shown([0.742], Measure()) == "0.742"
 
 
 def test_a_first_stage_is_no_run_of_its_own(tmp_path):
