@@ -31,23 +31,22 @@ def look_up(name: str) -> Any:
     return found
 
 
-def class_named(name: str) -> Callable[..., nn.Module]:
-    """The class of modules with this dotted name; an ImportError or a TypeError says that there is none."""
+def class_named(name: str, settings: dict[str, Any]) -> tuple[Callable[..., nn.Module], list[str]]:
+    """The class of modules with this dotted name, and the names of what it can be built with.
+
+    Raises:
+        ImportError, TypeError: If there is none, or it does not take one of `settings`.
+    """
     if "." not in name:
         raise ImportError(f"loss must be named with its module, such as rambo.losses.RecallLoss, got {name!r}")
     found = look_up(name)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise TypeError(f"{name} is no torch.nn.Module class; name one, such as rambo.losses.RecallLoss")
-    return found
-
-
-def check_settings(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> list[str]:
-    """The names that a class can be built with; a TypeError tells one of `settings` that is not among them."""
-    wanted = list(taken_by(kind)[0])
-    if unknown := [name for name in settings if name not in wanted]:
-        full = f"{getattr(kind, '__module__', '?')}.{getattr(kind, '__qualname__', kind)}"
+    wanted = list(taken_by(found)[0])
+    if unknown := [key for key in settings if key not in wanted]:
+        full = f"{found.__module__}.{found.__qualname__}"
         raise TypeError(f"{full} takes no {unknown[0]}; it takes {', '.join(wanted)}")
-    return wanted
+    return found, wanted
 
 
 def taken_by(target: Callable[..., Any]) -> tuple[dict[str, Any], bool]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.named_class import check_settings, class_named
+from harness.named_class import class_named
 
 
 class _HasClasses(Protocol):
@@ -46,8 +46,9 @@ class RetrievalObjective(nn.Module):
         self._kind: Callable[..., nn.Module] | None = None
         self.loss: nn.Module | None = None
         if isinstance(loss, str):
-            self._kind, self._settings = class_named(loss), settings
-            if "num_classes" not in check_settings(self._kind, settings):
+            self._kind, wanted = class_named(loss, settings)
+            self._settings = settings
+            if "num_classes" not in wanted:
                 self.loss = self._kind(**settings)
         elif isinstance(loss, nn.Module) and not settings:
             self.loss = loss

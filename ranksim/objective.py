@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.named_class import check_settings, class_named
+from harness.named_class import class_named
 from harness.train.optimization import parameter_groups
 from rambo.ranking.exact import one_of, positive
 from ranksim.datasets.regression import RegressionData
@@ -51,8 +51,7 @@ class RegressionObjective(nn.Module):
         super().__init__()
         one_of("regularized", regularized, ("raw", "smoothed"))
         if isinstance(loss, str):
-            kind = class_named(loss)
-            check_settings(kind, settings)
+            kind, _ = class_named(loss, settings)
             self.loss = kind(**settings)
         elif isinstance(loss, nn.Module) and not settings:
             self.loss = loss

@@ -92,18 +92,12 @@ class PartedData(Generic[R]):
         ValueError: If an argument makes no sense, or the counts are not those of the published split.
     """
 
-    title: ClassVar[str]
-    """What people call the data set."""
-    remedy: ClassVar[str]
-    """What to do when it is not there."""
-    remedy_for_images: ClassVar[str] = ""
-    """What to do when images are not there, if that is something else."""
-    files: ClassVar[tuple[RemoteFile, ...]] = ()
-    """What scripts/download.py fetches."""
-    by_hand: ClassVar[str] = ""
-    """What to do instead where a form or a login stands before the data; {root} is replaced by their folder."""
-    expected: ClassVar[Mapping[Any, Mapping[str, Any]]] = {}
-    """Part -> what `describe` must say of it in the published split."""
+    title: ClassVar[str]  # what people call the data set
+    remedy: ClassVar[str]  # what to do when it is not there
+    remedy_for_images: ClassVar[str] = ""  # and when images are not there, if that is something else
+    files: ClassVar[tuple[RemoteFile, ...]] = ()  # what scripts/download.py fetches
+    by_hand: ClassVar[str] = ""  # what to do where a form or a login stands before the data, which go to {root}
+    expected: ClassVar[Mapping[Any, Mapping[str, Any]]] = {}  # part -> what `describe` must say in the published split
 
     train: EpochLoader
     evaluation: dict[str, DataLoader[Batch]]
@@ -130,9 +124,9 @@ class PartedData(Generic[R]):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.train_transform, self.test_transform = train_transform, test_transform
-        self.seed, self.fixture = seed, fixture
-        self._evaluation_batch_size, self._pin_memory = evaluation_batch_size, pin_memory
-        self._workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+        self.seed, self.fixture, self._batch_size = seed, fixture, evaluation_batch_size
+        workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+        self._loading: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "collate_fn": self.collate}
         self.root = self.write_fixture(Path(root)) if fixture else Path(root)
         self.parts = self.load_parts()
         self.fingerprint = fingerprint(self.parts)
@@ -148,11 +142,7 @@ class PartedData(Generic[R]):
         raise NotImplementedError(f"{type(self).__name__} has no fixture; set data.fixture=false")
 
     def located(self, name: str, *folders: Path) -> Path:
-        """The first of the folders that has the file `name`.
-
-        Raises:
-            FileNotFoundError: If none has it.
-        """
+        """The first of the folders that has the file `name`; a FileNotFoundError says if none has."""
         for folder in folders:
             if (folder / name).is_file():
                 return folder
@@ -188,22 +178,16 @@ class PartedData(Generic[R]):
     def open_loaders(self, batches: BatchSampler) -> None:
         """Sets `train`, in the batches given, and `evaluation`, which goes through each other part in order."""
         self.train = self.epoch_loader(batches)
-        self.evaluation = {
-            part: DataLoader(
-                self.dataset(part),
-                batch_size=self._evaluation_batch_size,
-                num_workers=self._workers,
-                pin_memory=self._pin_memory,
-                collate_fn=self.collate,
-                generator=torch.Generator(),  # else each pass would draw from the global generator
-            )
-            for part in self.parts
-            if part != "train"
-        }
+        self.evaluation = {}
+        for part in self.parts:
+            if part != "train":
+                draws = torch.Generator()  # else each pass would draw from the global generator
+                loader = DataLoader(self.dataset(part), self._batch_size, generator=draws, **self._loading)
+                self.evaluation[part] = loader
 
     def epoch_loader(self, batches: BatchSampler) -> EpochLoader:
         """Goes through the training part in the batches of an epoch."""
-        return EpochLoader(self.dataset("train"), batches, self._workers, self._pin_memory, self.collate)
+        return EpochLoader(self.dataset("train"), batches, **self._loading)
 
     def dataset(self, part: str) -> PartDataset[R]:
         """One part as the loaders read it."""

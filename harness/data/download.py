@@ -26,23 +26,14 @@ class DownloadError(RuntimeError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
+    """A file to download; what is not known of it is None."""
 
-    Attributes:
-        name: Where it goes, relative to the folder of the data set.
-        urls: Its addresses (http, https or ftp), tried in this order. None: it must be fetched by hand.
-        size: Bytes, where known.
-        sha256: Digest, where known.
-        md5: Digest, where known; asked only where no sha256 is.
-        unpack: Whether it is an archive, to be unpacked where it lies.
-    """
-
-    name: str
-    urls: tuple[str, ...] = ()
-    size: int | None = None
+    name: str  # where it goes, relative to the folder of the data set
+    urls: tuple[str, ...] = ()  # http, https or ftp, tried in this order; none: it must be fetched by hand
+    size: int | None = None  # bytes
     sha256: str | None = None
-    md5: str | None = None
-    unpack: bool = False
+    md5: str | None = None  # asked only where no sha256 is
+    unpack: bool = False  # whether it is an archive, to be unpacked where it lies
 
     def fault(self, path: Path) -> str | None:
         """What is wrong with `path` as a copy of this file, or None."""

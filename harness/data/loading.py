@@ -6,7 +6,7 @@ to epoch), `.evaluation`, a dict of name -> loader, and `.describe()`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -75,28 +75,15 @@ class _EpochBatches:
 class EpochLoader(DataLoader[Any]):
     """Training batches, a function of (seed, epoch) alone: neither worker count nor resuming changes them.
 
-    `dataset` is indexed by (epoch, sample index) and draws its augmentation from its seed and these two; `collate`
-    makes a batch of a list of samples, None stacks them.
+    `dataset` is indexed by (epoch, sample index) and draws its augmentation from its seed and these two; `options` are
+    those of torch's loader.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        sampler: BatchSampler,
-        workers: int = 0,
-        pin_memory: bool = False,
-        collate: Callable[[list[Any]], Batch] | None = None,
-    ) -> None:
+    def __init__(self, dataset: Dataset[Any], sampler: BatchSampler, num_workers: int = 0, **options: Any) -> None:
         self.batches = _EpochBatches(sampler)
-        super().__init__(
-            dataset,
-            batch_sampler=self.batches,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else the loader would draw its base seed from the global generator
-        )
+        options["persistent_workers"] = num_workers > 0
+        options["generator"] = torch.Generator()  # else the loader would draw its base seed from the global one
+        super().__init__(dataset, batch_sampler=self.batches, num_workers=num_workers, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""

@@ -18,25 +18,17 @@ from harness.data.images import decode, file_marks
 
 @dataclass(frozen=True)
 class Rows:
-    """One part of a data set. A kind of data adds its columns, names them in `columns`, and writes the last methods.
+    """One part of a data set. A kind of data adds its columns, names them in `columns`, and writes the last methods."""
 
-    Attributes:
-        names: What each sample is called: its image's path below `folder`, or any unique text.
-        folder: Where the image files are, if there are any.
-        pixels: uint8 (n, 1 or 3, height, width), for images that are held in memory.
-        marks: What tells the file of each image from another of its name, where `pixels` came from files.
-        upright: Whether image files are turned as their EXIF orientation says.
-    """
-
-    names: list[str]
+    names: list[str]  # what each sample is called: its image's path below `folder`, or any unique text
     _: KW_ONLY
-    folder: Path | None = None
-    pixels: Tensor | None = None
-    marks: list[str] | None = None
-    upright: bool = False
+    folder: Path | None = None  # of the image files, if there are any
+    pixels: Tensor | None = None  # uint8 (n, 1 or 3, height, width), for images that are held in memory
+    marks: list[str] | None = None  # what tells the file of each image from another, where `pixels` came from files
+    upright: bool = False  # whether image files are turned as their EXIF orientation says
 
+    # The attributes with a row for each sample: tensors, lists, mappings of these, or None.
     columns: ClassVar[tuple[str, ...]] = ("names", "pixels", "marks")
-    """The attributes with a row for each sample: tensors, lists, mappings of these, or None."""
 
     def __post_init__(self) -> None:
         for what in self.columns:

@@ -28,21 +28,13 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 @dataclass(frozen=True)
 class Spreadsheet:
-    """A table: a header, and a row of texts for each line that is not empty.
-
-    Attributes:
-        path: The file, for sentences.
-        header: Names of the columns, all different; one without a name is "unnamed column <number>".
-        rows: Column -> value, without white space around it.
-        lines: Where each row ends in the file, counted from 1.
-        separator: What stands between values.
-    """
+    """A table: a header, and a row of texts for each line that is not empty."""
 
     path: Path
-    header: list[str]
-    rows: list[dict[str, str]]
-    lines: list[int]
-    separator: str
+    header: list[str]  # names of the columns, all different; one without a name is "unnamed column <number>"
+    rows: list[dict[str, str]]  # column -> value, without white space around it
+    lines: list[int]  # where each row ends in the file, counted from 1
+    separator: str  # between values
 
     def column(self, name: str) -> str | None:
         """The column of this name, else the one whose name differs by capitals, spaces and signs alone, else None."""

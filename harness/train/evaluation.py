@@ -25,27 +25,19 @@ Pictures = Callable[[nn.Module, Any, Path, str], Mapping[str, str | Path]]
 class Evaluation:
     """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
 
-    Attributes:
-        metrics: Called with the model and a loader.
-        loaders: By split; of `splits`, if those are given.
-        monitor: The metric by which the best epoch is chosen.
-        higher_is_better: Whether a larger `monitor` is better.
-        results: `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
-        new_best: The splits on which the last evaluation was the best so far.
-        history: The monitored metric of every evaluation after an epoch, by split.
-
     Raises:
         ValueError: If `metrics` declare that `monitor` is better the other way, or there is no such split.
     """
 
     metrics: Metrics
-    loaders: Mapping[str, Any]
-    monitor: str
+    loaders: Mapping[str, Any]  # by split; of `splits`, if those are given
+    monitor: str  # the metric by which the best epoch is chosen
     higher_is_better: bool
     splits: Sequence[str] | None = None
+    # `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
     results: dict[str, Any] = field(default_factory=dict)
-    new_best: list[str] = field(default_factory=list)
-    history: dict[str, list[float]] = field(default_factory=dict)
+    new_best: list[str] = field(default_factory=list)  # the splits on which the last evaluation was the best so far
+    history: dict[str, list[float]] = field(default_factory=dict)  # of the monitored metric after each epoch, by split
 
     def __post_init__(self) -> None:
         if self.splits is not None:

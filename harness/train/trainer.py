@@ -40,7 +40,7 @@ class TrainingStoppedError(RuntimeError):
 class Trainer:
     """Trains a model and evaluates it as it goes.
 
-    Attributes:
+    Args:
         epochs: Passes over the training batches; 0 evaluates the model as it is.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated.
         evaluate_first: Whether to evaluate before training, which shows what training adds.
@@ -52,7 +52,7 @@ class Trainer:
         clip_norm: Largest gradient norm, or None.
         channels_last: Whether images and model use the channels-last memory format.
         compile: Whether to compile the model.
-        device: `auto` takes a GPU when there is one; `chosen` is what it came to.
+        device: `auto` takes a GPU when there is one.
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
         stopping: Ends training before the last epoch, or None.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.named_class import check_settings, class_named
+from harness.named_class import class_named
 from rambo.detection.heads import Detected, foreground
 from rambo.detection.settings import SCORED_BY
 from rambo.ranking.exact import one_of, positive
@@ -59,8 +59,7 @@ class DetectionObjective(nn.Module):
         if isinstance(classification, nn.Module) and not settings:
             self.classification = classification
         elif isinstance(classification, str) and classification != "cross_entropy":
-            kind = class_named(classification)
-            check_settings(kind, settings)
+            kind, _ = class_named(classification, settings)
             self.classification = kind(**settings)
         elif classification != "cross_entropy" or settings:
             raise TypeError(

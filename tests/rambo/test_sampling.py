@@ -148,7 +148,7 @@ def test_every_worker_sees_the_reshuffled_epoch():
     sampler = pair_batches()
     orders = []
     for workers in (0, 2):
-        loader = EpochLoader(Positions(), sampler, workers=workers)
+        loader = EpochLoader(Positions(), sampler, num_workers=workers)
         loader.set_epoch(3)
         orders.append([batch.tolist() for batch in loader])
     assert orders[0] == orders[1] == [[[3, i] for i in batch] for batch in sampler.batches(3)]
