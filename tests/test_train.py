@@ -20,7 +20,7 @@ from harness.record import runs
 from harness.study.execution import Worker, close
 from harness.study.tables import Table
 from harness.train import trainer
-from ranksim.datasets.fixture import write_own_numbers
+from ranksim.datasets.fixture import write_own
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (train.CONFIGS / "experiment").glob("*.yaml"))
@@ -273,7 +273,7 @@ def test_bad_input_is_answered_with_one_sentence(command, overrides, sentence, t
 @pytest.mark.slow
 def test_a_run_is_taken_for_made_on_its_own_data_alone(command, tmp_path):
     """The data are copied, which changes nothing, and then edited where they lie."""
-    table = write_own_numbers(tmp_path / "own", "table.csv", "y", ["a", "b"])
+    table = write_own(tmp_path / "own", "table.csv", "y", None, ["a", "b"])
     again = shutil.copytree(table, tmp_path / "copy")
 
     def said(root):

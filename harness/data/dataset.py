@@ -148,6 +148,14 @@ class PartedData(Generic[R]):
                 return folder
         raise FileNotFoundError(f"no {self.title} in {self.root} ({name} is missing); {self.remedy}")
 
+    def published(self, file: RemoteFile) -> Path:
+        """Where a file of a published split lies; a ValueError if it is another one, and not stand-in data."""
+        path = self.located(file.name, self.root) / file.name
+        fault = None if self.fixture else file.fault(path)
+        if fault is not None:
+            raise ValueError(f"{path} {fault}: it is damaged, or another split; remove it and {self.remedy}")
+        return path
+
     def load_parts(self) -> dict[str, R]:
         """Reads and checks."""
         parts = self.read(self.root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 from harness.data.images import check_same_files
 from harness.seeds import fixed_order
 from rambo.datasets.fixture import write_folder
-from rambo.datasets.listing import ROLES, Row, assigned, from_folders, from_table, warn_of_capitals
-from rambo.datasets.records import BOTH, QUERY, Records, numbered, some
+from rambo.datasets.listing import Row, assigned, from_folders, from_table, warn_of_capitals
+from rambo.datasets.records import BOTH, QUERY, ROLES, Records, numbered, some
 from rambo.datasets.retrieval import RetrievalData
 
 log = logging.getLogger(__name__)
@@ -24,17 +23,14 @@ log = logging.getLogger(__name__)
 class ImageFolder(RetrievalData):
     """Your own images, split by class: no class is in two parts, so the test asks about things never seen.
 
-    Either `root/<class>/<image>` (any depth below the class; linked folders are followed; hidden files and files that
-    are no images are passed over), or `root/<part>/<class>/<image>` where all folders of `root` are called like parts
-    (train, val, test, query, gallery), or, with `table`, a table as `read_spreadsheet` reads it with the columns
-    `path`, `label` and, if you like, `split` and `super_label`; paths are relative to `root`. Parts are train,
-    validation and test, or query and gallery for a test in which those search these.
+    Either `root/<class>/<image>` (any depth below the class; links are followed, hidden and other files passed over),
+    or `root/<part>/<class>/<image>` where all folders of `root` are called like parts, or a table with the columns
+    `path` below `root`, `label` and, if you like, `split` and `super_label`. Parts are train, validation and test, or
+    query and gallery for a test in which those search these. Pictures are turned as their EXIF orientation says.
 
     Which part a class goes to is decided, in this order, by the table's `split` or the folders; by `test_classes` and
     `validation_classes`; by `test_fraction` and `validation_fraction`, which take the classes whose sha256 comes first,
     so that adding a class moves no other one across unless the share calls for it.
-
-    Pictures are turned as their EXIF orientation says, since cameras and telephones rely on it.
 
     Args:
         root: Folder of the images.
@@ -121,20 +117,20 @@ class ImageFolder(RetrievalData):
 
     def _judge(self, part: str, records: Records) -> None:
         """Refuses a part that no loss could learn from or no metric could rate; warns of classes of one image."""
-        counts = Counter(records.labels.tolist())
-        names = records.class_names or {}
-        if len(counts) < 2:
+        names = records.class_names_here()
+        if len(names) < 2:
             raise ValueError(
-                f"the {part} part of {self.root} has {len(counts)} class, and two are needed;"
+                f"the {part} part of {self.root} has {len(names)} class, and two are needed;"
                 " choose other classes or shares"
             )
-        asking = counts if records.roles is None else set(records.labels[records.roles == QUERY].tolist())
-        single = [names[label] for label in sorted(set(asking) - set(records.labels[records.answerable()].tolist()))]
-        if 0 < len(single) < len(asking):
+        if records.roles is not None:
+            names = records.where(records.roles == QUERY).class_names_here()
+        single = sorted(set(names) - set(records.where(records.answerable()).class_names_here()))
+        if 0 < len(single) < len(names):
             log.warning(
                 "%d of %d %s classes in %s have %s (%s); these cannot be queries, and serve as negatives",
                 len(single),
-                len(asking),
+                len(names),
                 part,
                 self.root,
                 "one image" if records.roles is None else "no image in the gallery",

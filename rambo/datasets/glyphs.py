@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -34,13 +35,11 @@ _CANVAS = 64  # pixels at which letters are drawn and warped, before they are ma
 
 
 class Glyphs(RetrievalData):
-    """Letters RENDERED from twelve typefaces (DejaVu, STIXGeneral) and warped: no photographs, no handwriting.
+    """Letters RENDERED from twelve typefaces (DejaVu, STIXGeneral) and warped: a toy that says nothing of photographs.
 
     Classes are letters: training on Latin letters, digits and phonetic signs, test on Greek and Cyrillic letters, none
     of which looks like a letter of the training half. Each letter is drawn `renders` times, going through the typefaces
-    in turn, dark on light, each time with another rotation, slant, size, place and bend. The images are the same for
-    every seed, and built in a second or two; they lie in memory. Numbers obtained here are those of a toy: they compare
-    methods on one recipe and say nothing of photographs.
+    in turn, dark on light, each time with another rotation, slant, size, place and bend, the same for every seed.
 
     Args:
         image_size: Side of the images in pixels.
@@ -68,38 +67,30 @@ class Glyphs(RetrievalData):
         return root
 
     def _draw(self, letters: str, first_label: int) -> Records:
-        folder = font_folder()
-        faces = [ImageFont.truetype(str(folder / face), 48) for face in FACES[: self.renders]]
-        drawn = torch.stack([torch.from_numpy(draw(letter, face)) for letter in letters for face in faces])
-        drawn = drawn.view(len(letters), len(faces), _CANVAS, _CANVAS)
+        faces = [ImageFont.truetype(str(font_folder() / face), 48) for face in FACES[: self.renders]]
+        drawn = [torch.from_numpy(draw(letter, face)) for letter in letters for face in faces]
         turn = torch.arange(self.renders) % len(faces)
+        upright = torch.stack(drawn).view(len(letters), len(faces), 1, _CANVAS, _CANVAS)[:, turn].flatten(0, 1)
         generator = torch.Generator().manual_seed(first_label)
-        upright = drawn[:, turn].flatten(0, 1)[:, None]
         images = torch.cat([warp(some.float(), self.image_size, generator) for some in torch.split(upright, 256)])
         return Records(
             names=[f"U+{ord(letter):04X} {i}" for letter in letters for i in range(self.renders)],
             labels=first_label + torch.arange(len(letters)).repeat_interleave(self.renders),
             pixels=(255 - images).round().to(torch.uint8),
-            class_names={first_label + i: letter for i, letter in enumerate(letters)},
+            class_names=dict(enumerate(letters, start=first_label)),
         )
 
 
 def font_folder() -> Path:
-    """Where matplotlib keeps its typefaces.
-
-    Raises:
-        ModuleNotFoundError: If matplotlib is not installed.
-    """
+    """Where matplotlib keeps its typefaces; a ModuleNotFoundError without it."""
     try:
         from matplotlib import get_data_path
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "glyphs are drawn from matplotlib's typefaces; run: pip install matplotlib"
-        ) from error
+        raise ModuleNotFoundError(f"glyphs are drawn from matplotlib's typefaces; run: {Glyphs.remedy}") from error
     return Path(get_data_path()) / "fonts" / "ttf"
 
 
-def draw(letter: str, face: ImageFont.FreeTypeFont) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def draw(letter: str, face: ImageFont.FreeTypeFont) -> NDArray[np.uint8]:
     """The letter in the middle of a 64 x 64 canvas, light on dark."""
     left, top, right, bottom = face.getbbox(letter)
     image = Image.new("L", (_CANVAS, _CANVAS))

@@ -9,11 +9,10 @@ import torch
 
 from harness.data.download import RemoteFile
 from rambo.datasets.fixture import write_inshop
-from rambo.datasets.records import BOTH, GALLERY, QUERY, Records, numbered
+from rambo.datasets.records import BOTH, ROLES, Records, numbered
 from rambo.datasets.retrieval import RetrievalData
 
 PARTITION = "list_eval_partition.txt"
-_ROLES = {"query": QUERY, "gallery": GALLERY}
 
 
 class InShop(RetrievalData):
@@ -60,7 +59,7 @@ class InShop(RetrievalData):
             names=[path for path, _, _ in rows],
             labels=torch.tensor([int(item.removeprefix("id_")) for _, item, _ in rows]),
             super_labels=kinds,
-            roles=torch.tensor([_ROLES.get(status, BOTH) for _, _, status in rows]),
+            roles=torch.tensor([ROLES.get(status, BOTH) for _, _, status in rows]),
             folder=pictures,
             class_names={int(item.removeprefix("id_")): f"{_kind(path)} {item}" for path, item, _ in rows},
         )

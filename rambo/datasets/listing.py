@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 from harness.data.images import files_below
 from harness.data.spreadsheet import PARTS, part_named, plain, read_spreadsheet
-from rambo.datasets.records import GALLERY, QUERY
+from rambo.datasets.records import ROLES
 
 log = logging.getLogger(__name__)
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-ROLES = {"query": QUERY, "gallery": GALLERY}
-"""What a test image is for, where a table or folders say it: both kinds make the test."""
 OTHER_NAMES = {
     **dict.fromkeys(("query", "queries", "probe"), "query"),
     **dict.fromkeys(("gallery", "boundingboxtest"), "gallery"),

@@ -18,10 +18,9 @@ from rambo.datasets.fixture import write_omniglot
 from rambo.datasets.records import Records, numbered
 from rambo.datasets.retrieval import RetrievalData
 
-ARCHIVES = ("images_background_small1", "images_background_small2")
 _HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/32aee47094f15296299b761dcaa01400b90c60d5/python"
+_SMALL = "images_background_small"
 TRAIN = ("Korean", "Japanese_(katakana)", "Greek", "Balinese")
-TEST = ("Sanskrit", "Early_Aramaic", "Tagalog", "Latin")
 
 
 class Omniglot(RetrievalData):
@@ -30,10 +29,8 @@ class Omniglot(RetrievalData):
     Classes are characters, super-classes are alphabets, and no alphabet is in both halves: training on Korean,
     Katakana, Greek and Balinese (135 classes, 2,700 images), test on Sanskrit, Early Aramaic, Tagalog and Latin
     (107 classes, 2,140 images), where each image queries all others. This split is ours; Omniglot was published for
-    one-shot classification. Files that are in both archives are identical, and counted once.
-
-    The originals are 105 x 105 with one bit a pixel, strokes black on white. They are resized once, antialiased, and
-    held in memory (11 MB at 48 pixels). Both archives are read as they are; unpacked folders of the same names will do.
+    one-shot classification. The originals are 105 x 105, strokes black on white; they are resized once and held in
+    memory. Both archives are read as they are; unpacked folders of the same names will do.
 
     Args:
         root: Folder with the two archives, or with what they unpack to.
@@ -47,10 +44,10 @@ class Omniglot(RetrievalData):
     remedy = "run: python scripts/download.py omniglot"
     downloads = ("omniglot",)
     files = tuple(
-        RemoteFile(f"{archive}.zip", urls=(f"{_HOME}/{archive}.zip",), size=size, sha256=sha256)
-        for archive, size, sha256 in (
-            (ARCHIVES[0], 1_319_022, "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"),
-            (ARCHIVES[1], 1_580_917, "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f"),
+        RemoteFile(f"{source}.zip", urls=(f"{_HOME}/{source}.zip",), size=size, sha256=sha256)
+        for source, size, sha256 in (
+            (f"{_SMALL}1", 1_319_022, "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"),
+            (f"{_SMALL}2", 1_580_917, "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f"),
         )
     )
     expected = {  # noqa: RUF012
@@ -67,10 +64,7 @@ class Omniglot(RetrievalData):
 
     def read(self, root: Path) -> dict[str, Records]:
         """The two groups of alphabets."""
-        drawings: dict[str, bytes] = {}
-        for name, content in self._files(root):
-            if drawings.setdefault(name, content) != content:
-                raise ValueError(f"the two archives of {self.title} in {root} disagree about {name}; {self.remedy}")
+        drawings = dict(self._files(root))  # what is in both is the same
         names = sorted(name for name in drawings if "/._" not in name)
         characters, labels = numbered([name.rsplit("/", 1)[0] for name in names])
         _, super_labels = numbered([name.split("/")[0] for name in names])
@@ -86,20 +80,16 @@ class Omniglot(RetrievalData):
 
     def _files(self, root: Path) -> Iterator[tuple[str, bytes]]:
         """("<alphabet>/<character>/<file>.png", its bytes) of both archives."""
-        for source in ARCHIVES:
-            archive, folder = root / f"{source}.zip", root / source
-            if folder.is_dir() and not archive.is_file():
+        for file in self.files:
+            folder = root / Path(file.name).stem
+            if folder.is_dir() and not (root / file.name).is_file():
                 for path in folder.rglob("*.png"):
                     yield path.relative_to(folder).as_posix(), path.read_bytes()
                 continue
-            self.located(archive.name, root)
-            try:
-                with zipfile.ZipFile(archive) as opened:
-                    for name in opened.namelist():
-                        if name.endswith(".png"):
-                            yield name.split("/", 1)[1], opened.read(name)
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{archive} is damaged ({error}); delete it and {self.remedy}") from error
+            with zipfile.ZipFile(self.published(file)) as opened:
+                for name in opened.namelist():
+                    if name.endswith(".png"):
+                        yield name.split("/", 1)[1], opened.read(name)
 
     def _pixels(self, name: str, content: bytes) -> Tensor:
         """uint8 (1, image_size, image_size)."""

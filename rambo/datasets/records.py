@@ -15,6 +15,8 @@ from harness.seeds import fixed_order
 
 BOTH, QUERY, GALLERY = 0, 1, 2
 """Roles: leave-one-out (every image queries the others), query only, gallery only."""
+ROLES = {"query": QUERY, "gallery": GALLERY}
+"""What a test image is for, where lists or folders say it: both kinds make the test."""
 
 
 @dataclass(frozen=True)

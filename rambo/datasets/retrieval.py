@@ -1,7 +1,4 @@
-"""What every retrieval data set shares: the split of the training classes, checks of queries, loaders.
-
-A data set's own file says where its images are and which class each shows (`read`).
-"""
+"""What every retrieval data set shares: the split of the training classes, checks of queries, batches."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class RetrievalData(PartedData[Records]):
-    """A retrieval data set: training batches, evaluation loaders and facts for the run record.
+    """A data set of images with classes, in which the images of a class are to be found.
 
     Args:
         root: Folder of the data.
@@ -29,8 +26,7 @@ class RetrievalData(PartedData[Records]):
         shared: As in `PartedData`.
 
     Raises:
-        FileNotFoundError: If there are no data in `root`, or only part of them.
-        ValueError: If an argument makes no sense, or the counts are not those of the published split.
+        ValueError: If an argument makes no sense, or no query of a part has anything to find.
     """
 
     def __init__(
@@ -71,9 +67,8 @@ class RetrievalData(PartedData[Records]):
                 f"no query of the {part} part of {self.root} has an image of its class in the gallery;"
                 " check the labels of both"
             )
-        held_out = part == "validation" and self.validation_fraction
         where, remedy = f"of the {part} part", "use classes of two images or more"
-        if held_out:
+        if part == "validation" and self.validation_fraction:
             where = "held out for validation"
             remedy = "set data.validation_fraction=0, or another share, or name data.validation_classes (data=folder)"
         names = records.class_names_here()
@@ -100,7 +95,7 @@ class RetrievalData(PartedData[Records]):
         return rows
 
     def describe(self) -> dict[str, Any]:
-        """Name, counts and fingerprint, for the run record."""
+        """What every data set tells, and the share held out."""
         return {**super().describe(), "validation_fraction": self.validation_fraction}
 
 

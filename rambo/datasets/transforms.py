@@ -13,8 +13,6 @@ import torch.nn.functional as functional
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor, nn
 
-RESIZE_MODES = ("squash", "shorter")
-
 
 class Resize(nn.Module):
     """Brings a picture to one size, with antialiased bilinear interpolation.
@@ -29,8 +27,8 @@ class Resize(nn.Module):
         super().__init__()
         if size is not None and size < 1:
             raise ValueError(f"resize must be at least 1 pixel or null, got {size}")
-        if mode not in RESIZE_MODES:
-            raise ValueError(f"resize_mode must be one of {', '.join(RESIZE_MODES)}, got {mode!r}")
+        if mode not in ("squash", "shorter"):
+            raise ValueError(f"resize_mode must be one of squash, shorter, got {mode!r}")
         self.size, self.mode = size, mode
 
     def forward(self, image: Tensor) -> Tensor:
@@ -46,20 +44,37 @@ class Resize(nn.Module):
         return f"{self.size}, {self.mode}, antialiased bilinear"
 
 
-def _check_crop(size: int, resize: int | None) -> None:
-    if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
-    if resize is not None and resize < size:
-        raise ValueError(f"resize must be at least the crop's size {size}, got {resize}")
-
-
-class RandomCrop(nn.Module):
-    """Resize, random crop, random horizontal flip.
+class CentreCrop(nn.Module):
+    """Resize and centre crop: the same picture every time.
 
     Args:
         size: Side of the crop in pixels.
         resize: Size before the crop; None crops from the picture as it is.
         resize_mode: "squash" or "shorter", see `Resize`.
+
+    Source: RaMBO, section 5 (resize to 256x256, centre crop 224x224).
+    """
+
+    def __init__(self, size: int = 224, resize: int | None = 256, resize_mode: str = "squash") -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}")
+        if resize is not None and resize < size:
+            raise ValueError(f"resize must be at least the crop's size {size}, got {resize}")
+        self.size = size
+        self.prepare = Resize(resize, resize_mode)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The middle, (3, size, size)."""
+        cropped: Tensor = vision.center_crop(self.prepare(image), [self.size, self.size])
+        return cropped
+
+
+class RandomCrop(CentreCrop):
+    """Resize, random crop, random horizontal flip.
+
+    Args:
+        size, resize, resize_mode: As in `CentreCrop`.
         crop: "random" cuts a size x size window, as the paper words it; "random_resized" cuts a window of random area
             and aspect and brings it to size x size, as the pipeline that the paper builds on does.
         scale: Smallest and largest share of the area for "random_resized".
@@ -79,8 +94,7 @@ class RandomCrop(nn.Module):
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
     ) -> None:
-        super().__init__()
-        _check_crop(size, resize)
+        super().__init__(size, resize, resize_mode)
         if crop not in ("random", "random_resized"):
             raise ValueError(f"crop must be random or random_resized, got {crop!r}")
         if not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
@@ -89,20 +103,13 @@ class RandomCrop(nn.Module):
             raise ValueError(f"ratio must be two aspects, 0 < smallest <= largest, got {ratio}")
         if not 0 <= flip <= 1:
             raise ValueError(f"flip must be a probability, 0 to 1, got {flip}")
-        self.size, self.crop, self.scale, self.ratio, self.flip = size, crop, tuple(scale), tuple(ratio), flip
-        self.prepare = Resize(resize, resize_mode)
+        self.crop, self.scale, self.ratio, self.flip = crop, tuple(scale), tuple(ratio), flip
 
     def forward(self, image: Tensor) -> Tensor:
-        """A random crop, (3, size, size).
-
-        Raises:
-            ValueError: If the picture is smaller than the crop.
-        """
+        """A random crop, (3, size, size); a ValueError if the picture is smaller than that."""
         image = self.prepare(image)
         image = self._random_window(image) if self.crop == "random" else self._resized_window(image)
-        if float(torch.rand(())) < self.flip:
-            image = vision.horizontal_flip(image)
-        return image
+        return vision.horizontal_flip(image) if float(torch.rand(())) < self.flip else image
 
     def _random_window(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -128,30 +135,6 @@ class RandomCrop(nn.Module):
             top, left = (height - h) // 2, (width - w) // 2
         cut: Tensor = vision.resized_crop(image, top, left, h, w, [self.size, self.size], antialias=True)
         return cut
-
-
-class CentreCrop(nn.Module):
-    """Resize and centre crop: the same picture every time.
-
-    Args:
-        size: Side of the crop in pixels.
-        resize: Size before the crop; None crops from the picture as it is.
-        resize_mode: "squash" or "shorter", see `Resize`.
-
-    Source: RaMBO, section 5 (resize to 256x256, centre crop 224x224).
-    """
-
-    def __init__(self, size: int = 224, resize: int | None = 256, resize_mode: str = "squash") -> None:
-        super().__init__()
-        _check_crop(size, resize)
-        self.size = size
-        self.prepare = Resize(resize, resize_mode)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The middle, (3, size, size)."""
-        image = self.prepare(image)
-        cropped: Tensor = vision.center_crop(image, [self.size, self.size])
-        return cropped
 
 
 class CharacterWarp(nn.Module):

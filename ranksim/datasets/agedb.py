@@ -15,9 +15,8 @@ class AgeDB(RegressionData):
 
     12,208 images for training, of which 353 show age 35 and some ages a single image; 2,140 each for validation and
     test, at most 30 of an age. 51 ages are many-shot, 16 medium and 33 few; no age of the test is without training
-    image. The split is a file, `agedb.csv` (columns age, path, split), the same in the code of DIR, RankSim, ConR and
-    Rank-N-Contrast. A file of that name in the code of VIR is another split: it is refused, as results on it cannot be
-    compared.
+    image. The split, `agedb.csv`, is the same in the code of DIR, RankSim, ConR and Rank-N-Contrast; the file of that
+    name in the code of VIR is another, and refused, as results on it cannot be compared.
 
     The images are not to be had by a program: the archive's password is given out by the authors of AgeDB. They belong
     in `root/AgeDB/`, named `<number>_<Name>_<age>_<m|f>.jpg`.
@@ -44,9 +43,7 @@ class AgeDB(RegressionData):
         " unpack it so that the images lie in AgeDB/ beside agedb.csv"
     )
     expected = {  # noqa: RUF012
-        "train": {"samples": 12_208},
-        "validation": {"samples": 2_140},
-        "test": {"samples": 2_140},
+        part: {"samples": size} for part, size in (("train", 12_208), ("validation", 2_140), ("test", 2_140))
     }
     write_fixture = staticmethod(write_agedb)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,44 +67,27 @@ def _shuffled() -> list[tuple[int, str]]:
     return [rows[i] for i in np.random.default_rng(7).permutation(len(rows))]
 
 
-def write_own_images(root: Path, table: str, target: str, image: str) -> Path:
-    """Somebody's own images: a table of paths and targets and no split; 90 images, most of them with a low target."""
-
-    def write(folder: Path) -> None:
-        (folder / "pictures").mkdir()
-        rows = []
-        for number, level in enumerate(_skewed()):
-            path = f"pictures/{number:03d}.png"
-            picture(level, number, 40, 40).save(folder / path)
-            rows.append((path, f"{100 * level:.2f}"))
-        write_table(folder / table, (image, target), rows)
-
-    return beside(_named_after(root, table, target, image), write)
-
-
-def write_own_numbers(root: Path, table: str, target: str, features: Sequence[str] | None) -> Path:
-    """Somebody's own numbers: a table of features and targets and no split; 90 rows, most with a low target."""
-    names = list(features or [name for name in ("width", "height", "weight") if name != target])
+def write_own(root: Path, table: str, target: str, image: str | None, features: Sequence[str] | None = None) -> Path:
+    """Somebody's own data: a table of images, or else of numbers, and targets; 90 rows, most with a low target."""
+    columns = [image] if image else list(features or [name for name in ("width", "height", "weight") if name != target])
 
     def write(folder: Path) -> None:
         chance = np.random.default_rng(6)
         rows = []
-        for level in _skewed():
-            noise = chance.normal(0, 0.1, size=len(names))
-            values = [f"{10 * place + level + noise[place]:.3f}" for place in range(len(names))]
+        for number in range(90):
+            level = (number / 89) ** 3
+            if image:
+                values = [f"pictures/{number:03d}.png"]
+                (folder / "pictures").mkdir(exist_ok=True)
+                picture(level, number, 40, 40).save(folder / values[0])
+            else:
+                noise = chance.normal(0, 0.1, size=len(columns))
+                values = [f"{10 * place + level + noise[place]:.3f}" for place in range(len(columns))]
             rows.append((*values, f"{100 * level:.2f}"))
-        write_table(folder / table, (*names, target), rows)
+        write_table(folder / table, (*columns, target), rows)
 
-    return beside(_named_after(root, table, target, *names), write)
-
-
-def _skewed() -> Iterator[float]:
-    return ((number / 89) ** 3 for number in range(90))
-
-
-def _named_after(root: Path, *columns: str) -> Path:
-    """A place for each choice of columns, as the copy of another choice would not do."""
-    return root.with_name(f"{root.name}_{hashlib.sha256(repr(columns).encode()).hexdigest()[:8]}")
+    which = repr((table, target, *columns)).encode()  # a place for each choice, as the copy of another would not do
+    return beside(root.with_name(f"{root.name}_{hashlib.sha256(which).hexdigest()[:8]}"), write)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

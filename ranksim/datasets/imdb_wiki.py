@@ -31,12 +31,9 @@ class IMDBWiki(RegressionData):
     """IMDB-WIKI-DIR: 213,553 photographs of faces from IMDb and Wikipedia, with an age in years each.
 
     191,509 images for training, 11,022 each for validation and test, at most 150 of an age. Ages were computed from
-    dates of birth and of the photograph; some are wrong (up to 186 years), and ages above 120 are in training only and
-    belong to the last bin, 120.
-
-    The split is a file, `imdb_wiki.csv` (columns age, path, split), the same in the code of DIR, RankSim, ConR,
-    Balanced MSE and others; it is recognised by its git blob id. Images lie in `root/imdb_crop/NN/` and
-    `root/wiki_crop/NN/`; two archives of about 8 GB.
+    dates of birth and of the photograph; some are wrong, and ages above 120 are in training only and belong to the last
+    bin, 120. The split, `imdb_wiki.csv`, is the same in the code of DIR, RankSim, ConR, Balanced MSE and others. Images
+    lie in `root/imdb_crop/NN/` and `root/wiki_crop/NN/`; two archives of about 8 GB.
 
     Source: Rothe et al. 2018 (the images); Yang et al. 2021 (the split).
     """
@@ -57,9 +54,7 @@ class IMDBWiki(RegressionData):
         RemoteFile("wiki_crop.tar", urls=(f"{_IMAGES}/wiki_crop.tar",), unpack=True),
     )
     expected = {  # noqa: RUF012
-        "train": {"samples": 191_509},
-        "validation": {"samples": 11_022},
-        "test": {"samples": 11_022},
+        part: {"samples": size} for part, size in (("train", 191_509), ("validation", 11_022), ("test", 11_022))
     }
     write_fixture = staticmethod(write_imdb_wiki)
 

@@ -1,7 +1,4 @@
-"""What every regression data set shares: bins and density of the targets, checks of them, loaders.
-
-A data set's own file says what its samples are and which target each has (`read`).
-"""
+"""What every regression data set shares: bins and density of the targets, checks of them, batches."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import torch
 from torch import Tensor
 
 from harness.data.dataset import PartDataset, PartedData
-from harness.data.download import RemoteFile
 from harness.data.loading import Batch, ShuffledBatches
 from ranksim.bins import Bins, Density
 from ranksim.datasets.samples import Samples, check_targets
@@ -26,7 +22,7 @@ class RegressionDataset(PartDataset[Samples]):
 
 
 class RegressionData(PartedData[Samples]):
-    """A regression data set: training batches, evaluation loaders, the density of the targets, facts for the record.
+    """A regression data set, with bins and density of its targets.
 
     Args:
         root: Folder of the data.
@@ -38,8 +34,7 @@ class RegressionData(PartedData[Samples]):
         shared: As in `PartedData`.
 
     Raises:
-        FileNotFoundError: If there are no data in `root`, or only part of them.
-        ValueError: If an argument or a target makes no sense, or the counts are not those of the published split.
+        ValueError: If an argument or a target makes no sense.
     """
 
     official_shots: Mapping[str, Sequence[int]] | None = None
@@ -72,25 +67,8 @@ class RegressionData(PartedData[Samples]):
         dataset.density = self.density
         return dataset
 
-    def published(self, file: RemoteFile) -> Path:
-        """Where a file of a published split lies.
-
-        Raises:
-            FileNotFoundError: If it is missing.
-            ValueError: If it is another one, and not stand-in data.
-        """
-        path = self.located(file.name, self.root) / file.name
-        fault = None if self.fixture else file.fault(path)
-        if fault is not None:
-            raise ValueError(f"{path} {fault}: it is damaged, or another split; remove it and {self.remedy}")
-        return path
-
     def binned(self, targets: Tensor) -> Bins:
-        """The bins asked for: as given, or a number of them over the range of all `targets`, float32 (n,).
-
-        Raises:
-            ValueError: If a number is asked for that is not positive, or all targets are equal.
-        """
+        """The bins asked for: as given, or a number of them over the range of all `targets`, float32 (n,)."""
         if isinstance(self._bins, Bins):
             return self._bins
         low, high = float(targets.min()), float(targets.max())
@@ -109,8 +87,7 @@ class RegressionData(PartedData[Samples]):
     def training_pass(self, epoch: int) -> Iterable[Batch]:
         """Every training sample once, augmented, in batches as large as training's, for statistics at epoch end.
 
-        Order and augmentation are drawn from (seed, epoch) too, but are others than training's: drawn as for an epoch
-        that training never reaches. The order is shuffled because batch norm, in train mode, mixes what meets in a
+        Drawn as for an epoch that training never reaches. Shuffled, as batch norm, in train mode, mixes what meets in a
         batch, and the samples may be sorted by target.
         """
         self._pass.set_epoch(-1 - epoch)
@@ -129,5 +106,5 @@ class RegressionData(PartedData[Samples]):
         super().check(parts)
 
     def describe(self) -> dict[str, Any]:
-        """Name, counts and fingerprint, for the run record."""
+        """What every data set tells, the number of bins and the scale."""
         return {**super().describe(), "bins": self.bins.count, "target_scale": self.target_scale}

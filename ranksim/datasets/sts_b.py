@@ -76,11 +76,6 @@ class STSB(RegressionData):
         split_sentences: See `ranksim.text.words_of`.
         shared: As in `RegressionData`. Other bins than the 50 have no official shots.
 
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file is not the published one, or an argument makes no sense.
-        ModuleNotFoundError: If NLTK is not installed.
-
     Attributes:
         vocabulary: list of words; position 0 is padding, 1 any word that is not in it.
         sentences: Every sentence of the three parts, as written.
@@ -109,8 +104,6 @@ class STSB(RegressionData):
             raise ValueError(f"most_words must be at least 1, got {most_words}")
         self.draw, self.most_words, self.vocabulary_size = draw, most_words, vocabulary_size
         self.split_sentences = split_sentences
-        self.vocabulary: list[str] = []
-        self.sentences: list[str] = []
         if shared["bins"] == score_bins():
             self.official_shots = SHOTS
         super().__init__(root, **shared)
@@ -143,12 +136,8 @@ class STSB(RegressionData):
 
     def describe(self) -> dict[str, Any]:
         """Name, draw, counts and fingerprint, for the run record."""
-        return super().describe() | {
-            "draw": self.draw,
-            "most_words": self.most_words,
-            "vocabulary": len(self.vocabulary),
-            "split_sentences": self.split_sentences,
-        }
+        words = {"most_words": self.most_words, "vocabulary": len(self.vocabulary)}
+        return {**super().describe(), "draw": self.draw, **words, "split_sentences": self.split_sentences}
 
 
 def score_bins() -> Bins:

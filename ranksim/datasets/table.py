@@ -12,30 +12,26 @@ from torch import Tensor
 
 from harness.data.images import check_same_files
 from harness.data.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
-from ranksim.datasets.fixture import write_own_images, write_own_numbers
+from ranksim.datasets.fixture import write_own
 from ranksim.datasets.imbalanced import balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets
 
 log = logging.getLogger(__name__)
-SPLITS = ("imbalanced", "random")
 
 
 class TableData(RegressionData):
-    """Your own images or numbers: a table as `read_spreadsheet` reads it, with a row for each sample.
-
-    Columns are found whatever their capitals and spaces.
+    """Your own images or numbers: a table with a row for each sample.
 
     With `image`, that column holds paths of images relative to `root`, turned as their EXIF orientation says. Without,
     samples are rows of numbers: the columns `features`, or else all other columns that hold numbers. They are
     standardised by mean and standard deviation of the training rows, which `describe` tells.
 
-    Who trains and who is evaluated is decided by the column `split_column` (train; val, validation or dev; test), where
-    the table has it; a table with another column that looks like one is refused. Validation or test rows that it lacks
-    are drawn from its training rows. Without such a column all are drawn, by `split`: "imbalanced" makes validation and
-    test balanced over the bins of the target and leaves all imbalance to training, as the DIR benchmarks were made from
-    their data; "random" draws rows. Both draws depend on `split_seed` and, for images, on their paths, for numbers on
-    the order of the rows, and never on the seed of the run.
+    The column `split_column`, where the table has it, decides who trains and who is evaluated; a table with another
+    column that looks like one is refused. Validation or test rows that it lacks are drawn from its training rows.
+    Without such a column all are drawn, by `split`: "imbalanced" as in `balanced_parts`, "random" as in `random_parts`.
+    Both draws depend on `split_seed` and, for images, on their paths, for numbers on the order of the rows, and never
+    on the seed of the run.
 
     Args:
         root: Folder of the table and the images.
@@ -72,8 +68,8 @@ class TableData(RegressionData):
         split_seed: int = 0,
         **shared: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if split not in ("imbalanced", "random"):
+            raise ValueError(f"split must be one of imbalanced, random, got {split!r}")
         if image is not None and features is not None:
             raise ValueError("samples are images or numbers: give data.image or data.features, not both")
         if features is not None and target in features:
@@ -200,10 +196,7 @@ class TableData(RegressionData):
 
     def write_fixture(self, root: Path) -> Path:
         """90 rows with the columns that are asked for and no split."""
-        table = str(self.table)
-        if self.image is not None:
-            return write_own_images(root, table, self.target, self.image)
-        return write_own_numbers(root, table, self.target, self.features)
+        return write_own(root, str(self.table), self.target, self.image, self.features)
 
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and how the rows were split and the features standardised."""

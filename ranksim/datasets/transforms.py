@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 
 class Resize(nn.Module):
-    """Makes every picture size x size, with antialiased bilinear interpolation; the aspect is let go.
-
-    What is done to pictures when evaluating.
-
-    Args:
-        size: Pixels.
+    """Makes every picture `size` x `size` pixels, antialiased bilinear, letting the aspect go, as evaluation does.
 
     Source: Yang et al. 2021 (DIR), official code.
     """
@@ -46,8 +41,6 @@ class Resize(nn.Module):
 class PaddedCrop(nn.Module):
     """Resize, a random shift that uncovers black, and a random horizontal flip: the augmentation of the age data sets.
 
-    A shift is a size x size window cut from the picture with `padding` black pixels on every side.
-
     Args:
         size: Pixels of each side.
         padding: Largest shift either way in pixels.
@@ -70,6 +63,4 @@ class PaddedCrop(nn.Module):
         padded = functional.pad(self.prepare(image), [self.padding] * 4)
         top, left = torch.randint(2 * self.padding + 1, (2,)).tolist()
         image = padded[..., top : top + self.size, left : left + self.size]
-        if float(torch.rand(())) < self.flip:
-            image = image.flip(-1)
-        return image
+        return image.flip(-1) if float(torch.rand(())) < self.flip else image

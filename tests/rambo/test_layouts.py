@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as functional
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.data.download import RemoteFile
 from rambo.datasets.cub import CUB200
 from rambo.datasets.fixture import LAYOUTS, picture, write_cub, write_folder, write_inshop, write_omniglot, write_sop
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.glyphs import CYRILLIC, FACES, GREEK, LATIN, Glyphs, font_folder
 from rambo.datasets.inshop import InShop
-from rambo.datasets.omniglot import TEST, TRAIN, Omniglot
+from rambo.datasets.omniglot import TRAIN, Omniglot
 from rambo.datasets.sop import StanfordOnlineProducts
 from rambo.datasets.transforms import CentreCrop
 from rambo.sampling import ClassBalancedBatches
@@ -37,6 +38,7 @@ def uncounted(monkeypatch):
     """Lets a tiny copy pass for the real thing."""
     for kind in (CUB200, StanfordOnlineProducts, InShop, Omniglot):
         monkeypatch.setattr(kind, "expected", {})
+    monkeypatch.setattr(Omniglot, "files", tuple(RemoteFile(file.name) for file in Omniglot.files))
 
 
 # CUB-200-2011
@@ -243,7 +245,7 @@ def test_omniglot_merges_its_archives_and_splits_by_alphabet(tmp_path, uncounted
     train, test = data.parts["train"], data.parts["test"]
     assert len(train) == len(test) == 4 * 3 * 6  # Greek and Latin, in both archives, are counted once
     assert {name.split("/")[0] for name in train.names} == set(TRAIN)
-    assert {name.split("/")[0] for name in test.names} == set(TEST)
+    assert {name.split("/")[0] for name in test.names} == {"Sanskrit", "Early_Aramaic", "Tagalog", "Latin"}
     assert len(train.super_labels.unique()) == len(test.super_labels.unique()) == 4
     assert train.pixels.shape == (72, 1, 32, 32)
     assert train.pixels.flatten(1).median(dim=1).values.eq(255).all()  # black on white
@@ -275,24 +277,14 @@ def test_omniglot_absent_damaged_or_of_another_size(tmp_path, uncounted):
         Omniglot(tmp_path, image_size=128, **OPTIONS)
     root = write_omniglot(tmp_path / "omniglot")
     first = root / "images_background_small1.zip"
-    whole = first.read_bytes()
-    first.write_bytes(whole[:2000])
-    with pytest.raises(ValueError, match=r"images_background_small1.zip is damaged"):
-        Omniglot(root, **OPTIONS)
     with zipfile.ZipFile(first, "w") as archive:
         archive.writestr("images_background_small1/Korean/character01/0001_01.png", b"nothing")
     with pytest.raises(OSError, match=r"cannot read the image Korean/character01/0001_01.png"):
         Omniglot(root, **OPTIONS)
-    with zipfile.ZipFile(first, "w") as archive:
-        archive.writestr("images_background_small1/Greek/character01/0007_01.png", b"other")
-    with pytest.raises(ValueError, match=r"disagree about Greek/character01/0007_01.png"):
-        Omniglot(root, **OPTIONS)
 
 
-def test_omniglot_counts_are_asserted(tmp_path):
-    with pytest.raises(
-        ValueError, match="has images 72, classes 12, super classes 4, and the published split has images 2,700"
-    ):
+def test_other_archives_of_omniglot_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"small1.zip has [\d,]+ bytes, expected 1,319,022: it is damaged, or another"):
         Omniglot(write_omniglot(tmp_path / "omniglot"), **OPTIONS)
 
 

@@ -66,7 +66,7 @@ def test_verify_names_wrong_counts_and_wrong_hashes(tmp_path, capsys):
     assert "images_background_small1.zip has " in told[0]
     assert "expected 1,319,022" in told[0]
     assert "images_background_small2.zip has " in told[1]
-    assert "the published split has images 2,700" in told[2]
+    assert "it is damaged, or another split; remove it and run: python scripts/download.py omniglot" in told[2]
 
 
 def test_absent_data_are_said_to_be_absent(tmp_path, capsys, monkeypatch):

@@ -9,7 +9,7 @@ from harness.record import runs
 from harness.record.composition import composed
 from harness.study import execution, jobs, table_cells
 from harness.study.jobs import Outputs
-from ranksim.datasets.fixture import write_own_numbers
+from ranksim.datasets.fixture import write_own
 
 METRICS = (("test/recall@1", "test/mae"), ("test/recall@2", "test/mse"), ("better: higher", "better: lower"))
 
@@ -55,7 +55,7 @@ def test_runs_that_are_there_are_found_and_only_the_rest_is_to_do(tmp_path, monk
 
 def test_runs_on_other_data_are_left_out_and_told_unless_the_data_are_gone(tmp_path):
     """The table of the data is edited where it lies, moved, and removed; a run knows which data it had."""
-    table = write_own_numbers(tmp_path / "mine", "table.csv", "y", ["a", "b"]) / "table.csv"
+    table = write_own(tmp_path / "mine", "table.csv", "y", None, ["a", "b"]) / "table.csv"
 
     def found_in(root):
         settings = f"[data.root='{root}',data.target=y,data.image=null,model=perceptron]"
