@@ -21,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint, seeds
 from harness.data import pretrained
-from harness.files import read_json
-from harness.interrupts import is_interrupt
+from harness.files import is_interrupt, read_json
 from harness.record import measures, repeat, reproducibility, resuming, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved

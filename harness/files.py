@@ -1,15 +1,17 @@
-"""Files that are whole or not there, and JSON that every reader takes."""
+"""Files that are whole or not there, also where Ctrl-C comes in between, and JSON that every reader takes."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
-from harness.interrupts import deferred, is_interrupt
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WriteError(RuntimeError):
@@ -62,17 +64,40 @@ def read_json(path: Path) -> Any:
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """`value` as JSON: a number that is not finite becomes null, and what JSON does not know becomes text."""
-    return json.dumps(_finite(value), indent=indent, default=str, allow_nan=False)
+    return json.dumps(from_json(json.dumps(value, default=str)), indent=indent)
 
 
 def from_json(text: str) -> Any:
-    """What `to_json` wrote; the NaN and Infinity of older files are read as None, too."""
+    """What a JSON text says, with None for the NaN and Infinity that JSON does not know."""
     return json.loads(text, parse_constant=lambda _: None)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Holds back the signals that Python code answers to, and lets the last of them through once the block is over.
+
+    A signal that ends the process by itself, as SIGTERM does unless somebody asked for it, still does.
+    """
+    held: list[tuple[int, FrameType | None]] = []
+    answers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    with suppress(ValueError):  # outside the main thread, where no signal arrives
+        for number in answers:
+            signal.signal(number, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            for number, handler in answers.items():
+                signal.signal(number, handler)
+        if held:
+            last, frame = held[-1]
+            answers[signal.Signals(last)](last, frame)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether `error` is Ctrl-C, or what a library made of it, as torch's writer makes a RuntimeError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -13,8 +13,7 @@ from typing import Any
 from requests.utils import get_netrc_auth
 
 from harness.device import is_main
-from harness.files import from_json, to_json, write_text
-from harness.interrupts import deferred, is_interrupt
+from harness.files import deferred, from_json, is_interrupt, to_json, write_text
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")

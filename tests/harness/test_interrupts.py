@@ -8,7 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from harness import checkpoint, files, interrupts
+from harness import checkpoint, files
 from harness.train.tracking import Tracker
 
 
@@ -85,12 +85,12 @@ def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with interrupts.deferred():
+        with files.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard == []
         assert heard == [signal.SIGTERM]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with interrupts.deferred():
+        with files.deferred():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from harness.data.archives import UnsafeArchive, unpack
+from harness.data.download import UnsafeArchive, unpack
 
 
 def make_tar(path, members, mode="w:gz"):
