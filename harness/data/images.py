@@ -52,17 +52,13 @@ def check_same_files(folder: Path, names: Sequence[str]) -> None:
             raise ValueError(f"{other} and {name} in {folder} are one and the same file, by a link; leave one of them")
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """A 64-bit seed for the augmentation of one sample in one epoch."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest(), "big")
-
-
 @contextmanager
 def seeded_draws(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Within, torch's CPU generator draws for one sample of one epoch; afterwards it is as it was."""
     before = torch.get_rng_state()
+    digest = hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=8).digest()
     # Not torch.manual_seed, which would also reseed the generators of every GPU.
-    torch.default_generator.manual_seed(sample_seed(seed, epoch, index))
+    torch.default_generator.manual_seed(int.from_bytes(digest, "big"))
     try:
         yield
     finally:

@@ -64,17 +64,14 @@ class Evaluation:
         if note:
             self.results[note] = result
         else:
-            self.new_best = [split for split in self.loaders if self._is_best(split, numbers)]
-            for split in self.new_best:
-                self.results[f"best_on_{split}"] = result
+            self.new_best = []
             for split in self.loaders:
-                self.history.setdefault(split, []).append(numbers[f"{split}/{self.monitor}"])
+                name, best = f"{split}/{self.monitor}", self.results.get(f"best_on_{split}")
+                self.history.setdefault(split, []).append(numbers[name])
+                if best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better):
+                    self.results[f"best_on_{split}"] = result
+                    self.new_best.append(split)
         return numbers
-
-    def _is_best(self, split: str, numbers: Mapping[str, float]) -> bool:
-        name = f"{split}/{self.monitor}"
-        best = self.results.get(f"best_on_{split}")
-        return best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better)
 
     def warn_of_no_number(self) -> None:
         """Says of which splits the best epoch means nothing, as the monitored metric was never a number."""

@@ -33,8 +33,3 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """What `module.parameter_groups()` says, or all its parameters as one group where it has no such method."""
     own: Callable[[], list[dict[str, Any]]] | None = getattr(module, "parameter_groups", None)
     return own() if own is not None else [{"params": list(module.parameters()), "name": type(module).__name__}]
-
-
-def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The rate of every group, for the log."""
-    return {f"learning_rate/{g.get('name', i)}": float(g["lr"]) for i, g in enumerate(optimizer.param_groups)}

@@ -24,7 +24,6 @@ from harness.device import all_finite, choose_device, is_main, to_device
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation, Metrics, Pictures
-from harness.train.optimization import learning_rates
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
 
@@ -204,7 +203,8 @@ class _Run:
         if self.gathered:
             means.add(self._update())
         self._check_weights()
-        rates = learning_rates(self.optimizer)
+        groups = enumerate(self.optimizer.param_groups)
+        rates = {f"learning_rate/{group.get('name', number)}": float(group["lr"]) for number, group in groups}
         self.epoch += 1
         self.scheduler.step()
         for module in (self.model, self.loss):
