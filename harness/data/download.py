@@ -11,7 +11,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -96,7 +96,7 @@ def fetch(file: RemoteFile, folder: Path, by_hand: str = "") -> Path:
 
 
 def obtain(
-    files: Iterable[RemoteFile], folder: Path, check: Callable[[], str], by_hand: str = "", keep_archives: bool = False
+    files: Sequence[RemoteFile], folder: Path, check: Callable[[], str], by_hand: str = "", keep_archives: bool = False
 ) -> str:
     """Downloads and unpacks what `check` finds missing, and returns its words.
 
@@ -111,7 +111,6 @@ def obtain(
         return check()
     except (OSError, ValueError):
         pass
-    files = list(files)
     for file in files:
         path = fetch(file, folder, by_hand)
         if file.unpack:

@@ -119,9 +119,10 @@ class Trainer:
             ValueError: If the metrics declare that `monitor` is better the other way.
         """
         reset_peak_memory(self.chosen)
+        evaluation = Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits)
         if self.stopping is not None:
-            self.stopping.check(self.splits or data.evaluation)
-        run = _Run(self, model, loss, data, metrics, optimizer, scheduler, tracker)
+            self.stopping.check(evaluation.loaders)
+        run = _Run(self, model, loss, data, evaluation, optimizer, scheduler, tracker)
         if resume:
             run.restore()
         else:
@@ -135,10 +136,10 @@ class Trainer:
             if run.epoch % self.evaluate_every == 0 or run.epoch == self.epochs:
                 numbers |= run.evaluate()
             run.finish_epoch(numbers, time.perf_counter() - started)
-        run.evaluation.warn_of_no_number()
+        evaluation.warn_of_no_number()
         if is_main() and self.pictures and pictures is not None:
-            run.evaluation.draw(pictures, model, tracker, run.step)
-        return {**run.evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.chosen)}
+            evaluation.draw(pictures, model, tracker, run.step)
+        return {**evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.chosen)}
 
 
 @dataclass
@@ -149,7 +150,7 @@ class _Run:
     model: nn.Module
     loss: nn.Module
     data: Data
-    metrics: Metrics
+    evaluation: Evaluation
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     tracker: Tracker
@@ -160,8 +161,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         trainer = self.trainer
-        chosen = trainer.monitor, trainer.higher_is_better, trainer.splits
-        self.evaluation = Evaluation(self.metrics, self.data.evaluation, *chosen)
         self.model.to(trainer.chosen)
         self.loss.to(trainer.chosen)
         if trainer.channels_last:
