@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.data.backbones import build_backbone, register_colours, wrong_size
+from harness.data.backbones import build_backbone, features_of, register_colours
 from rambo.ranking import unit_vectors
 
 Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
@@ -84,15 +84,7 @@ class RetrievalModel(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Embeddings, float32 (images, embedding_size), of `batch["image"]`, uint8 (images, 3, height, width)."""
-        image: Tensor = batch["image"]
-        if image.ndim != 4 or image.shape[1] != 3 or image.dtype != torch.uint8:
-            raise ValueError(
-                f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
-            )
-        try:
-            features = self._features((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
-        except AssertionError as error:
-            raise wrong_size(error, image, "model") from error
+        features = features_of(self._features, batch["image"], self.mean, self.std, "model")
         embedded: Tensor = self.embedding(self.layer_norm(features))
         with torch.autocast(embedded.device.type, enabled=False):  # half precision would leave the sphere
             return unit_vectors(embedded.float())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.data.backbones import build_backbone, register_colours, wrong_size
+from harness.data.backbones import build_backbone, features_of, register_colours
 from harness.device import to_device
 from rambo.ranking.exact import one_of, positive
 from ranksim.datasets.regression import RegressionData
@@ -168,15 +168,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features (images, num_features) of `batch["image"]`, uint8 (images, 3, height, width)."""
-        image: Tensor = batch["image"]
-        if image.ndim != 4 or image.shape[1] != 3 or image.dtype != torch.uint8:
-            raise ValueError(
-                f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
-            )
-        try:
-            features: Tensor = self.backbone((image.to(self.mean.dtype) / 255 - self.mean) / self.std)
-        except AssertionError as error:
-            raise wrong_size(error, image, "model.encoder") from error
+        features = features_of(self.backbone, batch["image"], self.mean, self.std, "model.encoder")
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 

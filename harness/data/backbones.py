@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,6 @@ from torch import Tensor, nn
 
 from harness import words
 from harness.data.pretrained import load_file, load_packaged
-
-
-def wrong_size(error: AssertionError, image: Tensor, model: str) -> ValueError:
-    """What timm's error means where a network was made for another size of image, and how to change that.
-
-    `image` is what it was given, (images, channels, height, width), and `model` its place in the config: "model".
-    """
-    height, width = image.shape[-2:]
-    size = str(height) if height == width else f"[{height},{width}]"
-    said = str(error).strip(" .")
-    return ValueError(
-        f"the network was made for images of another size than {height} x {width} ({said}); set "
-        f"++{model}.backbone_options.img_size={size}, or resize the images"
-    )
 
 
 def build_backbone(backbone: str | nn.Module, weights: str | Path, options: Mapping[str, Any]) -> nn.Module:
@@ -101,6 +87,28 @@ def register_colours(
         )
     model.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
     model.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+
+def features_of(network: Callable[[Tensor], Tensor], image: Tensor, mean: Tensor, std: Tensor, place: str) -> Tensor:
+    """What a network gives of images, uint8 (images, 3, height, width), in the colours of `register_colours`.
+
+    Raises:
+        ValueError: If they are others, or of another size than the network at this place of the config was made for.
+    """
+    if image.ndim != 4 or image.shape[1] != 3 or image.dtype != torch.uint8:
+        raise ValueError(
+            f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
+        )
+    try:
+        return network((image.to(mean.dtype) / 255 - mean) / std)
+    except AssertionError as error:  # of timm
+        height, width = image.shape[-2:]
+        size = str(height) if height == width else f"[{height},{width}]"
+        said = str(error).strip(" .")
+        raise ValueError(
+            f"the network was made for images of another size than {height} x {width} ({said}); set "
+            f"++{place}.backbone_options.img_size={size}, or resize the images"
+        ) from error
 
 
 class SmallConvNet(nn.Module):
