@@ -33,7 +33,6 @@ class Spreadsheet:
     path: Path
     header: list[str]  # names of the columns, all different; one without a name is "unnamed column <number>"
     rows: list[dict[str, str]]  # column -> value, without white space around it
-    lines: list[int]  # where each row ends in the file, counted from 1
     separator: str  # between values
 
     def column(self, name: str) -> str | None:
@@ -133,7 +132,7 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     if not body:
         raise ValueError(f"{path} has no rows; it should have a header and a row for each sample")
     rows = [dict(zip(header, values, strict=False)) for _, values in body]
-    return Spreadsheet(path, header, rows, [line for line, _ in body], separator)
+    return Spreadsheet(path, header, rows, separator)
 
 
 def read_text(path: Path) -> str:
