@@ -66,7 +66,12 @@ class Bins:
 
     @classmethod
     def uniform(cls, low: float, high: float, width: float) -> Bins:
-        """Bins of equal width from `low` to `high`: (0, 121, 1) for ages, (0, 5, 0.1) for scores of STS-B.
+        """Bins of equal width: (0, 121, 1) for ages, (0, 5, 0.1) for scores of STS-B.
+
+        Args:
+            low: Where the first bin begins.
+            high: Where the last bin ends.
+            width: Of every bin, in the unit of the target.
 
         Raises:
             ValueError: If `width` is not positive or no whole number of bins fits.
