@@ -184,12 +184,15 @@ class FeatureSmoothing(nn.Module):
         """
         if self.collecting:
             count, mean, variance = self._observed_statistics()
-            smoothed = self._known()
-            if int(self.epoch) > self.start_update:
-                self._smooth_statistics()
+            known, first = self._known(), int(self.epoch) == self.start_update
+            if not first:
+                self._keep_as_last(torch.ones_like(known))
+                varied = known if self.kernel_over == "all" else known & varying(self.running_variance)
+                self.smoothed_mean.copy_(across_buckets(self.running_mean, self.window, known, known))
+                self.smoothed_variance.copy_(across_buckets(self.running_variance, self.window, varied, known))
             self._update(count, mean, variance)
-            if self.alias_statistics and int(self.epoch) > self.start_update:
-                self._keep_as_last(smoothed)
+            if self.alias_statistics and not first:
+                self._keep_as_last(known)
             self._calibrate()
             self._observed = None
         self.epoch += 1
@@ -227,7 +230,7 @@ class FeatureSmoothing(nn.Module):
 
     def _observed_statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Count (buckets,), mean and variance (buckets, features): unbiased, but biased for a single sample."""
-        if self._observed is None or not bool((self._observed.count > 0).any()):
+        if self._observed is None:
             raise RuntimeError(
                 f"no features were observed in epoch {int(self.epoch)}: give every batch of a pass over the training "
                 "samples to observe before finish_epoch"
@@ -251,13 +254,6 @@ class FeatureSmoothing(nn.Module):
     def _known(self) -> Tensor:
         """The buckets whose statistics count, bool (buckets,)."""
         return (self.tracked > 0) | (self.kernel_over == "all")
-
-    def _smooth_statistics(self) -> None:
-        known = self._known()
-        self._keep_as_last(torch.ones_like(known))
-        self.smoothed_mean.copy_(across_buckets(self.running_mean, self.window, known, known))
-        varied = known if self.kernel_over == "all" else known & varying(self.running_variance)
-        self.smoothed_variance.copy_(across_buckets(self.running_variance, self.window, varied, known))
 
     def _keep_as_last(self, buckets: Tensor) -> None:
         self.last_mean[buckets] = self.running_mean[buckets]

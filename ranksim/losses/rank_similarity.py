@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rambo.ranking import Blackbox, Ties, directions_and_lengths, needs_gradient, plain, rank, ranks, with_gradient
 from rambo.ranking.exact import one_of
 from ranksim.inputs import at_least_float32, features_and_targets, not_negative
-from ranksim.losses.similarities import LabelSimilarity, label_similarities, products
+from ranksim.losses.similarities import LabelSimilarity, label_similarities
 
 Subsample = Literal["generator", "python", "none"]
 RowReduction = Literal["sum", "mean"]
@@ -158,7 +158,7 @@ class RankSimilarity(nn.Module):
             wanted = needs_gradient(features)
             with torch.no_grad():
                 directions, lengths = directions_and_lengths(plain(values))
-                similarities = products(directions)
+                similarities = directions @ directions.T
                 both = torch.stack([similarities, label_likeness])
                 by_feature, by_label = ranks(both, self.ties, check_nan=False, dtype=values.dtype)
                 difference = by_feature - by_label

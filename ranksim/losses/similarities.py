@@ -12,22 +12,6 @@ from rambo.ranking import unit_vectors
 
 LabelSimilarity = Literal["distance", "cosine"]
 
-_WORTH_SPLITTING = 256  # samples from which the symmetry of their products saves time
-
-
-def products(directions: Tensor) -> Tensor:
-    """All products of two rows, (samples, samples); on a processor the larger part of one half of them is spared."""
-    samples = len(directions)
-    if samples < _WORTH_SPLITTING or directions.device.type != "cpu":
-        return directions @ directions.T
-    half = samples // 2
-    matrix = directions.new_empty(samples, samples)
-    matrix[:half, :half] = products(directions[:half])
-    matrix[half:, half:] = products(directions[half:])
-    torch.mm(directions[half:], directions[:half].T, out=matrix[half:, :half])
-    matrix[:half, half:] = matrix[half:, :half].T
-    return matrix
-
 
 def row_distances(rows: Tensor, power: float) -> Tensor:
     """The `power`-norms of all differences of two rows, (samples, samples).
