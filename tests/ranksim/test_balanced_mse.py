@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import sys
 
 import pytest
 import torch
@@ -332,3 +333,9 @@ def test_an_unfitted_density_is_named(kind):
 def test_more_components_than_targets_are_refused():
     with pytest.raises(ValueError, match="3 distinct training targets cannot fill 8 components; set components to 3"):
         MixtureBalancedMSE().prepare(Density(torch.tensor([1.0, 2.0, 2.0, 3.0]), AGES))
+
+
+def test_a_missing_scikit_learn_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    with pytest.raises(ImportError, match="fitted with scikit-learn, which is missing; run pip install scikit-learn"):
+        MixtureBalancedMSE(components=1).prepare(Density(torch.tensor([1.0, 2.0]), AGES))
