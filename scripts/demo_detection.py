@@ -14,9 +14,8 @@ from harness.record.restored import restored
 from harness.show import sheet
 from harness.show.demo import table, trained
 from harness.study.results import Run
-from rambo.detection import figures
-from rambo.detection.average_precision import precision_recall, voc_outcomes
-from rambo.detection.metrics import collect, judged
+from rambo.detection import pictures
+from rambo.detection.metrics import collect
 
 METHODS = {
     "cross-entropy": ["loss=detection_cross_entropy"],
@@ -31,29 +30,26 @@ METRICS = {
 SHOWN = 8
 
 
-def pictures(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
+def drawn(folder: Path, groups: dict[str, list[Run]]) -> list[Path]:
     """Precision against recall of both methods by class, and images with the boxes of each; first seeds."""
     curves: dict[str, dict[str, torch.Tensor]] = {}
     paths = [folder / "precision_recall.png"]
     for name, members in groups.items():
         run = restored(members[0].folder)
         loader = run.data.evaluation["test"]
-        found, truth, classes = collect(run.model, loader), loader.dataset.ground_truth, loader.dataset.classes
-        outcomes = voc_outcomes(found, truth)
-        for label, what in enumerate(classes, start=1):
-            curves.setdefault(what, {})[name] = precision_recall(outcomes, label)
-        boxes = judged(found, truth, 0.5)
-        some = torch.linspace(0, len(truth) - 1, min(SHOWN, len(truth))).long().tolist()
+        found = collect(run.model, loader)
+        for what, curve in pictures.class_curves(found, loader.dataset).items():
+            curves.setdefault(what, {})[name] = curve
         paths.append(folder / f"detections_{run.config['loss']['classification'].split('.')[-1]}.png")
-        figures.detections(paths[-1], [loader.dataset.image(i) for i in some], [boxes[i] for i in some], classes)
-    figures.precision_recall(paths[0], curves)
+        pictures.detections(paths[-1], found, loader.dataset, SHOWN)
+    pictures.precision_recall(paths[0], curves)
     return paths
 
 
 def main() -> None:
     folder, groups = trained(__doc__, "demo_detection", METHODS, seeds=1)
     sheet.show(table(groups, "rendered scenes, %", METRICS))
-    for path in pictures(folder, groups):
+    for path in drawn(folder, groups):
         print("picture:", os.path.relpath(path))
 
 

@@ -28,9 +28,8 @@ from harness.record import allowed, runs
 from harness.record.composition import place
 from harness.record.faults import sentence
 from harness.record.restored import UNTRAINED, Restored, names_of, recorded, restored
-from rambo.detection import figures as detection_figures
+from rambo.detection import pictures as detection_pictures
 from rambo.detection.metrics import DetectionMetrics, collect
-from rambo.detection.pictures import class_curves, some_detections
 from rambo.evaluation import Embedded, RetrievalMetrics, embed
 from rambo.figures import retrievals as retrieval_figures
 from rambo.figures.gradients import Batch, gradient_sparsity, tie_rates
@@ -229,16 +228,18 @@ def similarity(asked: Asked) -> None:
 def draw_precision_recall(asked: Asked) -> None:
     curves: dict[str, dict[str, torch.Tensor]] = {}
     for name in asked.runs:
-        for what, curve in class_curves(asked.seen(name, collect), asked.loader(name).dataset).items():
+        for what, curve in detection_pictures.class_curves(
+            asked.seen(name, collect), asked.loader(name).dataset
+        ).items():
             curves.setdefault(what, {})[name] = curve
-    asked.save("precision_recall", partial(detection_figures.precision_recall, curves=curves))
+    asked.save("precision_recall", partial(detection_pictures.precision_recall, curves=curves))
 
 
 def detections(asked: Asked) -> None:
     for name in asked.runs:
         shown = (asked.restored(name).config.get("pictures") or {}).get("shown", 12)
         found, data = asked.seen(name, collect), asked.loader(name).dataset
-        asked.save("detections", partial(some_detections, found=found, data=data, shown=shown), name)
+        asked.save("detections", partial(detection_pictures.detections, found=found, data=data, shown=shown), name)
 
 
 FIGURES: dict[str, tuple[str | None, Callable[[Asked], None], str]] = {

@@ -1,14 +1,13 @@
 """Average precision of object detections by the rules of Pascal VOC and of COCO; pure functions on the CPU.
 
-A rule has two parts. The first decides which detections are right, given how far boxes must overlap (intersection over
-union, at least the threshold; images and classes are apart):
+A rule has two parts. The first decides which detections are right, where boxes overlap by intersection over union,
+images and classes are apart, and an overlap equal to the threshold is enough:
 
-* `voc_outcomes`: a detection is compared with the object that it overlaps most, and with no other. The first (highest
-  score) on an object is right, later ones are wrong; one on a difficult object is not counted.
-* `coco_outcomes`: a detection takes, of the objects that no detection before it took, the one that it overlaps most. At
-  most 100 detections of a class in an image are looked at. A difficult object is a "crowd", the COCO rule's way of not
-  counting: a detection that takes no other object is not counted if the share of its own area that lies on a crowd
-  reaches the threshold, however many do so.
+* VOC: a detection is compared with the object that it overlaps most, and with no other. The first (highest score) on an
+  object is right, later ones are wrong; one on a difficult object is not counted.
+* COCO: a detection takes, of the objects that none before it took, the one that it overlaps most. At most 100
+  detections of a class in an image are looked at. A detection that takes no object is not counted if the share of its
+  own area that lies on a difficult object (a "crowd") reaches the threshold, however many do so.
 
 The second makes one number of precision and recall down the list of detections, which fall in score; equal scores stay
 in the order given. With P(r) the highest precision at a recall of r or more, or 0 where that recall is never reached:
@@ -17,10 +16,8 @@ in the order given. With P(r) the highest precision at a recall of r or more, or
 * "all_point": the area under P. VOC from 2010 on.
 * "101_point": the mean of P(0), P(0.01), ... P(1). COCO.
 
-Boxes are [left, top, right, bottom] with width right - left, as `rambo.detection.records` makes them of annotations.
-
-Source: Everingham et al. 2010, section 4.2, and VOCevaldet.m of the 2007 and 2010 development kits, which as here takes
-an overlap equal to the threshold; COCO: cocoeval.py of pycocotools, with which the numbers agree.
+Source: Everingham et al. 2010, section 4.2, and VOCevaldet.m of the 2007 and 2010 development kits; cocoeval.py of
+pycocotools, with which the numbers agree.
 """
 
 from __future__ import annotations
@@ -48,8 +45,7 @@ class Outcomes(NamedTuple):
 
     Attributes:
         order: Where it stands among all detections put one after the other, int64 (detections,).
-        images: int64 (detections,).
-        labels: int64 (detections,).
+        images, labels: int64 (detections,).
         verdicts: `RIGHT`, `WRONG` or `NOT_COUNTED`, int8 (thresholds, detections).
         found: For right ones the object, where it stands among all objects put one after the other, else -1; int64
             (thresholds, detections).
@@ -67,10 +63,10 @@ class Outcomes(NamedTuple):
 def voc_outcomes(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], thresholds: Sequence[float] = (0.5,)
 ) -> Outcomes:
-    """Which detections are right by the rule of Pascal VOC, see above.
+    """Which detections are right by the rule of Pascal VOC.
 
     Args:
-        detections: For each image `boxes` (detections, 4), `scores` and integer `labels` (detections,).
+        detections: For each image `boxes` (detections, 4) as left, top, right, bottom, `scores` and integer `labels`.
         ground_truth: For each image `boxes` (objects, 4), integer `labels` and bool `difficult` (objects,).
         thresholds: Of the overlap, above 0 and at most 1.
 
@@ -84,7 +80,7 @@ def voc_outcomes(
 def coco_outcomes(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], thresholds: Sequence[float] = (0.5,)
 ) -> Outcomes:
-    """Which detections are right by the rule of COCO, see above; arguments and errors as in `voc_outcomes`."""
+    """Which detections are right by the rule of COCO; arguments and errors as in `voc_outcomes`."""
     return _outcomes(detections, ground_truth, thresholds, _by_coco, COCO_DETECTIONS)
 
 
@@ -167,7 +163,7 @@ def average_precisions(outcomes: Outcomes, rule: str, image_weights: Tensor | No
 
     Args:
         outcomes: Of `voc_outcomes` or `coco_outcomes`.
-        rule: "11_point", "all_point" or "101_point", see above.
+        rule: "11_point", "all_point" or "101_point".
         image_weights: How often each image is in the data set, int64 (draws, images), if not once; the outcomes then
             have one threshold.
 
@@ -195,11 +191,7 @@ def average_precisions(outcomes: Outcomes, rule: str, image_weights: Tensor | No
 
 
 def precision_recall(outcomes: Outcomes, label: int) -> Tensor:
-    """Recall and precision after each detection of a class that counts, at the first threshold.
-
-    Returns:
-        float64 (2, detections).
-    """
+    """Recall and precision after each detection of a class that counts, at the first threshold: (2, detections)."""
     verdicts = outcomes.verdicts[0, outcomes.labels == label]
     right = (verdicts[verdicts != NOT_COUNTED] == RIGHT).double().cumsum(0)
     return torch.stack([right / outcomes.objects[:, label].sum(), right / torch.arange(1, len(right) + 1)])
@@ -226,18 +218,17 @@ def _put_together(what: str, entries: Sequence[Boxes], extra: str) -> tuple[Arra
                 f"{what} of image {image} need boxes (n, 4) and n labels and {extra}, got boxes {tuple(boxes.shape)}, "
                 f"labels {tuple(labels.shape)} and {extra} {tuple(values.shape)}"
             )
+        if len(swapped := boxes[(boxes[:, :2] > boxes[:, 2:]).any(dim=1)]):
+            raise ValueError(
+                f"{what} of image {image} have a box {swapped[0].tolist()} that ends before it begins; boxes are"
+                " [left, top, right, bottom]"
+            )
     boxes, labels, values = (
         torch.cat([entry[key].detach().cpu() for entry in entries]) for key in ("boxes", "labels", extra)
     )
     if not (bool(boxes.isfinite().all()) and bool(values.isfinite().all())):
         raise ValueError(f"some {what} have a box or score of nan or infinity; if they are found, the model diverged")
-    images = np.repeat(np.arange(len(entries)), [len(entry["labels"]) for entry in entries])
-    swapped = (boxes[:, :2] > boxes[:, 2:]).any(dim=1).nonzero()[:, 0].tolist()
-    if swapped:
-        raise ValueError(
-            f"{what} of image {images[swapped[0]]} have a box {boxes[swapped[0]].tolist()} that ends before it"
-            " begins; boxes are [left, top, right, bottom]"
-        )
     if bool((labels < 1).any()):
         raise ValueError(f"some {what} have label {int(labels.min())}: classes count from 1, as 0 is the background")
+    images = np.repeat(np.arange(len(entries)), [len(entry["labels"]) for entry in entries])
     return boxes.double().numpy(), images, labels.long().numpy(), values.double().numpy()

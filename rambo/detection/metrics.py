@@ -9,18 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.answers import answers
-from rambo.detection.average_precision import (
-    NOT_COUNTED,
-    RIGHT,
-    WRONG,
-    Boxes,
-    Outcomes,
-    average_precisions,
-    coco_outcomes,
-    voc_outcomes,
-)
+from rambo.detection.average_precision import Boxes, Outcomes, average_precisions, coco_outcomes, voc_outcomes
 
-__all__ = ["DetectionMetrics", "Interval", "bootstrap", "collect", "detection_metrics", "judged"]
+__all__ = ["DetectionMetrics", "Interval", "bootstrap", "collect", "detection_metrics"]
 
 VOC_RULES = ("11_point", "all_point")
 THRESHOLDS = tuple((50 + 5 * step) / 100 for step in range(10))
@@ -117,10 +108,9 @@ def bootstrap(
 ) -> Interval:
     """How far the mean average precision would move with other images, told by drawing images with replacement.
 
-    Images are drawn, as many as there are, and the mean is taken anew; a class of which a draw has no object is left
-    out of the draw's mean. Draws depend on the seed and the number of images alone, so the draws of two detectors of
-    the same images can be subtracted one by one, which gives the interval of their difference. Training another time
-    moves the number as well, of which this says nothing.
+    As many images are drawn as there are, and the mean is taken anew, without classes of which a draw has no object.
+    Draws depend on the seed and the number of images alone, so the draws of two detectors of the same images can be
+    subtracted one by one, for the interval of their difference. Of another training this says nothing.
 
     Args:
         detections: As in `detection_metrics`.
@@ -146,42 +136,6 @@ def bootstrap(
     values = torch.cat(parts)
     low, high = values[~values.isnan()].quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double()).tolist()
     return Interval(value, low, high, values)
-
-
-def judged(
-    detections: Sequence[Boxes], ground_truth: Sequence[Boxes], threshold: float = 0.5
-) -> list[dict[str, dict[str, Tensor]]]:
-    """The boxes of every image as `right`, `wrong` and `missed`, as VOC judges them, for `rambo.detection.figures`.
-
-    Scores of a ranking loss are no probabilities, so no fixed score says what to show. Of each class the best
-    detections are taken, as many as there are objects of it that count: down to where precision equals recall.
-    Difficult objects and detections of them are left out.
-
-    Returns:
-        For each image and kind `boxes` (n, 4), `labels` (n,) and, but for `missed`, `scores` (n,).
-
-    Raises:
-        ValueError: As `voc_outcomes`.
-    """
-    outcomes = voc_outcomes(detections, ground_truth, [threshold])
-    verdicts, shown = outcomes.verdicts[0], torch.zeros(len(outcomes.order), dtype=torch.bool)
-    for label, wanted in enumerate(outcomes.objects.sum(0).tolist()):
-        own = ((outcomes.labels == label) & (verdicts != NOT_COUNTED)).nonzero()[:, 0]
-        shown[own[:wanted]] = True
-    missed = ~torch.cat([entry["difficult"].cpu().bool() for entry in ground_truth])
-    missed[outcomes.found[0, shown & (verdicts == RIGHT)]] = False
-    picked = {"missed": _picked(ground_truth, missed, ("boxes", "labels"))}
-    for kind, verdict in (("right", RIGHT), ("wrong", WRONG)):
-        chosen = torch.zeros_like(shown)
-        chosen[outcomes.order[shown & (verdicts == verdict)]] = True
-        picked[kind] = _picked(detections, chosen, ("boxes", "labels", "scores"))
-    return [{kind: entries[image] for kind, entries in picked.items()} for image in range(len(detections))]
-
-
-def _picked(entries: Sequence[Boxes], chosen: Tensor, keys: Sequence[str]) -> list[dict[str, Tensor]]:
-    """The boxes chosen of all images' boxes put one after the other, by image again."""
-    masks = torch.split(chosen, [len(entry["labels"]) for entry in entries])
-    return [{key: entry[key].cpu()[mask] for key in keys} for entry, mask in zip(entries, masks, strict=True)]
 
 
 class DetectionMetrics:

@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from rambo.detection import figures
+from rambo.detection import pictures as figures
 from rambo.detection.pictures import DetectionPictures
 
 PNG = b"\x89PNG"
@@ -51,15 +53,23 @@ def test_styles_tell_kinds_apart_by_line_as_well():
     assert len(set(colours)) == len(set(lines)) == 3
 
 
+def data_of(images, truth, classes):
+    easy = [{**entry, "difficult": torch.zeros(len(entry["labels"]), dtype=torch.bool)} for entry in truth]
+    return SimpleNamespace(ground_truth=easy, classes=classes, image=lambda index: images[index])
+
+
+def found(*scored, labels=None):
+    return {**boxes(*(box for box, _ in scored), labels=labels), "scores": torch.tensor([score for _, score in scored])}
+
+
 def test_boxes_of_every_kind_are_drawn_and_counted(tmp_path, monkeypatch):
     placed = []
     draw = figures._draw_box
     monkeypatch.setattr(figures, "_draw_box", lambda axes, *rest: (placed.append(rest), draw(axes, *rest)))
-    kinds = [
-        {"right": boxes([1, 2, 8, 9], labels=[2]), "wrong": boxes(), "missed": boxes([3, 3, 6, 6], [0, 0, 2, 2])},
-        {"right": boxes([5, 5, 9, 9]), "wrong": boxes([0, 0, 30, 20]), "missed": boxes()},
-    ]
-    counts = figures.detections(tmp_path / "found.png", [picture(), picture(40, 10)], kinds, ["cat", "dog"])
+    truth = [boxes([1, 2, 8, 9], [3, 3, 6, 6], [0, 0, 2, 2], labels=[2, 1, 1]), boxes([5, 5, 9, 9])]
+    answers = [found(([1, 2, 8, 9], 0.7), labels=[2]), found(([5, 5, 9, 9], 0.9), ([0, 0, 30, 20], 0.5))]
+    data = data_of([picture(), picture(40, 10)], truth, ["cat", "dog"])
+    counts = figures.detections(tmp_path / "found.png", answers, data)
     assert counts == {"right": 2, "wrong": 1, "missed": 2}
     assert placed[0] == ([1, 2, 8, 9], "dog", "right")
     assert [(name, kind) for _, name, kind in placed[1:]] == [
@@ -73,9 +83,8 @@ def test_the_picture_bears_the_boxes_where_they_belong(tmp_path):
     from matplotlib.image import imread
 
     shown = {}
-    for name, right in [("with", boxes([2, 3, 28, 6])), ("without", boxes())]:
-        kinds = [{"right": right, "wrong": boxes(), "missed": boxes()}]
-        figures.detections(tmp_path / f"{name}.png", [picture(30, 30)], kinds, ["x"])
+    for name, there in [("with", boxes([2, 3, 28, 6])), ("without", boxes())]:
+        figures.detections(tmp_path / f"{name}.png", [found()], data_of([picture(30, 30)], [there], ["x"]))
         shown[name] = torch.from_numpy(imread(tmp_path / f"{name}.png")[..., :3].copy())
     rows = (shown["with"] != shown["without"]).any(2).any(1).nonzero()[:, 0]
     height = len(shown["with"])
@@ -89,8 +98,6 @@ def test_refusals(tmp_path):
         figures.precision_recall(tmp_path / "a.png", {})
     with pytest.raises(ValueError, match="8 methods cannot be told apart"):
         figures.precision_recall(tmp_path / "a.png", {"cat": {f"m{k}": torch.ones(2, 1) for k in range(8)}})
-    with pytest.raises(ValueError, match="got 1 and 0"):
-        figures.detections(tmp_path / "a.png", [picture()], [], ["cat"])
     assert not list(tmp_path.iterdir())
 
 
@@ -102,12 +109,14 @@ class Scenes(torch.utils.data.Dataset):
     def __init__(self):
         entry = {**boxes([2, 2, 12, 12], [15, 5, 25, 15], labels=[1, 2]), "difficult": torch.tensor([False, True])}
         self.ground_truth = [entry] * 8
+        self.seen = []
 
     def __len__(self):
         return 8
 
     def image(self, index):
-        return picture() + index
+        self.seen.append(index)
+        return picture()
 
     def __getitem__(self, index):
         return index
@@ -142,9 +151,10 @@ def test_a_run_leaves_both_pictures_of_a_split(tmp_path, monkeypatch):
     paths = DetectionPictures(shown=3)(Finder(), loader, tmp_path, "test")
     assert paths == {name: tmp_path / f"{name}_test.png" for name in ("precision_recall", "detections")}
     assert all(size(path) for path in paths.values())
-    arguments, curves = drawn["precision_recall"]
+    _, curves = drawn["precision_recall"]
     assert list(curves) == ["cat"]  # no dog counts
     assert curves["cat"]["test"].shape == (2, 9)
-    arguments, counts = drawn["detections"]
-    assert [int(image[0, 0, 0]) - 90 for image in arguments[0]] == [0, 4, 7]  # 3.5 is rounded to even
+    (_, data, shown), counts = drawn["detections"]
+    assert (data, shown) == (loader.dataset, 3)
+    assert loader.dataset.seen == [0, 4, 7]  # 3.5 is rounded to even
     assert counts == {"right": 2, "wrong": 1, "missed": 1}

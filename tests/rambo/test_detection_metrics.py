@@ -17,7 +17,8 @@ from rambo.detection.average_precision import (
     precision_recall,
     voc_outcomes,
 )
-from rambo.detection.metrics import DetectionMetrics, bootstrap, collect, detection_metrics, judged
+from rambo.detection.metrics import DetectionMetrics, bootstrap, collect, detection_metrics
+from rambo.detection.pictures import judged
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 FAR = [50.0, 50.0, 60.0, 60.0]
