@@ -23,8 +23,7 @@ class TimmPyramid(nn.Module):
         levels: Which of them, counted from the stem (0). 1 to 4 have strides 4 to 32 in a ResNet.
         channels: Width of the pyramid's maps.
         extra_level: Whether the proposal network gets one more level, with twice the last stride.
-        weights: `"hub"` downloads those timm knows, `"packaged"` takes those of an installed package, `"none"` starts
-            from scratch; anything else is the path of a state dict. They must fit the whole classification network.
+        weights: As for `build_backbone`; they must fit the whole classification network.
         frozen_stages: The stem and so many stages behind it do not learn (1 in mmdetection); 0 is the stem alone, None
             freezes nothing.
         freeze_batch_norm: Whether the backbone's batch norm keeps its running statistics in training too; its scale
@@ -37,10 +36,8 @@ class TimmPyramid(nn.Module):
         out_channels: Width of the maps.
 
     Raises:
-        ValueError: If a value is out of range, the backbone is unknown or gives no such maps, or weights do not fit.
-        FileNotFoundError: If `weights` names a file that does not exist.
-        ModuleNotFoundError: If timm, or the package that carries the weights, is not installed.
-        ConnectionError: If the hub cannot be reached.
+        ValueError: If a value is out of range, the backbone is unknown or gives no such maps, or weights do not fit;
+            and other errors as `build_backbone`.
 
     Source: Lin et al. 2017, arXiv:1612.03144, section 3.
     """
@@ -99,11 +96,7 @@ class TimmPyramid(nn.Module):
 
 
 def first_stages(body: Any, stages: int) -> list[nn.Module]:
-    """The modules of the stem and so many stages behind it, in the order in which they are applied.
-
-    Raises:
-        ValueError: If there are not so many.
-    """
+    """The modules of the stem and so many stages behind it, in the order in which they are applied."""
     ends = body.feature_info.info
     modules = list(body.named_modules())
     inside: list[int] = []
@@ -120,11 +113,7 @@ def first_stages(body: Any, stages: int) -> list[nn.Module]:
 def feature_maps_of(backbone: str, levels: Sequence[int], weights: str | Path, options: Mapping[str, Any]) -> nn.Module:
     """The part of a timm backbone that gives the feature maps of these levels, with its weights in it.
 
-    The whole network is built and loaded first, so that weights are checked as they are everywhere else; what the
-    feature maps need is then copied by name.
-
-    Raises:
-        ValueError: If the backbone is unknown or gives no such maps, or weights do not fit.
+    The whole network is built and loaded first, so that weights are checked as they are everywhere else.
     """
     if not levels or list(levels) != sorted(set(levels)) or min(levels) < 0:
         raise ValueError(f"levels must be rising numbers from 0, the stem, got {list(levels)}")
@@ -145,11 +134,7 @@ def feature_maps_of(backbone: str, levels: Sequence[int], weights: str | Path, o
 
 
 def copy_by_name(source: nn.Module, target: nn.Module) -> None:
-    """Copies what `target` needs from `source`; a container's name may be written `stages_0` or `stages.0`.
-
-    Raises:
-        ValueError: If something is missing, ambiguous or of another shape.
-    """
+    """Copies what `target` needs from `source`; a container's name may be written `stages_0` or `stages.0`."""
     found: dict[str, list[Tensor]] = {}
     for name, value in source.state_dict().items():
         found.setdefault(_plain(name), []).append(value)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from harness.data.dataset import PartDataset, PartedData
 from harness.data.loading import Batch, ShuffledBatches
-from rambo.detection.annotations import Annotation, image_file, listed, read_annotation
+from rambo.detection.annotations import AnnotatedImages, Annotation, Rules, annotated_images, read_image_set
 from rambo.detection.fixture import SHAPES, write_flat
-from rambo.detection.records import AnnotatedImages, Rules, annotated_images
 from rambo.detection.transforms import Resize, ResizeAndFlip, Transform, apply
 
 ImageSet = tuple[str | int, str]
@@ -73,8 +72,7 @@ class VOCStyle(PartedData[AnnotatedImages]):
             the original. Null: `Resize()`.
         train_on_difficult: Whether objects marked as difficult are among the targets in training.
         train_on_empty_images: Whether images without a target are trained on, as background alone.
-        broken_boxes, smallest_box, other_classes: See `rambo.detection.records.Rules`.
-        upright: Whether images are turned as their EXIF orientation says. Pascal VOC needs no turning.
+        broken_boxes, smallest_box, other_classes, upright: See `rambo.detection.annotations.Rules`.
         loading: As in `PartedData`.
 
     Raises:
@@ -111,7 +109,7 @@ class VOCStyle(PartedData[AnnotatedImages]):
         upright: bool = False,
         **loading: Any,
     ) -> None:
-        self.upright, self.rules = upright, Rules(broken_boxes, smallest_box, other_classes)
+        self.rules = Rules(broken_boxes, smallest_box, other_classes, upright)
         self.train_on_difficult, self.train_on_empty_images = train_on_difficult, train_on_empty_images
         given = {"train": train, "validation": validation, "test": test}
         self.sets = {name: self._image_sets(name, sets) for name, sets in given.items()}
@@ -167,7 +165,7 @@ class VOCStyle(PartedData[AnnotatedImages]):
             self.classes = _classes_in(read["train"])
             if not self.classes:
                 raise ValueError(f"{self.title} in {self.root}: the training images have no object at all")
-        parts = {part: annotated_images(notes, self.classes, self.rules, self.upright) for part, notes in read.items()}
+        parts = {part: annotated_images(notes, self.classes, self.rules) for part, notes in read.items()}
         _check_overlaps(parts, self.title)
         train = parts["train"]
         targets = torch.tensor([int((self.train_on_difficult | ~found["difficult"]).sum()) for found in train.objects])
@@ -200,20 +198,8 @@ class VOCStyle(PartedData[AnnotatedImages]):
     def _read(self, one: ImageSet) -> list[Annotation]:
         """The annotations of an image set, whose counts must be the published ones."""
         where, name = one
-        folder, remedy = self.folder(where), self.remedy_for(where)
-        ids = listed(folder, name, self.title, remedy)
-        notes = {id_: folder / "Annotations" / f"{id_}.xml" for id_ in ids}
-        images = {id_: file for id_ in ids if (file := image_file(folder / "JPEGImages" / id_))}
-        there = {"annotations": {id_ for id_ in ids if notes[id_].is_file()}, "images": images}
-        for what, found in there.items():
-            if missing := [id_ for id_ in ids if id_ not in found]:
-                first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-                raise FileNotFoundError(
-                    f"{self.title} in {folder} is incomplete: {len(missing):,} of {len(ids):,} {what} of {name} are"
-                    f" missing ({first}); {remedy}"
-                )
-        label = f"{where}/" if where else ""
-        read = [read_annotation(f"{label}{id_}", images[id_], notes[id_]) for id_ in ids]
+        remedy, label = self.remedy_for(where), f"{where}/" if where else ""
+        read = read_image_set(self.folder(where), name, label, self.title, remedy)
         per_class = Counter(thing.name for note in read for thing in note.things if not thing.difficult)
         counts = {"images": len(read), "objects": per_class.total(), "per_class": dict(per_class)}
         facts = {} if self.fixture else self.expected.get(one, {})

@@ -1,8 +1,7 @@
-"""The two halves of Faster R-CNN behind the backbone: the proposal network, and the heads on pooled regions.
+"""The two halves of Faster R-CNN behind the backbone: torchvision's, with what has no argument there overridden.
 
-Built on torchvision's classes; what is overridden is what has no argument there. Known differences to the
-mmdetection of 2019: torchvision also trains anchors that cross the border of the image, gives every object its best
-anchor however small the overlap, and has no legacy `+ 1` in the width of a box.
+Known differences to the mmdetection of 2019: torchvision also trains anchors that cross the border of the image, gives
+every object its best anchor however small the overlap, and has no legacy `+ 1` in the width of a box.
 """
 
 from __future__ import annotations
@@ -62,10 +61,7 @@ class _Float32Head(RPNHead):  # type: ignore[misc]
 
 
 class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's, with the anchors above, in float32, and with a choice of the smooth L1 loss.
-
-    Called in training mode it returns proposals and the losses `loss_objectness` and `loss_rpn_box_reg`.
-    """
+    """torchvision's, with the anchors above, in float32, and with a choice of the smooth L1 loss."""
 
     def __init__(self, channels: int, anchors: Anchors, settings: ProposalSettings) -> None:
         super().__init__(
@@ -93,12 +89,7 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
 
 
 class RegionHeads(RoIHeads):  # type: ignore[misc]
-    """Classes and boxes of pooled regions; the classification loss is left to whoever called.
-
-    Args:
-        channels: Of the feature maps.
-        pooled: Names of the maps that regions are pooled from.
-        settings: See `RegionSettings`.
+    """Classes and boxes of regions, pooled from the maps named; the classification loss is left to whoever called.
 
     Initial weights are those of mmdetection and detectron2: Xavier for the two layers, normal with a deviation of 0.01
     for logits and 0.001 for box offsets.
@@ -141,17 +132,9 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         targets: list[dict[str, Tensor]] | None,
         padded: tuple[int, int],
     ) -> Detected | list[dict[str, Tensor]]:
-        """Losses of the regions in training mode, detections otherwise.
+        """In training mode, `Detected` with the losses `roi_box` and `cross_entropy`, otherwise `detections`.
 
-        Args:
-            features: Maps by name, (images, channels, height, width).
-            proposals: For every image (proposals, 4), in pixels of the image that went in.
-            image_shapes: Height and width of every image without padding.
-            targets: For every image `boxes` (objects, 4) and `labels` (objects,); in training only.
-            padded: Height and width with padding, by which the strides of the maps are known.
-
-        Returns:
-            In training, `Detected` with the losses `roi_box` and `cross_entropy`; otherwise `detections`.
+        `image_shapes` are without padding; by `padded`, height and width with it, the strides of the maps are known.
         """
         if self.training:
             proposals, _, labels, box_targets = self.select_training_samples(proposals, targets)
@@ -204,14 +187,8 @@ def foreground(logits: Tensor, kind: str) -> Tensor:
 def region_box_loss(offsets: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Tensor:
     """Smooth L1 loss of the boxes of regions with an object, each by the offsets of its own class.
 
-    Args:
-        offsets: (regions, 4 * (classes + 1)).
-        labels: int64 (regions,), 0 for background.
-        targets: (regions, 4).
-        beta: Where the loss turns from squared to absolute.
-
-    Returns:
-        The sum, divided by the number of all regions, as in torchvision and mmdetection.
+    It is the sum over the number of all regions, as in torchvision and mmdetection; offsets (regions,
+    4 * (classes + 1)), labels (regions,) with 0 for background, targets (regions, 4).
     """
     shows = torch.where(labels > 0)[0]
     own = offsets.reshape(len(offsets), -1, 4)[shows, labels[shows]]

@@ -20,7 +20,11 @@ from rambo.detection.average_precision import NOT_COUNTED, RIGHT, WRONG, Boxes, 
 from rambo.detection.metrics import collect
 
 # Blue, vermilion and yellow are told apart by the colour-blind, and by their lines as well
-BOX_STYLES = {"right": (COLOURS[0], "-"), "wrong": (COLOURS[1], "--"), "missed": ("#f0e442", ":")}
+BOX_STYLES: dict[str, tuple[str, Any]] = {
+    "right": (COLOURS[0], "-"),
+    "wrong": (COLOURS[1], "--"),
+    "missed": ("#f0e442", ":"),
+}
 _PANEL_COLUMNS, _IMAGE_COLUMNS = 5, 4
 
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Floats = NDArray[np.float64]
+Circle = tuple[float, float, float]  # x, y, radius
 SHAPES = ("circle", "cross", "square", "triangle")
 VERSION = 1  # raise it when equal arguments would give other pictures
 _FAINT = 0.15  # share of its contrast at which a difficult object is drawn
-_FINER = 2  # shapes are drawn this much larger and reduced, for soft edges
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,17 @@ def render(
     Returns:
         The picture, and its objects from the lowest to the uppermost.
     """
-    pixels = _background(look, chance)
+    grid = Image.fromarray(chance.integers(0, 256, (10, 10, 3), dtype=np.uint8))
+    texture = np.asarray(grid.resize((look.width, look.height), Image.Resampling.BICUBIC), dtype=np.float64)
+    pixels = 128 + look.background * (texture - 128)
     for _ in range(chance.integers(look.bars + 1)):
-        _draw_bar(pixels, look, chance)
+        (x, y), (z, w) = (chance.random((2, 2)) * (look.width, look.height)).tolist()
+        mask = Image.new("L", (look.width, look.height))
+        ImageDraw.Draw(mask).line([(x, y), (z, w)], fill=255, width=int(chance.integers(1, 4)))
+        _blend(pixels, np.asarray(mask) / 255.0, chance.uniform(0, 255, 3))
     objects: list[Drawn] = []
-    circles: list[tuple[float, float, float]] = []
-    count = {"empty": 0, "difficult": 1}.get(special, int(chance.integers(1, look.objects + 1)))
-    for number in range(count):
+    circles: list[Circle] = []
+    for number in range({"empty": 0, "difficult": 1}.get(special, int(chance.integers(1, look.objects + 1)))):
         circle = _place(look, chance, circles)
         if circle is None:
             continue
@@ -96,24 +100,8 @@ def render(
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), objects
 
 
-def _background(look: Look, chance: np.random.Generator) -> Floats:
-    grid = Image.fromarray(chance.integers(0, 256, (10, 10, 3), dtype=np.uint8))
-    texture = np.asarray(grid.resize((look.width, look.height), Image.Resampling.BICUBIC), dtype=np.float64)
-    return 128 + look.background * (texture - 128)
-
-
-def _draw_bar(pixels: Floats, look: Look, chance: np.random.Generator) -> None:
-    ends = chance.random((2, 2)) * (look.width, look.height)
-    mask = Image.new("L", (look.width, look.height))
-    line = [(float(x), float(y)) for x, y in ends]
-    ImageDraw.Draw(mask).line(line, fill=255, width=int(chance.integers(1, 4)))
-    _blend(pixels, np.asarray(mask) / 255.0, chance.uniform(0, 255, 3))
-
-
-def _place(
-    look: Look, chance: np.random.Generator, others: list[tuple[float, float, float]]
-) -> tuple[float, float, float] | None:
-    """Centre and radius with little overlap; the centre is inside the picture, the rest need not be."""
+def _place(look: Look, chance: np.random.Generator, others: list[Circle]) -> Circle | None:
+    """A circle with little overlap; its centre is inside the picture, the rest need not be."""
     for _ in range(20):
         radius = chance.uniform(*look.radius) * min(look.width, look.height)
         x = chance.uniform(0.4 * radius, look.width - 0.4 * radius)
@@ -124,12 +112,7 @@ def _place(
 
 
 def _draw_object(
-    pixels: Floats,
-    look: Look,
-    chance: np.random.Generator,
-    kind: int,
-    circle: tuple[float, float, float],
-    faint: bool,
+    pixels: Floats, look: Look, chance: np.random.Generator, kind: int, circle: Circle, faint: bool
 ) -> tuple[tuple[int, int, int, int], bool]:
     """Draws an object; returns the corners of what is to be seen of it, and whether the border cuts it."""
     mean = pixels.mean(axis=(0, 1))
@@ -139,31 +122,27 @@ def _draw_object(
     angle = math.radians(chance.uniform(-look.rotation, look.rotation))
     outline = _outline(SHAPES[kind % 4], circle, angle)
     mask = _filled(outline, look)
-    seen = mask > 0.5
-    columns, rows = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
-    corners = (int(columns[0]) + 1, int(rows[0]) + 1, int(columns[-1]) + 1, int(rows[-1]) + 1)
-    xs, ys = [x for x, _ in outline], [y for _, y in outline]
+    left, top, right, bottom = Image.fromarray(mask > 0.5).getbbox() or (0, 0, 0, 0)
+    xs, ys = zip(*outline, strict=True)
     truncated = min(xs) < 0 or min(ys) < 0 or max(xs) > look.width or max(ys) > look.height
-    strength = _FAINT if faint else 1.0
-    style = kind // 4
-    if style == 0:
-        _blend(pixels, strength * mask, colour)
-        return corners, truncated
-    spot = _filled(_outline("circle", (circle[0], circle[1], 0.4 * circle[2]), 0), look)
-    across = np.add.outer(np.arange(look.height) - circle[1], np.arange(look.width) - circle[0])
+
+    x, y, radius = circle
+    spot = _filled(_outline("circle", (x, y, 0.4 * radius), 0), look)
+    across = np.add.outer(np.arange(look.height) - y, np.arange(look.width) - x)
+    style, strength = kind // 4, _FAINT if faint else 1.0
     if style == 1:
         mask = mask * (1 - spot)
     elif style == 2:
-        mask = mask * (np.floor(across * 5 / circle[2]) % 2)
+        mask = mask * (np.floor(across * 5 / radius) % 2)
     _blend(pixels, strength * mask, colour)
     if style == 3:
         _blend(pixels, strength * spot, 255 - colour)
     elif style >= 4:
         _blend(pixels, strength * mask * (across > 0), 255 - colour)
-    return corners, truncated
+    return (left + 1, top + 1, right, bottom), truncated
 
 
-def _outline(shape: str, circle: tuple[float, float, float], angle: float) -> list[tuple[float, float]]:
+def _outline(shape: str, circle: Circle, angle: float) -> list[tuple[float, float]]:
     x, y, radius = circle
     if shape == "cross":
         arm, corner = math.hypot(1, 0.3), math.hypot(0.3, 0.3)  # of a cross with arms 2 long and 0.6 wide
@@ -180,11 +159,11 @@ def _outline(shape: str, circle: tuple[float, float, float], angle: float) -> li
 
 
 def _filled(outline: list[tuple[float, float]], look: Look) -> Floats:
-    """How much of each pixel is inside, 0 to 1."""
-    fine = Image.new("L", (_FINER * look.width, _FINER * look.height))
+    """How much of each pixel is inside, 0 to 1; shapes are drawn twice as large and reduced, for soft edges."""
+    fine = Image.new("L", (2 * look.width, 2 * look.height))
     # Pillow's coordinates are the middles of pixels.
-    ImageDraw.Draw(fine).polygon([(_FINER * x - 0.5, _FINER * y - 0.5) for x, y in outline], fill=255)
-    return np.asarray(fine.reduce(_FINER), dtype=np.float64) / 255
+    ImageDraw.Draw(fine).polygon([(2 * x - 0.5, 2 * y - 0.5) for x, y in outline], fill=255)
+    return np.asarray(fine.reduce(2), dtype=np.float64) / 255
 
 
 def _blend(pixels: Floats, share: Floats, colour: Floats) -> None:

@@ -1,4 +1,7 @@
-"""How a Faster R-CNN is set up. Defaults are mmdetection's of 2019, the recipe of the paper's detection experiments."""
+"""How a Faster R-CNN is set up; a ValueError names a value that is out of range.
+
+Defaults are mmdetection's of 2019, the recipe of the paper's detection experiments.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,6 @@ class AnchorSettings(_Checked):
     Args:
         scales: Side of a square anchor in strides of its level.
         ratios: Height over width.
-
-    Raises:
-        ValueError: If one is not positive.
     """
 
     scales: Sequence[float] = (8.0,)
@@ -57,15 +57,10 @@ class ProposalSettings(_Checked):
         positive_fraction: Largest share of positive anchors among them.
         positive_iou: Anchors that overlap an object so much are positive.
         negative_iou: Anchors that overlap no object so much are negative; those between are left out.
-        train_before_nms: Proposals of a level that enter non-maximum suppression, in training.
-        train_after_nms: Proposals of an image that are left, in training.
-        test_before_nms: As above, in evaluation.
-        test_after_nms: As above, in evaluation.
+        train_before_nms, test_before_nms: Proposals of a level that enter non-maximum suppression.
+        train_after_nms, test_after_nms: Proposals of an image that are left.
         nms_iou: Of two proposals of a level that overlap more than this, the worse is dropped.
         box_beta: Where the smooth L1 loss turns from squared to absolute, >= 0.
-
-    Raises:
-        ValueError: If a value is outside its range.
     """
 
     samples: int = 256
@@ -105,9 +100,6 @@ class RegionSettings(_Checked):
         candidates: Largest number of boxes of an image that enter non-maximum suppression, best first; None: all.
         nms_iou: Of two boxes of a class that overlap more than this, the worse is dropped.
         detections: Largest number of detections of an image.
-
-    Raises:
-        ValueError: If a value is outside its range.
 
     Source: Rolinek et al. 2020, section 5.3, for the length of sequences.
     """

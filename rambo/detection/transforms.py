@@ -1,8 +1,7 @@
 """From a decoded picture and its boxes to what the detector sees.
 
-Any transform of torchvision's v2 may stand here: it is called with the picture, a `tv_tensors.Image` of uint8, and a
-dict of "boxes", a `tv_tensors.BoundingBoxes`, and "labels", and returns the same. Chance must come from torch's
-generator, as it does throughout v2; then an epoch is a function of seed and epoch number.
+Any transform of torchvision's v2 may stand here, called with the picture, a `tv_tensors.Image` of uint8, and a dict of
+"boxes", a `tv_tensors.BoundingBoxes`, and "labels". Chance must come from torch's generator.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ class ResizeAndFlip(Resize):
     """Resizes, and mirrors at random.
 
     Args:
-        shorter: See `Resize`.
-        longer: See `Resize`.
+        shorter, longer: See `Resize`.
         flip: Probability of a horizontal flip; 0 where left and right matter.
 
     Source: mmdetection's recipe for Pascal VOC, which has no other augmentation.
@@ -83,9 +81,7 @@ class ResizeAndFlip(Resize):
 
 
 def apply(transform: Transform, picture: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Target]:
-    """Applies any v2 transform and tidies up behind it.
-
-    Boxes are cut at the border of the new picture; those with a side below one pixel after that are left out.
+    """Applies any v2 transform and tidies up behind it: boxes are cut at the border of the new picture.
 
     Args:
         transform: What to apply.
@@ -94,7 +90,7 @@ def apply(transform: Transform, picture: Tensor, boxes: Tensor, labels: Tensor) 
         labels: int64 (objects,).
 
     Returns:
-        Plain tensors: the picture uint8 (3, h, w), and "boxes" and "labels" of what is left.
+        The picture uint8 (3, h, w), and "boxes" and "labels" of those with no side below one pixel; plain tensors.
 
     Raises:
         ValueError: If the transform returns something else than a picture of uint8 and its target.
