@@ -87,7 +87,8 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
     """
     digest = hashlib.sha256()
     for part, rows in sorted(parts.items()):
-        marks = rows.marks or (file_marks([rows.path(i) for i in range(len(rows))]) if rows.folder else [])
+        on_disk = rows.pictured and rows.pixels is None
+        marks = rows.marks or (file_marks([rows.path(i) for i in range(len(rows))]) if on_disk else [])
         whole, *lines = rows.described()
         for line in (f"{part} {whole}", marks, *lines):
             digest.update(f"{line}\n".encode())
