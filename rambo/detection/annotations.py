@@ -160,15 +160,7 @@ def _image_size(path: Path, upright: bool) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is done with annotations that are not as they should be.
-
-    Attributes:
-        broken_boxes: "refuse" raises an error, "drop" leaves the box out and counts it.
-        smallest_box: A box is broken if its width or height, counted in pixels with both ends as Pascal VOC does, is
-            less than this. 1 lets a box of one pixel pass, as the devkit does; 2 asks that max is more than min.
-        other_classes: What is done with objects of classes that are not in the list: "refuse" or "drop".
-        upright: Whether images are turned as their EXIF orientation says, before boxes are laid on them.
-    """
+    """What is done with annotations that are not as they should be; see `VOCStyle`."""
 
     broken_boxes: str
     smallest_box: float

@@ -18,26 +18,12 @@ from harness.data.backbones import build_backbone
 class TimmPyramid(nn.Module):
     """A timm backbone whose feature maps of several strides are brought to one width by a feature pyramid network.
 
-    Args:
-        backbone: The name of any timm model that gives feature maps, each half as large as the one before.
-        levels: Which of them, counted from the stem (0). 1 to 4 have strides 4 to 32 in a ResNet.
-        channels: Width of the pyramid's maps.
-        extra_level: Whether the proposal network gets one more level, with twice the last stride.
-        weights: As for `build_backbone`; they must fit the whole classification network.
-        frozen_stages: The stem and so many stages behind it do not learn (1 in mmdetection); 0 is the stem alone, None
-            freezes nothing.
-        freeze_batch_norm: Whether the backbone's batch norm keeps its running statistics in training too; its scale
-            and shift still learn where the stage is not frozen. Switch it off when training from scratch.
-        options: Further arguments of `timm.create_model`.
+    Arguments are as in `FasterRCNN`, `channels` the width of the pyramid's maps.
 
     Attributes:
         strides: Of the maps that `forward` returns, the extra one included.
         pooled: Names of the maps that regions are pooled from: all but the extra one.
         out_channels: Width of the maps.
-
-    Raises:
-        ValueError: If a value is out of range, the backbone is unknown or gives no such maps, or weights do not fit;
-            and other errors as `build_backbone`.
 
     Source: Lin et al. 2017, arXiv:1612.03144, section 3.
     """

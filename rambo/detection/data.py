@@ -72,7 +72,11 @@ class VOCStyle(PartedData[AnnotatedImages]):
             the original. Null: `Resize()`.
         train_on_difficult: Whether objects marked as difficult are among the targets in training.
         train_on_empty_images: Whether images without a target are trained on, as background alone.
-        broken_boxes, smallest_box, other_classes, upright: See `rambo.detection.annotations.Rules`.
+        broken_boxes: "refuse" raises an error, "drop" leaves the box out and counts it.
+        smallest_box: A box is broken if its width or height, counted in pixels with both ends as Pascal VOC does, is
+            less than this. 1 lets a box of one pixel pass, as the devkit does; 2 asks that max is more than min.
+        other_classes: What is done with objects of classes that are not in the list: "refuse" or "drop".
+        upright: Whether images are turned as their EXIF orientation says. Pascal VOC needs no turning.
         loading: As in `PartedData`.
 
     Raises:

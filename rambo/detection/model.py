@@ -30,8 +30,16 @@ class FasterRCNN(nn.Module):
     """Faster R-CNN on a timm backbone and a feature pyramid network.
 
     Args:
-        backbone, weights, levels, extra_level, frozen_stages, freeze_batch_norm: See `TimmPyramid`.
+        backbone: The name of any timm model that gives feature maps, each half as large as the one before.
+        weights: `"hub"` downloads those timm knows, `"packaged"` takes those of an installed package, `"none"` starts
+            from scratch; anything else is the path of a state dict. They must fit the whole classification network.
+        levels: Which feature maps, counted from the stem (0). 1 to 4 have strides 4 to 32 in a ResNet.
         pyramid_channels: Width of the pyramid's maps.
+        extra_level: Whether the proposal network gets one more level, with twice the last stride.
+        frozen_stages: The stem and so many stages behind it do not learn (1 in mmdetection); 0 is the stem alone, None
+            freezes nothing.
+        freeze_batch_norm: Whether the backbone's batch norm keeps its running statistics in training too; its scale
+            and shift still learn where the stage is not frozen. Switch it off when training from scratch.
         backbone_options: Further arguments of `timm.create_model`.
         classes: Number of classes besides background; None asks the data, in `prepare`.
         anchors: Boxes from which proposals start; None: the recipe's.
@@ -42,7 +50,8 @@ class FasterRCNN(nn.Module):
         std: Of the colour channels, by which they are then divided; None as above.
 
     Raises:
-        ValueError: If a value is out of range; else, and other errors, as `TimmPyramid`.
+        ValueError: If a value is out of range, the backbone is unknown or gives no such maps, or weights do not fit;
+            and other errors as `harness.data.backbones.build_backbone`.
 
     Source: Ren et al. 2015, arXiv:1506.01497; Lin et al. 2017, arXiv:1612.03144; set up as in Rolinek et al. 2020,
     section 5.2.

@@ -62,7 +62,6 @@ class ResizeAndFlip(Resize):
     """Resizes, and mirrors at random.
 
     Args:
-        shorter, longer: See `Resize`.
         flip: Probability of a horizontal flip; 0 where left and right matter.
 
     Source: mmdetection's recipe for Pascal VOC, which has no other augmentation.
