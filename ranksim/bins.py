@@ -120,9 +120,8 @@ class Density:
             names an unknown shot, a bin that does not exist, or a bin twice.
 
     Attributes:
-        targets: float32 (samples,), on the CPU.
+        targets: float32 (samples,), on the CPU; between `lowest` and `highest`.
         counts: Training samples in each bin, int64 (bins,).
-        lowest, highest: The outermost training targets.
     """
 
     def __init__(self, targets: Any, bins: Bins, official_shots: Mapping[str, Sequence[int]] | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 NOTHING_VARIES = 1e-10  # a bucket with less variance in all its features together is not smoothed, as officially
 
@@ -76,15 +77,13 @@ def across_buckets(values: Tensor, weights: Sequence[float], counted: Tensor, sm
         counted: Which buckets have a value, bool (buckets,); the kernel is divided by its sum over these.
         smoothed: Which are to be smoothed; the others, and those with nothing counted in reach, stay.
     """
-    half, buckets = len(weights) // 2, len(values)
-    place = torch.arange(-half, buckets + half, device=values.device).abs()
-    place = torch.where(place < buckets, place, 2 * (buckets - 1) - place)
-    wide = widest_float(values.device)
+    half, buckets, wide = len(weights) // 2, len(values), widest_float(values.device)
+    mirrored = F.pad(values.to(wide).T, (half, half), mode="reflect").T
+    there = F.pad(counted.to(wide)[None], (half, half), mode="reflect").T
     total, mass = torch.zeros_like(values, dtype=wide), torch.zeros(buckets, 1, dtype=wide, device=values.device)
     for step, weight in enumerate(weights):
-        there = place[step : step + buckets]
-        present = counted[there, None].to(wide) * weight
-        total.addcmul_(values[there].to(wide), present)
+        present = there[step : step + buckets] * weight
+        total.addcmul_(mirrored[step : step + buckets], present)
         mass += present
     reached = smoothed[:, None] & (mass > 0)
     return torch.where(reached, total / torch.where(reached, mass, 1.0), values.to(wide)).to(values.dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from harness.device import to_device
 from rambo.ranking import unit_vectors
@@ -33,7 +33,9 @@ class BiLSTMEncoder(nn.Module):
         hidden: LSTM units in each direction.
         layers: LSTM layers, one upon the other without dropout between them.
         dropout: Probability of dropping a number of the word vectors, and of the LSTM's output.
-        vectors, lowercase, seed: Where word vectors come from, see `ranksim.text.word_vectors`.
+        vectors: Where word vectors come from: `"packaged"`, `"none"` or a path, see `ranksim.text.word_vectors`.
+        lowercase: Whether words are looked up in lower case; None: as the source wants it.
+        seed: Decides the vectors of words that the source lacks.
         train_vectors: Whether word vectors are trained; the official code does so if and only if they are random.
 
     Raises:
@@ -89,9 +91,12 @@ class BiLSTMEncoder(nn.Module):
         Raises:
             ValueError: If these are something else, a sentence is empty, or `prepare` was not called.
         """
-        first, second = (_checked(batch[name], name) for name in ("first", "second"))
-        words = max(first.shape[1], second.shape[1])
-        both = torch.cat([F.pad(part, (0, words - part.shape[1]), value=PADDING) for part in (first, second)])
+        for name in ("first", "second"):
+            words = batch[name]
+            if not isinstance(words, Tensor) or words.ndim != 2 or words.dtype != torch.int64:
+                told = f"{words.dtype} {tuple(words.shape)}" if isinstance(words, Tensor) else type(words).__name__
+                raise ValueError(f'batch["{name}"] must be int64 (pairs, words), got {told}')
+        both = pad_sequence([*batch["first"], *batch["second"]], batch_first=True, padding_value=PADDING)
         u, v = self.encode(both).chunk(2)
         return pair_features(u, v)
 
@@ -198,13 +203,6 @@ def _of_sentences(data: Any, attribute: str) -> Any:
             "another model"
         )
     return getattr(data, attribute)
-
-
-def _checked(words: Any, name: str) -> Tensor:
-    if not isinstance(words, Tensor) or words.ndim != 2 or words.dtype != torch.int64:
-        told = f"{words.dtype} {tuple(words.shape)}" if isinstance(words, Tensor) else type(words).__name__
-        raise ValueError(f'batch["{name}"] must be int64 (pairs, words), got {told}')
-    return words
 
 
 def _scaled(encodings: Tensor) -> Tensor:

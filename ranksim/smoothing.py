@@ -34,23 +34,22 @@ class FeatureSmoothing(nn.Module):
         features: Features of a sample.
         bins: The buckets over the target. `Bins.uniform(3, 100, 1)` for AgeDB-DIR, (0, 100, 1) for IMDB-WIKI-DIR,
             (0, 5, 0.1) for STS-B-DIR.
-        kernel, size, sigma: What smooths statistics across buckets, as in `ranksim.imbalance.window`.
+        kernel, size, sigma: What smooths statistics across buckets: a "gaussian", "triangular" or "laplace" kernel, the
+            buckets that it spans (odd), and its width in buckets; see `ranksim.imbalance.window`.
         momentum: Share of the old statistics that an update keeps, in [0, 1); None averages over all samples so far.
         start_update: The first epoch that ends with an update.
         start_smooth: The first epoch whose features are smoothed, later than `start_update`.
         clip: Smallest and largest ratio of variances; (0.1, 10) for ages, (0.5, 2) for STS-B.
         alias_statistics: Whether features are moved to the smoothed statistics, which are one update old, from the
-            newest ones (officially, where a reference is kept instead of a copy) or from equally old ones (corrected).
+            newest ones (officially) or from equally old ones (corrected).
         out_of_range: Targets outside the buckets count as in the first or last: with "clamp" always (corrected); with
             "official", for whole numbers in buckets of width 1, only if the same batch (for statistics: epoch) holds a
             target inside that bucket.
-        empty_buckets: What an update makes of buckets without samples in its epoch. "keep": they stay as they were, at
-            first mean 0 and variance 1 (ages, officially). "neighbours": in ascending order they become the average of
-            their neighbours, or the one neighbour at an end (STS-B, officially).
+        empty_buckets: What an update makes of buckets without samples in its epoch. "keep": nothing (ages, officially).
+            "neighbours": in ascending order, the mean of their neighbours (STS-B, officially).
         kernel_over: Which buckets the kernel averages over. "filled": those that have had samples, and for the variance
             those whose samples differ; the first samples of a bucket are its statistics (corrected). "all": also those
-            still at mean 0 and variance 1, or at variance 0 after a single sample; the first samples after
-            `start_update` are mixed with that by the momentum (officially).
+            still at mean 0 and variance 1, with which the first samples are mixed by the momentum (officially).
 
     Raises:
         ValueError: If a number is out of range, a name is unknown, or the kernel reaches further than there are
