@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness import checkpoint, seeds
 from harness.data import pretrained
 from harness.files import is_interrupt, read_json
-from harness.record import measures, repeat, reproducibility, resuming, reuse, runs, schema, stages
+from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
 from harness.record.faults import sentence, told
@@ -44,9 +44,9 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     """
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if config.resume:
-        resuming.check(folder, config)
+        runs.check_resumed(folder, config)
     else:
-        resuming.check_unused(folder)
+        runs.check_unused(folder)
     data = prepared(config) if data is None else data
     if config.resume:
         checkpoint.check_data(runs.data_of(folder), data.describe().get("fingerprint"), folder)
@@ -121,7 +121,7 @@ def begin(config: DictConfig, folder: Path, data: Any, said: dict[str, Any]) -> 
     record = {**said, **surroundings, "data": data.describe(), "downloads": downloads}
     record["command"] = repeat.command(record, settings)
     if config.resume:  # what it began with stays on record
-        resuming.go_on(folder, settings, record)
+        runs.go_on(folder, settings, record)
     else:
         runs.begin(folder, settings, record, changes)
     return record

@@ -42,6 +42,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise WriteError(f"could not write {path} ({error}){kept}; free some space and resume") from error
 
 
+def shown(path: str | Path) -> str:
+    """As seen from the current folder, where it is below."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text`, whole or not at all; see `write_whole`."""
     write_whole(path, lambda file: file.write(text.encode()))

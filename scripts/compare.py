@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import string
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
@@ -19,7 +17,7 @@ from harness.record.config import REPORTED, first_difference, shaping
 from harness.record.measures import ARROWS
 from harness.show import sheet
 from harness.show.sheet import Sheet
-from harness.study.results import Run, find_runs, group_by_method, measure_of
+from harness.study.results import Run, find_runs, group_by_method, measure_of, values_of
 from harness.study.uncertainty import Better, Comparison, compare, interval, together
 
 Groups = Mapping[str, Sequence[Run]]
@@ -46,13 +44,6 @@ def choose(groups: Groups, first: str | None, second: Sequence[str] | None) -> t
     return chosen, others
 
 
-def values(members: Sequence[Run], selection: str, metric: str) -> dict[int, float]:
-    """`metric` by seed, of the runs that have it; nan where it is not a number."""
-    having = {run.report["seed"]: run.metrics(selection) for run in members}
-    found = {seed: metrics[metric] for seed, metrics in having.items() if metric in metrics}
-    return {seed: math.nan if value is None else value for seed, value in found.items()}
-
-
 def metrics_of(groups: Groups, labels: Sequence[str], selection: str, wanted: Sequence[str] | None) -> list[str]:
     """What is compared: `wanted`, or every metric of the test split that all runs have.
 
@@ -77,7 +68,7 @@ def check_comparable(groups: Groups, labels: Sequence[str]) -> None:
     for label in labels[1:]:
         one, other = groups[labels[0]][0], groups[label][0]
         both = f"'{labels[0]}' and '{label}' were"
-        if _fingerprint(one) != _fingerprint(other):
+        if one.report["data"].get("fingerprint") != other.report["data"].get("fingerprint"):
             raise ValueError(f"{both} run on different data: {one.folder} and {other.folder}")
         settings = ({"metrics": run.report["config"].get("metrics")} for run in (one, other))
         if differing := first_difference(*(shaping(part, REPORTED) for part in settings)):
@@ -110,21 +101,21 @@ def compare_all(
     The methods are called A (the first), B, C, ... in the texts; shares are in percent.
     """
     lines, left_out, few = [], [], dict[str, list[str]]()
+    by_seed = {label: {run.report["seed"]: run for run in groups[label]} for label in (first, *others)}
     for label, letter in zip(others, letters(len(others) + 1)[1:], strict=True):
+        common = by_seed[first].keys() & by_seed[label].keys()
         for metric in metrics:
             measure = measure_of([*groups[first], *groups[label]], metric)
-            one, other = (
-                {seed: measure.factor * value for seed, value in values(groups[name], selection, metric).items()}
-                for name in (first, label)
-            )
-            if not all(math.isfinite(side[seed]) for side in (one, other) for seed in one.keys() & other.keys()):
+            found = [values_of(by_seed[name], selection, metric) for name in (first, label)]
+            one, other = ({seed: measure.factor * value for seed, value in side.items()} for side in found)
+            if not common <= one.keys() & other.keys():
                 left_out.append(f"{metric} is not a number in every run of A and {letter}")
                 continue
-            if len(one.keys() & other.keys()) < 2:
+            if len(common) < 2:
                 few.setdefault(f"{label} ({letter})", []).append(metric)
                 continue
-            found = compare(one, other, better=better or measure.better, names=("A", letter))
-            lines.append(Line(label, metric, measure.unit.lstrip(", "), (one, other), found))
+            comparison = compare(one, other, better=better or measure.better, names=("A", letter))
+            lines.append(Line(label, metric, "%" if measure.kind == "share" else "", (one, other), comparison))
     for name, by in few.items():
         which = ", ".join(by) if len(by) < len(metrics) else "any metric" if len(by) > 1 else by[0]
         left_out.append(f"{name} has fewer than 2 seeds in common with {first} (A) by {which}")
@@ -204,10 +195,6 @@ def main(arguments: list[str] | None = None) -> None:
         below=notes(lines, left_out),
     )
     sheet.show(compared)
-
-
-def _fingerprint(run: Run) -> Any:
-    return run.report["data"].get("fingerprint")
 
 
 def _seeds(members: Sequence[Run]) -> str:

@@ -17,8 +17,7 @@ from harness.record import repeat, reproducibility
 from harness.record.allowed import OPTION, NotAllowedError
 from harness.record.composition import composed
 from harness.record.config import changes, fingerprint, shaping
-from harness.record.difference import Compared, compared
-from harness.record.repeat import Recorded
+from harness.record.repeat import Compared, Recorded, compared
 from harness.show.sheet import Line, Sheet, show
 
 SHOWN = 6  # differences of a section, so that two runs fit one screen

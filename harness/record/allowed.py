@@ -24,8 +24,7 @@ CLASSES = (
 )  # fmt: skip
 # Where functions may come from, methods left out: those that build networks, with weights from the library's own list.
 FUNCTIONS = ("timm.models._factory.create_model", "torchvision.models")
-# Under which keys a name stands: `_target_`, and the arguments that go to `class_named`.
-NAMING = ("_target_", "loss", "classification")
+NAMING = ("loss", "classification")  # under which keys a name may stand beside `_target_`: those for `class_named`
 # The option of every command that reads such configs.
 OPTION: dict[str, Any] = {
     "nargs": "+", "action": "extend", "default": [], "metavar": "PACKAGE",
@@ -38,12 +37,10 @@ class NotAllowedError(ValueError):
 
 
 def check(config: Any, where: object, allow: Sequence[str] = ()) -> None:
-    """Refuses a config that names what must not be built, anywhere in it; nothing of it is called.
+    """Refuses a resolved config that names what must not be built, anywhere in it; nothing of it is called.
 
-    Args:
-        config: Nested dicts and lists, resolved.
-        where: Where it is from, for the message.
-        allow: Further packages, modules or full names that the user trusts; functions of them may be named, too.
+    `where` it is from is for the message; `allow` has further packages, modules or full names that the user trusts, of
+    which functions may be named, too.
 
     Raises:
         NotAllowedError: If a name is not allowed, or cannot be judged.
@@ -61,8 +58,7 @@ def check(config: Any, where: object, allow: Sequence[str] = ()) -> None:
             raise NotAllowedError(
                 f"{where}: {key} gives an argument by position, which cannot be judged; give it by name"
             )
-        names = path and path[-1] in NAMING
-        if names and (path[-1] == "_target_" or (isinstance(value, str) and "." in value)):
+        if path[-1] == "_target_" or (path[-1] in NAMING and isinstance(value, str) and "." in value):
             named(value, f"{where}: {key}", allow)
 
 
@@ -75,7 +71,7 @@ def named(name: Any, where: object, allow: Sequence[str] = ()) -> Any:
     """
     known = {entry.partition(".")[0] for entry in (*CLASSES, *allow)}
     if not isinstance(name, str) or name.partition(".")[0] not in known:  # importing runs a module's code, too
-        raise NotAllowedError(_refusal(name, name, where))
+        raise _refusal(name, name, where)
     found = look_up(name)
     owner = found.__self__ if inspect.ismethod(found) else found  # of a class method its class
     module, inner = getattr(owner, "__module__", None), getattr(owner, "__qualname__", type(owner).__qualname__)
@@ -87,12 +83,12 @@ def named(name: Any, where: object, allow: Sequence[str] = ()) -> Any:
         or (callable(found) and is_under(full, allow))
     ):
         return found
-    raise NotAllowedError(_refusal(name, full, where))
+    raise _refusal(name, full, where)
 
 
-def _refusal(name: Any, full: Any, where: object) -> str:
+def _refusal(name: Any, full: Any, where: object) -> NotAllowedError:
     alias = "" if full == name else f", that is {full},"
-    return (
+    return NotAllowedError(
         f"{where} is {name}{alias} which a config from a file may not build: it is no class of this project, torch.nn, "
         f"torch.optim, torchvision, timm or pytorch-metric-learning; if you trust it, add --allow {full}"
     )

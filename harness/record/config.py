@@ -73,13 +73,10 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def shaping(config: Mapping[str, Any], apart: Iterable[str] = NOT_THE_RUN) -> dict[str, Any]:
     """The values of a resolved config, or of parts of one, that shape the numbers, flat: {"loss.margin": 0.1}.
 
-    They are those that the run is built from. Null counts as absent, so that a new option which is off by default
-    leaves finished runs what they were; 1.0 is 1; a file below `paths.data` is the same wherever that folder is. Of a
-    run in two stages everything counts, since what the first one changes may act through any key.
-
-    Args:
-        config: Resolved.
-        apart: Keys that are left out, with all below them.
+    They are those that the run is built from, without those under a key that is set `apart`. Null counts as absent, so
+    that a new option which is off by default leaves finished runs what they were; 1.0 is 1; a file below `paths.data`
+    is the same wherever that folder is. Of a run in two stages everything counts, since what the first one changes may
+    act through any key.
     """
     built = config if config.get("first_stage") else {k: v for k, v in config.items() if k in BUILT}
     data = str((config.get("paths") or {}).get("data") or "")

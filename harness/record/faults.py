@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import traceback
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.files import shown
 from harness.record.reproducibility import CODE
 
 ANSWERS = (ValueError, OSError, ImportError, OmegaConfBaseException, HydraException)  # kinds that our sentences have
@@ -23,10 +23,8 @@ def sentence(error: BaseException) -> str:
     causes = _causes(error)
     if any(isinstance(e, ModuleNotFoundError) and e.name == "pytorch_metric_learning" for e in causes):
         return 'this loss comes from pytorch-metric-learning; run: pip install "blackbox-ranking[peers]"'
-    message = str(_first(causes))
-    if IN_A_WORKER in message:
-        message = message.strip().splitlines()[-1].partition(": ")[2]
-    return message
+    message = str(causes[0])
+    return message.strip().splitlines()[-1].partition(": ")[2] if IN_A_WORKER in message else message
 
 
 def told(error: BaseException) -> str:
@@ -34,26 +32,22 @@ def told(error: BaseException) -> str:
 
     The trace goes into the log file of the run in any case.
     """
-    log = _logged(error)
-    first = _first(_causes(error))
+    log, first = _logged(error), _causes(error)[0]
     file, line = _raised_at(first)
     own = type(first).__module__.partition(".")[0] in OWN
     if own or (isinstance(first, ANSWERS) and _is_ours(file)):
         return sentence(error)
-    place = f" ({_short(file)}, line {line})" if file else ""
+    place = f" ({shown(file)}, line {line})" if file else ""
     where = f"; the trace is in {log}" if log else "; HYDRA_FULL_ERROR=1 shows the trace"
     return f"{type(first).__name__}: {' '.join(sentence(error).split())}{place}{where}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, without what Hydra wrapped around it."""
     causes = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    return causes
-
-
-def _first(causes: list[BaseException]) -> BaseException:
-    return next((e for e in causes if not isinstance(e, InstantiationException)), causes[0])
+    return [cause for cause in causes if not isinstance(cause, InstantiationException)] or [error]
 
 
 def _raised_at(error: BaseException) -> tuple[str, int]:
@@ -71,15 +65,10 @@ def _is_ours(file: str) -> bool:
     return own or not file or bool({"hydra", "omegaconf"} & set(path.parts))
 
 
-def _short(file: str) -> str:
-    return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
-
-
 def _logged(error: BaseException) -> str | None:
     """Writes the trace into the log files and not on the console; returns the name of the file."""
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     trace = (type(error), error, error.__traceback__)
-    record = logging.LogRecord("train", logging.ERROR, __file__, 0, "it ended with an error", (), trace)
     for handler in files:
-        handler.handle(record)
-    return _short(files[0].baseFilename) if files else None
+        handler.handle(logging.LogRecord("train", logging.ERROR, __file__, 0, "it ended with an error", (), trace))
+    return shown(files[0].baseFilename) if files else None

@@ -7,6 +7,7 @@ whatever shows or compares numbers reads it there. Nothing is told from a metric
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from hydra.utils import get_class
 # these, shown as it is.
 KINDS = ("share", "error", "count", "plain")
 ARROWS = {"higher": "↑", "lower": "↓"}  # which way is better
-OURS = ("rambo.", "ranksim.")  # whose metrics have declared their measures since some run was made
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,6 @@ class Measure:
         return 100.0 if self.kind == "share" else 1.0
 
     @property
-    def unit(self) -> str:
-        """Behind the name of an axis."""
-        return ", %" if self.kind == "share" else ""
-
-    @property
     def better(self) -> Literal["higher", "lower"] | None:
         """Which way, in a word."""
         return None if self.higher_is_better is None else "higher" if self.higher_is_better else "lower"
@@ -58,7 +53,7 @@ class Measure:
     def axis(self, metric: str) -> str:
         """test/recall@1 -> recall@1 on test, %."""
         split, _, name = metric.rpartition("/")
-        return (f"{name} on {split}" if split else name) + self.unit
+        return (f"{name} on {split}" if split else name) + (", %" if self.kind == "share" else "")
 
     def decimals(self, values: Sequence[float]) -> int:
         """With which a mean of `values`, as they are shown, is printed: three below 3, as papers give small errors."""
@@ -93,17 +88,14 @@ def declared(metrics: Any, name: str) -> Measure | None:
 
 
 def direction(metrics: Any, monitor: str, higher_is_better: bool) -> str | None:
-    """Checks the direction by which a run goes against what its metrics declare.
-
-    Returns:
-        A sentence if they declare none, so that it rests on the config alone.
+    """A sentence if the metrics declare no direction, so that the one by which a run goes rests on the config alone.
 
     Raises:
         ValueError: If they declare the other one.
     """
     measure = declared(metrics, monitor)
-    way = "higher" if higher_is_better else "lower"
     if measure is None or measure.better is None:
+        way = "higher" if higher_is_better else "lower"
         return f"the metrics do not declare which way {monitor} is better; trainer.higher_is_better says: {way}"
     if measure.higher_is_better != higher_is_better:
         raise ValueError(
@@ -130,10 +122,10 @@ def of(reports: Iterable[Mapping[str, Any]], metric: str) -> Measure:
         if name in (report.get("measures") or {}):
             return _measure(name, report["measures"][name])
         target = str((report["config"].get("metrics") or {}).get("_target_"))
-        if "measures" not in report and target.startswith(OURS):
-            found = declared(_ours(target), name)
-            if found is not None:
-                return found
+        if "measures" not in report and target.startswith(("rambo.", "ranksim.")):
+            with contextlib.suppress(ImportError, ValueError):  # it has gone since
+                if found := declared(get_class(target), name):
+                    return found
         trainer = report["config"].get("trainer") or {}
         if trainer.get("monitor") == name and isinstance(trainer.get("higher_is_better"), bool):
             chosen = Measure(higher_is_better=trainer["higher_is_better"])
@@ -145,11 +137,3 @@ def _measure(name: str, said: Any) -> Measure:
         return Measure(**said)
     except (TypeError, ValueError) as error:
         raise ValueError(f"measures of {name}: {error}") from error
-
-
-def _ours(target: str) -> Any:
-    """A class of ours by its dotted name; None if it has gone since."""
-    try:
-        return get_class(target)
-    except (ImportError, ValueError):
-        return None

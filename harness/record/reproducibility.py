@@ -33,11 +33,9 @@ PLAIN = (
 
 
 def set_up(threads: int | None, deterministic: bool) -> None:
-    """Prepares this process: number of CPU threads, deterministic algorithms.
+    """Sets the threads of CPU operations, None leaving torch's choice, and whether torch is deterministic.
 
-    Args:
-        threads: Threads of CPU operations; None leaves torch's choice. Sums can differ in the last bit between counts.
-        deterministic: Whether torch uses deterministic algorithms, with a warning where an operation has none.
+    Sums can differ in the last bit between numbers of threads. An operation that has no deterministic algorithm warns.
 
     Raises:
         ValueError: If `threads` is below 1.

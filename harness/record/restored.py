@@ -26,19 +26,11 @@ BUILT = ("data", "model", "metrics", "loss")  # of a run's config, what is built
 
 @dataclass(frozen=True)
 class Restored:
-    """A run, ready to be looked at.
-
-    Attributes:
-        folder: Where it is.
-        data: Built from its config.
-        model: With the weights of the checkpoint, in evaluation mode.
-        metrics: Built from its config.
-        config: What the run was asked for, resolved.
-    """
+    """A run, ready to be looked at: data and metrics are built from its resolved config."""
 
     folder: Path
     data: Any
-    model: nn.Module
+    model: nn.Module  # with the weights of the checkpoint, in evaluation mode
     metrics: Any
     config: dict[str, Any]
 
@@ -60,7 +52,6 @@ def restored(
     """Builds what the run in `folder` was made of and loads what it learned. The run need not be finished.
 
     Args:
-        folder: The run folder.
         weights: A checkpoint of the run (`last`, `best_on_test`, ...), or `untrained`: those that it began with, drawn
             anew from its seed.
         device: Where the model goes; `auto` takes a GPU when there is one.
@@ -86,7 +77,7 @@ def restored(
     with _global_draws_kept():
         seeds.seed_everything(config["seed"], "initial weights")  # and then in the order of train.py
         model_config, start = pretrained.own_start(config["model"])
-        data, model = (instantiate(part, _convert_="all") for part in (config["data"], model_config))
+        data, model = instantiate(config["data"], _convert_="all"), instantiate(model_config, _convert_="all")
         before, now = state.get("fingerprint") or runs.data_of(folder), data.describe().get("fingerprint")
         checkpoint.check_data(before, now, folder)
         if hasattr(model, "prepare"):
@@ -121,9 +112,8 @@ def names_of(configs: list[dict[str, Any]]) -> list[str]:
     keys = differences(*map(shaping, configs))
     if not 1 <= len(keys) <= 3:
         return [f"run {number}" for number in range(1, len(configs) + 1)]
-    names = [key.rpartition(".")[2] for key in keys]
-    rows = zip(*keys.values(), strict=True)
-    return [", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True)) for row in rows]
+    named = [[f"{key.rpartition('.')[2]}={value}" for value in values] for key, values in keys.items()]
+    return [", ".join(parts) for parts in zip(*named, strict=True)]
 
 
 @contextmanager

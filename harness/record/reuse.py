@@ -28,7 +28,6 @@ LOCK = ".running"  # in a run folder, while a process writes there
 LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
 POLL_SECONDS = 2.0
 SOON_SECONDS = 0.2  # in which a lock that is just being let go of is free
-Prepare = Callable[[DictConfig], Any]
 Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
 
 
@@ -36,22 +35,18 @@ class InUseError(RuntimeError):
     """Another process is making this run; the message names it."""
 
 
-def once(config: DictConfig, folder: Path, prepare: Prepare, train: Train) -> dict[str, Any]:
-    """Makes the run of `config`, unless `config.reuse` is on and it was made before.
+def once(config: DictConfig, folder: Path, prepare: Callable[[DictConfig], Any], train: Train) -> dict[str, Any]:
+    """Makes the run of a composed config, unless `config.reuse` is on and it was made before; returns its report.
 
     With `reuse`, a finished run of the same config on the same data is answered with its report, an interrupted one
     goes on in its own folder, and `folder`, of which nothing came, is removed again. A run that another process is
     making is waited for where a search needs its result (`config.objective`).
 
     Args:
-        config: The composed config.
         folder: Of a new run, or of the one that `config.resume` names.
         prepare: Called with the config, builds the data; by their fingerprint they are told from others.
         train: Called with config, folder and the data, or None where they are to be built, if there is something to
             do; returns the report.
-
-    Returns:
-        The report of the run.
 
     Raises:
         InUseError: If another process is making it.

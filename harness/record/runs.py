@@ -1,4 +1,4 @@
-"""A run is its folder: what is written into it when it begins and when it ends, and reading it back."""
+"""A run is its folder: what may begin or go on there, what is written into it, and reading it back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from harness import checkpoint
 from harness.files import read_json, write_json, write_text, write_whole
 from harness.record import stages
-from harness.record.config import fingerprint
+from harness.record.config import (
+    FREE_ONCE_FINISHED,
+    FREE_TO_CHANGE,
+    changes,
+    differences,
+    fingerprint,
+    resolved,
+    shaping,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,24 +32,26 @@ BEGAN = "began.json"  # in a run folder: the run's record as far as it is known 
 STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 LARGEST_PATCH = 2**20
+# What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
+LEFT = (
+    "config.yaml", BEGAN, STOPPED, PATCH, "metrics.jsonl", "checkpoints", "pictures",
+    "report.json", "DONE", stages.FOLDER,
+)  # fmt: skip
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
 SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
 
 
-def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, changes: bytes = b"") -> None:
+def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, patch: bytes = b"") -> None:
     """Writes config.yaml, what the run was asked for with everything resolved, and what it began with.
 
-    Args:
-        folder: The run folder.
-        config: Resolved.
-        record: Command, code, packages and hardware, for began.json: an unfinished run can then be repeated, too.
-        changes: Uncommitted ones as a patch, for uncommitted.patch; left out beyond `LARGEST_PATCH`.
+    The `record` of command, code, packages and hardware is for began.json: an unfinished run can then be repeated, too.
+    The `patch` of uncommitted changes is for uncommitted.patch, and left out beyond `LARGEST_PATCH`.
     """
     write_config(folder, config)
     if record is not None:
         write_json(folder / BEGAN, dict(record))
-    if 0 < len(changes) <= LARGEST_PATCH:
-        write_whole(folder / PATCH, lambda file: file.write(changes))
+    if 0 < len(patch) <= LARGEST_PATCH:
+        write_whole(folder / PATCH, lambda file: file.write(patch))
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
@@ -48,12 +59,84 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
-def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Which settings of code, packages and hardware changed since the run in `folder` began, as it was resumed.
+def check_unused(folder: Path) -> None:
+    """Refuses a folder that holds a run, so that no two are ever mixed.
 
-    Returns:
-        {"began": {...}} for the report, or nothing where all is as it was.
+    Raises:
+        FileExistsError: With the way out.
     """
+    if not any((folder / name).exists() for name in LEFT):
+        return
+    resumable = not (folder / "DONE").exists() and any(folder.rglob("last.pt"))
+    go_on = f"go on with it (resume={folder}), choose another folder, or" if resumable else "choose another folder or"
+    raise FileExistsError(
+        f"{folder} holds a run already, and a second one there would mix the two; {go_on} leave hydra.run.dir out, "
+        "which gives every run its own"
+    )
+
+
+def check_resumed(folder: Path, config: DictConfig) -> None:
+    """Refuses to go on with a run under a composed config that is not its own, before anything is built or written.
+
+    It may go on for more epochs, though not for fewer than it has, and none of its stages may be finished with others.
+
+    Raises:
+        FileNotFoundError: If `folder` holds no run.
+        FileExistsError: If the run is finished.
+        ValueError: If a value that shapes the numbers differs; the first few are named.
+        CheckpointError: If its checkpoint cannot be read.
+    """
+    if (folder / "DONE").exists():
+        raise FileExistsError(
+            f"resume={folder}: that run is finished; to go on from its weights in a new run: model.weights={folder} "
+            "instead of resume (in regression model.encoder.weights)"
+        )
+    check_config(folder, resolved(config))
+    last = folder / "checkpoints" / "last.pt"
+    done = checkpoint.load(last, mapped=True)["epoch"] if last.is_file() else 0
+    if done > config.trainer.epochs:
+        raise ValueError(
+            f"resume={folder}: trainer.epochs={config.trainer.epochs}, but {done} epochs are trained already; give at "
+            f"least {done}, or start a new run"
+        )
+    below = folder / stages.FOLDER
+    if config.first_stage and (below / "DONE").exists():
+        check_config(below, resolved(stages.first_stage(config, below)), FREE_ONCE_FINISHED)
+
+
+def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = FREE_TO_CHANGE) -> None:
+    """Refuses a resolved config in which another key than those that are `free` differs from the run in `folder`.
+
+    Raises:
+        ValueError: If a value that shapes the numbers differs; the first few are named.
+    """
+    own = read_config(folder)
+    was, now = shaping(own, free), shaping(config, free)
+    told = changes(was, now)
+    if not told:
+        return
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    epochs = tuple(shaping(one, ()).get("trainer.epochs") for one in (own, config))
+    follow = [key for key, values in differences(was, now).items() if values == epochs]  # as a cosine's length does
+    tied = f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
+    raise ValueError(
+        f"resume={folder} was run with another config: {'; '.join(told[:3])}{more}{tied if follow else ''}"
+    )
+
+
+def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> None:
+    """Makes the folder of a run that passed `check_resumed` say what it has become, and that it is not finished.
+
+    Of what it began with, the resolved config and, from `record`, overrides and command are replaced.
+    """
+    write_config(folder, config)
+    if began := read_began(folder):
+        write_json(folder / BEGAN, began | {key: record[key] for key in ("overrides", "command")})
+    (folder / "report.json").unlink(missing_ok=True)  # without DONE it was cut off, or is of fewer epochs
+
+
+def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Which settings of code, packages and hardware changed since the run in `folder` began, as {"began": {...}}."""
     began = read_began(folder)
     changed = {key: began[key] for key in SURROUNDINGS if key in began and began[key] != record.get(key)}
     return {"began": changed} if changed else {}

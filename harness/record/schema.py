@@ -27,10 +27,7 @@ PLAIN = (int, float, str, bool, type(None), Path)
 
 
 def check(config: DictConfig) -> None:
-    """Refuses values of a wrong type and settings that a constructor does not take.
-
-    Args:
-        config: As composed.
+    """Refuses values of a wrong type and settings that a constructor does not take, in a composed config.
 
     Raises:
         ValueError: With all of them, by their keys; of those that only follow another one, that one.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -15,26 +15,18 @@ FOLDER = "first_stage"
 
 
 def first_stage(config: DictConfig, folder: Path) -> DictConfig:
-    """The config of the first stage: that of the second with `first_stage.changes` on it.
+    """The config of the first stage: that of the whole run with `first_stage.changes` on it.
 
-    Args:
-        config: Of the whole run; its `first_stage` says what differs.
-        folder: Of the first stage; one that holds a checkpoint is gone on in.
+    A `folder` that holds a checkpoint of it is gone on in.
     """
-    first = OmegaConf.merge(config, config.first_stage.changes or {})
-    assert isinstance(first, DictConfig)
+    first = cast(DictConfig, OmegaConf.merge(config, config.first_stage.changes or {}))
     first.first_stage = None
     first.resume = str(folder) if (folder / "checkpoints" / "last.pt").is_file() else None
     return first
 
 
 def check(model: nn.Module, config: DictConfig, splits: Iterable[str]) -> None:
-    """Refuses what the second stage could not do, before the first is trained.
-
-    Args:
-        model: Newly built.
-        config: Of the whole run.
-        splits: Those that are evaluated.
+    """Refuses what the second stage could not do, before the first is trained and evaluated on `splits`.
 
     Raises:
         ValueError: If a name in `first_stage.retrain` is no module of the model, or `first_stage.checkpoint` none that
@@ -50,27 +42,18 @@ def check(model: nn.Module, config: DictConfig, splits: Iterable[str]) -> None:
 
 
 def take_over(model: nn.Module, path: Path, retrain: Sequence[str]) -> None:
-    """Loads a trained model except for the modules to train anew, and freezes what was loaded.
-
-    Args:
-        model: Newly built.
-        path: A checkpoint with the state of a model.
-        retrain: Names of the modules that keep their new weights and go on learning.
+    """Loads the model of a checkpoint except for the modules to `retrain`, and freezes what was loaded.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         CheckpointError: If it is truncated, or lacks a parameter that is not to be trained anew.
     """
-    trained: Mapping[str, Any] = checkpoint.load(path)["model"]
-    own = model.state_dict()
-
-    def anew(name: str) -> bool:
-        return name.split(".")[0] in retrain
-
+    trained = {k: v for k, v in checkpoint.load(path)["model"].items() if k.partition(".")[0] not in retrain}
     for name, parameter in model.named_parameters():
-        if anew(name):
+        if name.partition(".")[0] in retrain:
             continue
         if name not in trained or trained[name].shape != parameter.shape:
             raise checkpoint.CheckpointError(f"{path} was saved by another model: {name} is missing or differs")
         parameter.requires_grad_(False)
-    model.load_state_dict({name: own[name] if anew(name) else trained.get(name, own[name]) for name in own})
+    own = model.state_dict()
+    model.load_state_dict({name: trained.get(name, value) for name, value in own.items()})

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.files import write_text
+from harness.files import shown, write_text
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show import sheet
 from harness.show.sheet import Line, Sheet
 from harness.study import table_cells
-from harness.study.table_cells import FAILED, NOT_MEASURED, Cell, Filled, shown
+from harness.study.table_cells import FAILED, NOT_MEASURED, Cell, Filled
 from harness.study.tables import READ, SELECTIONS, Table
 from harness.words import numbered
 

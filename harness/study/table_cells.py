@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.files import shown
 from harness.record import runs
 from harness.record.config import ORDER, PLACE, SPEED, shaping
 from harness.study import uncertainty
@@ -140,12 +141,6 @@ def _cell(column: PaperColumn, row: Row, found: Mapping[int, Run], stand_in: boo
     if values:
         return Cell(column, published, values, STAND_IN if stand_in else "")
     return Cell(column, published, state=NOT_MEASURED if found else FAILED if broken else "")
-
-
-def shown(path: Path) -> str:
-    """As seen from the current folder, where it is below."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def read(folder: Path, selection: str) -> Run:

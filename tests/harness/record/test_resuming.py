@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from harness import checkpoint
-from harness.record import resuming, runs, stages
+from harness.record import runs, stages
 from harness.record.config import resolved
 
 
@@ -23,22 +23,22 @@ def begun(folder, epochs_trained=None, **changes):
 
 def test_resuming_nothing_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no run folder \(config.yaml is missing\)"):
-        resuming.check(tmp_path, config())
+        runs.check_resumed(tmp_path, config())
 
 
 def test_a_finished_run_does_not_go_on(tmp_path):
     runs.finish(begun(tmp_path), {"results": {}})
     with pytest.raises(FileExistsError, match="that run is finished"):
-        resuming.check(tmp_path, config())
+        runs.check_resumed(tmp_path, config())
 
 
 def test_a_folder_says_what_a_run_has_become(tmp_path):
     """Begun with 2 epochs and gone on with to 4, it answers for 4, finished or not, and never for 2."""
     folder, longer = begun(tmp_path / "a", 1), config(trainer={"epochs": 4}, data={"root": "b"})
     (folder / "report.json").write_text("of 2 epochs")
-    resuming.check(folder, longer)
+    runs.check_resumed(folder, longer)
     now = {"overrides": ["trainer.epochs=4"], "command": ["python", "train.py", "trainer.epochs=4"]}
-    resuming.go_on(folder, resolved(longer), now | {"device": "cpu"})
+    runs.go_on(folder, resolved(longer), now | {"device": "cpu"})
     (key,) = runs.index(tmp_path)
     assert key == runs.fingerprint(resolved(longer)) != runs.fingerprint(resolved(config()))
     assert runs.read_config(folder)["data"]["root"] == "b"
@@ -48,12 +48,12 @@ def test_a_folder_says_what_a_run_has_become(tmp_path):
 
 def test_a_run_does_not_go_on_for_fewer_epochs_than_it_has(tmp_path):
     folder = begun(tmp_path, 3, trainer={"epochs": 4})
-    resuming.check(folder, config(trainer={"epochs": 3}))
+    runs.check_resumed(folder, config(trainer={"epochs": 3}))
     with pytest.raises(ValueError, match=r"trainer.epochs=2, but 3 epochs are trained already; give at least 3"):
-        resuming.check(folder, config())
+        runs.check_resumed(folder, config())
     (folder / "checkpoints" / "last.pt").write_bytes(b"PK")
     with pytest.raises(checkpoint.CheckpointError, match="truncated or not a checkpoint"):
-        resuming.check(folder, config())
+        runs.check_resumed(folder, config())
 
 
 def test_a_finished_first_stage_keeps_its_epochs(tmp_path):
@@ -63,11 +63,11 @@ def test_a_finished_first_stage_keeps_its_epochs(tmp_path):
     below = folder / stages.FOLDER
     runs.begin(below, resolved(stages.first_stage(config(**two), below)))
     longer = config(**two, trainer={"epochs": 4})
-    resuming.check(folder, longer)
+    runs.check_resumed(folder, longer)
     runs.finish(below, {})
-    resuming.check(folder, config(**two, data={"root": "b"}))
+    runs.check_resumed(folder, config(**two, data={"root": "b"}))
     with pytest.raises(ValueError, match=r"first_stage was run with another config: trainer.epochs was 2, is 4"):
-        resuming.check(folder, longer)
+        runs.check_resumed(folder, longer)
 
 
 def test_the_data_that_a_run_began_with_are_on_record(tmp_path):
@@ -75,19 +75,19 @@ def test_the_data_that_a_run_began_with_are_on_record(tmp_path):
     assert runs.data_of(tmp_path / "elsewhere") is None
 
 
-@pytest.mark.parametrize("left", resuming.LEFT)
+@pytest.mark.parametrize("left", runs.LEFT)
 def test_a_folder_that_holds_anything_of_a_run_is_refused(tmp_path, left):
     for name in ("train.log", ".running"):  # which are there before a run begins
         (tmp_path / name).touch()
-    resuming.check_unused(tmp_path)
+    runs.check_unused(tmp_path)
     (tmp_path / left).mkdir()
     with pytest.raises(FileExistsError, match=r"holds a run already.* mix the two; choose another folder or leave"):
-        resuming.check_unused(tmp_path)
+        runs.check_unused(tmp_path)
 
 
 def test_the_way_out_of_a_used_folder_is_going_on_if_that_is_possible(tmp_path):
     with pytest.raises(FileExistsError, match=rf"go on with it \(resume={tmp_path}\), choose another folder, or"):
-        resuming.check_unused(begun(tmp_path, 1))
+        runs.check_unused(begun(tmp_path, 1))
     runs.finish(tmp_path, {})
     with pytest.raises(FileExistsError, match=r"mix the two; choose another folder or leave hydra.run.dir out"):
-        resuming.check_unused(tmp_path)
+        runs.check_unused(tmp_path)

@@ -10,7 +10,7 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from harness.record import resuming, reuse, runs
+from harness.record import reuse, runs
 
 REPORT = {"config": {}, "data": {}, "results": {}}
 FORK = multiprocessing.get_context("fork")  # so that no process has to import torch anew
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_in_its_folder_with_what_it_began_with(tmp_pa
     seen = []
 
     def train(config, folder, data):
-        resuming.check_config(folder, OmegaConf.to_container(config))
+        runs.check_config(folder, OmegaConf.to_container(config))
         seen.append((config.resume, config.threads, config.trainer.device, folder))
         return trained(config, folder, data)
 
@@ -222,7 +222,7 @@ def test_two_commands_that_were_given_one_folder_are_not_mixed(tmp_path, other_p
     folder, given = tmp_path / "a", config(tmp_path, reuse=False)
 
     def train(config, folder, data):
-        resuming.check_unused(folder)
+        runs.check_unused(folder)
         return trained(config, folder, data)
 
     process = other_process(folder / reuse.LOCK)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.record.difference import compared
-from harness.record.repeat import Recorded
+from harness.record.repeat import Recorded, compared
 
 CONFIG = {
     "seed": 0,

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from harness.record import resuming, runs
+from harness.record import runs
 from harness.record.config import is_under
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -15,7 +15,7 @@ REPORT = {"config": {}, "data": {}, "results": {}}
 
 def test_a_run_may_go_on_with_other_workers_and_more_epochs(tmp_path):
     runs.begin(tmp_path, CONFIG)
-    resuming.check_config(tmp_path, CONFIG | {"workers": 0, "trainer": {"epochs": 5}, "resume": str(tmp_path)})
+    runs.check_config(tmp_path, CONFIG | {"workers": 0, "trainer": {"epochs": 5}, "resume": str(tmp_path)})
 
 
 def demo(*overrides):
@@ -41,7 +41,7 @@ def demo(*overrides):
 def test_what_changes_no_number_may_change(tmp_path, override):
     runs.begin(tmp_path, demo())
     assert demo(override) != demo()
-    resuming.check_config(tmp_path, demo(override))
+    runs.check_config(tmp_path, demo(override))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_changes_no_number_may_change(tmp_path, override):
 def test_what_changes_numbers_may_not(tmp_path, override, named):
     runs.begin(tmp_path, demo())
     with pytest.raises(ValueError, match=f"was run with another config: {named}"):
-        resuming.check_config(tmp_path, demo(override))
+        runs.check_config(tmp_path, demo(override))
 
 
 def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them(tmp_path):
@@ -66,10 +66,10 @@ def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them
         ValueError,
         match=r"scheduler.T_max was 8, is 10; scheduler.T_max follows trainer.epochs here: keep trainer.epochs=8 or",
     ):
-        resuming.check_config(tmp_path, demo("trainer.epochs=10"))
-    resuming.check_config(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
+        runs.check_config(tmp_path, demo("trainer.epochs=10"))
+    runs.check_config(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
     runs.begin(tmp_path, demo("scheduler=constant"))
-    resuming.check_config(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
+    runs.check_config(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_key_is_under_itself_and_what_it_begins_with_up_to_a_dot(key, under):
 def test_a_run_may_not_go_on_with_another_loss(tmp_path):
     runs.begin(tmp_path, CONFIG)
     with pytest.raises(ValueError, match=r"another config: loss.margin was 0.1, is 0.2"):
-        resuming.check_config(tmp_path, CONFIG | {"loss": {"margin": 0.2}})
+        runs.check_config(tmp_path, CONFIG | {"loss": {"margin": 0.2}})
 
 
 def test_a_run_keeps_what_it_began_with(tmp_path):

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from table_toy import TABLE, finished, jobs, loaded, written
 
+from harness.files import shown
 from harness.record import runs
 from harness.record.runs import STAND_IN as BANNER
 from harness.show import sheet, table_page
 from harness.show.table_page import number, table_sheet
-from harness.study.table_cells import fill, shown
+from harness.study.table_cells import fill
 from harness.study.tables import Table
 
 T_975_2 = 4.302652729911275  # quantile of Student's t with 2 degrees of freedom, from a printed table
