@@ -32,15 +32,15 @@ test: $(READY)  ## every test, with coverage (about 15 minutes)
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python scripts/demo.py letters
 
 demo-regression: $(READY)  ## imbalanced regression on turned digits: vanilla, LDS, RankSim and both, with pictures (under 5 minutes)
 	@echo "training on turned digits, under 5 minutes on two cores"
-	$(BIN)/python scripts/demo_regression.py
+	$(BIN)/python scripts/demo.py digits
 
 demo-detection: $(READY)  ## a small detector on rendered scenes: cross-entropy and RaMBO, with pictures (under 6 minutes)
 	@echo "training on rendered scenes, under 6 minutes on two cores"
-	$(BIN)/python scripts/demo_detection.py
+	$(BIN)/python scripts/demo.py scenes
 
 report: $(READY)  ## a page of the runs below outputs/: outputs/report.html
 	$(BIN)/python scripts/report.py outputs --html outputs/report.html

