@@ -36,9 +36,8 @@ from rambo.figures.gradients import Batch, gradient_sparsity, tie_rates
 from rambo.figures.projection import METHODS, embedding_projection
 from rambo.figures.scores import batch_map, score_distributions
 from rambo.losses import BlackboxLoss
-from ranksim.evaluation import Predicted, RegressionMetrics, predict
-from ranksim.figures import targets as regression_figures
-from ranksim.figures.similarity import similarity_matrices
+from ranksim.evaluation import RegressionMetrics, predict
+from ranksim.figures import error_by_target, predicted_against_true, similarity_matrices, target_density
 
 KINDS = {"retrieval": RetrievalMetrics, "regression": RegressionMetrics, "detection": DetectionMetrics}
 LIKE_TRAINING = 4  # batches on which the gradient is tried
@@ -189,40 +188,23 @@ def retrievals(asked: Asked) -> None:
         asked.save("retrievals", draw, name)
 
 
-def predicted(asked: Asked) -> tuple[dict[str, Predicted], dict[str, Any], Any, dict[str, Any], dict[str, Any]]:
-    """What each run predicts, with its targets as well, the training density, what makes a shot, what the axes say."""
+def regression(asked: Asked, figure: str) -> None:
     found = {name: asked.seen(name, predict) for name in asked.runs}
     data = [asked.restored(name).data for name in asked.runs]
     if len({str(d.describe().get("fingerprint")) for d in data}) > 1:
         raise ValueError("the runs were made on different data, so their errors do not belong in one picture")
     first = asked.restored(next(iter(asked.runs)))
     rule = {"shot_rule": first.metrics.shot_rule, "many": first.metrics.many, "few": first.metrics.few}
+    axes = {key: value for key, value in (first.config.get("pictures") or {}).items() if key in ("quantity", "unit")}
     results = {name: (p.predictions, p.targets) for name, p in found.items()}
-    pictures = first.config.get("pictures") or {}
-    axes = {key: pictures[key] for key in ("quantity", "unit") if key in pictures}
-    return found, results, data[0].density, rule, axes
-
-
-def errors(asked: Asked) -> None:
-    _, results, density, rule, named = predicted(asked)
-    asked.save("errors", partial(regression_figures.error_by_target, results=results, density=density, **rule, **named))
-
-
-def targets(asked: Asked) -> None:
-    _, _, density, rule, named = predicted(asked)
-    asked.save("targets", partial(regression_figures.target_density, density=density, **rule, **named))
-
-
-def predictions(asked: Asked) -> None:
-    _, results, _, _, named = predicted(asked)
-    asked.save("predictions", partial(regression_figures.predicted_against_true, results=results, **named))
-
-
-def similarity(asked: Asked) -> None:
-    found, _, _, _, named = predicted(asked)
-    features = {name: p.features for name, p in found.items()}
-    truth = next(iter(found.values())).targets
-    asked.save("similarity", partial(similarity_matrices, features=features, targets=truth, **named))
+    features, truth = {name: p.features for name, p in found.items()}, next(iter(found.values())).targets
+    draw = {
+        "targets": partial(target_density, density=data[0].density, **rule, **axes),
+        "errors": partial(error_by_target, results=results, density=data[0].density, **rule, **axes),
+        "predictions": partial(predicted_against_true, results=results, **axes),
+        "similarity": partial(similarity_matrices, features=features, targets=truth, **axes),
+    }
+    asked.save(figure, draw[figure])
 
 
 def draw_precision_recall(asked: Asked) -> None:
@@ -250,10 +232,22 @@ FIGURES: dict[str, tuple[str | None, Callable[[Asked], None], str]] = {
     "sparsity": ("any", sparsity, "share of scores with a gradient, against lambda and over training"),
     "ties": ("any", ties, "how often scores tie, against row length and over training"),
     "embedding": ("retrieval", embedding, "images of some classes in a plane; --method pca, tsne or umap"),
-    "targets": ("regression", targets, "training samples by target, with shot regions"),
-    "errors": ("regression", errors, "error by target, a line for each run, with shot regions"),
-    "predictions": ("regression", predictions, "prediction against truth, a panel for each run"),
-    "similarity": ("regression", similarity, "how alike targets and features are, a panel for each run"),
+    "targets": ("regression", partial(regression, figure="targets"), "training samples by target, with shot regions"),
+    "errors": (
+        "regression",
+        partial(regression, figure="errors"),
+        "error by target, a line for each run, with shot regions",
+    ),
+    "predictions": (
+        "regression",
+        partial(regression, figure="predictions"),
+        "prediction against truth, a panel for each run",
+    ),
+    "similarity": (
+        "regression",
+        partial(regression, figure="similarity"),
+        "how alike targets and features are, a panel for each run",
+    ),
     "precision_recall": ("detection", draw_precision_recall, "precision against recall, a line for each run"),
     "detections": ("detection", detections, "images with right, wrong and missed boxes"),
 }

@@ -54,28 +54,26 @@ def warnings(all_studies: Sequence[Study], unfinished: Sequence[Path]) -> list[s
 
 def versions(all_studies: Sequence[Study]) -> list[str]:
     """A sentence for each data set of which there are several versions, as runs on them are kept apart."""
-    said: list[str] = []
-    real = [study for study in all_studies if not study.stand_in]
-    for name in dict.fromkeys(study.data for study in real):
-        prints = sorted({str(s.runs[0].report["data"].get("fingerprint"))[:12] for s in real if s.data == name})
-        if len(prints) > 1:
-            said.append(f"{name}: there are runs on different versions of the data, each below: {', '.join(prints)}.")
-    return said
+    prints: dict[str, set[str]] = {}
+    for study in all_studies:
+        if not study.stand_in:
+            fingerprint = study.runs[0].report["data"].get("fingerprint")
+            prints.setdefault(study.data, set()).add(str(fingerprint)[:12])
+    several = {name: ", ".join(sorted(found)) for name, found in prints.items() if len(found) > 1}
+    start = "there are runs on different versions of the data, each below"
+    return [f"{name}: {start}: {found}." for name, found in several.items()]
 
 
 def _warnings(study: Study) -> Iterator[str]:
     reports = [run.report for run in study.runs]
     if dirty := sum(bool(report.get("code", {}).get("dirty")) for report in reports):
-        yield (
-            f"{_share(dirty, len(reports))} made with uncommitted changes, so that the revision alone does not tell "
-            "the code"
-        )
+        made = f"{_share(dirty, len(reports))} made with uncommitted changes"
+        yield f"{made}, so that the revision alone does not tell the code"
     if resumed := sum(bool(report.get("began")) for report in reports):
         yield f"{_share(resumed, len(reports))} resumed with other code, packages or hardware"
-    if len({report.get("code", {}).get("revision") for report in reports}) > 1:
-        yield "the runs were made with different revisions of the code"
-    if len({report.get("packages", {}).get("torch") for report in reports}) > 1:
-        yield "the runs were made with different versions of torch"
+    for part, key, word in (("code", "revision", "revisions of the code"), ("packages", "torch", "versions of torch")):
+        if len({report.get(part, {}).get(key) for report in reports}) > 1:
+            yield f"the runs were made with different {word}"
     if len({frozenset(run.report["seed"] for run in members) for members in study.methods.values()}) > 1:
         yield "not all methods were run with the same seeds"
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.record.measures import ARROWS
 from harness.record.runs import STAND_IN
 from harness.show.sheet import Line, Sheet, markdown_table
-from harness.study.results import PLUS_MINUS, SELECTED, Run, Study, cell, measure_of
+from harness.study.results import PLUS_MINUS, SELECTED, Study, cell
 from harness.study.swept import shown, varied
 from harness.study.uncertainty import compare, together
 
@@ -77,23 +77,6 @@ def every_metric(study: Study, spread: str = "interval") -> Sheet:
         for name in study.metrics
     ]
     return Sheet(["metric", *study.short.values()], lines)
-
-
-def means(title: str, rows: Sequence[tuple[str, Sequence[Run], str]], metrics: Mapping[str, str]) -> Sheet:
-    """Metrics of some runs over their seeds.
-
-    Args:
-        title: What they are.
-        rows: Name, runs of one method, and their epoch.
-        metrics: The heads of the columns by metric.
-    """
-    lines = []
-    for name, members, selection in rows:
-        cells = [cell(members, selection, metric, measure_of(members, metric)) for metric in metrics]
-        lines.append(Line([name, *cells]))
-    count = len(rows[0][1])
-    over = "1 seed" if count == 1 else f"mean over {count} seeds ± half of its 95 % interval"
-    return Sheet(["method", *metrics.values()], lines, title=f"{title}, {over}")
 
 
 def main_metrics(study: Study) -> list[str]:

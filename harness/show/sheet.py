@@ -31,10 +31,8 @@ LINES_OF_A_PAGE = 30  # with the notes below
 class Line:
     """A line of a table: a text for every column, or for the first alone the name of a group.
 
-    Attributes:
-        cells: The texts.
-        kind: What the line says, for its looks: group, published, ours, difference, verdict, ...
-        apart: Whether room above it helps the eye.
+    Its `kind` says what it is, for its looks: group, published, ours, difference, verdict, ...; `apart` asks for room
+    above it.
     """
 
     cells: Sequence[str]

@@ -68,8 +68,6 @@ def gradient_sparsity(
 ) -> dict[str, Tensor]:
     """Draws the share of scores that get a gradient: against lambda, and as training went on.
 
-    Too small a lambda overtakes nothing, and no score gets a gradient; a larger one reaches more of them.
-
     Args:
         path: The file to write.
         measured: A loss and batches to try it on, by name of the line; its own lambda is marked.
@@ -115,8 +113,7 @@ def tie_rates(
 ) -> dict[str, list[float]]:
     """Draws how often scores tie: against the items ranked, in three precisions, and as training went on.
 
-    What equal scores are ranked by is chance, and no gradient tells them apart. In half precision many are equal, more
-    of them the longer the row: the reason why the losses score in float32 whatever the network computes in.
+    What equal scores are ranked by is chance. In half precision many are equal, which is why the losses use float32.
 
     Args:
         path: The file to write.
@@ -131,7 +128,7 @@ def tie_rates(
         the precision, multiplied in float32, and the scores rounded.
 
     Raises:
-        ValueError: If there is nothing to draw, or fewer than two images.
+        ValueError: If there is nothing to draw, or fewer than three images.
     """
     at, found = ([], {}) if embeddings is None else _tied_by_precision(embeddings, sizes, seed)
     lines = {name: (at, line) for name, line in found.items()}

@@ -20,11 +20,9 @@ METHODS = tuple(TITLES)
 
 
 class Projection(NamedTuple):
-    """Points of a plane.
+    """Points of a plane, float64 (images shown, 2), and their classes, int64 (images shown,).
 
     Attributes:
-        points: float64 (images shown, 2).
-        labels: Their classes, int64 (images shown,).
         indices: Which rows of the embeddings they are, int64 (images shown,).
         explained: The share of the variance along each axis of a principal component analysis; else nan.
     """
@@ -47,9 +45,8 @@ def embedding_projection(
 ) -> Projection:
     """Draws the images of some classes where a projection of their embeddings puts them.
 
-    The classes are spread evenly over the labels, so nobody chose them. The projection is that of the images shown. A
-    principal component analysis keeps distances as well as a plane can; t-SNE and UMAP show neighbourhoods, and
-    distances between groups mean nothing there.
+    The classes are spread evenly over the labels, and the projection is that of the images shown. Principal components
+    keep distances as well as a plane can; t-SNE and UMAP show neighbourhoods, and distances between groups say nothing.
 
     Args:
         path: The file to write.
@@ -57,8 +54,7 @@ def embedding_projection(
         labels: int64 (images,).
         names: Of the classes, for the legend; those without one go by number.
         classes: How many are shown, 7 at most.
-        method: "pca", or "tsne" (needs scikit-learn) or "umap" (needs umap-learn).
-        seed: Of the latter two.
+        method, seed: "pca"; or "tsne" (needs scikit-learn) or "umap" (needs umap-learn), which are random.
 
     Raises:
         ValueError: If the method is unknown, classes are not 1 to 7, or fewer than three images are to be shown.

@@ -22,13 +22,9 @@ _ROWS = 1024  # of scores held at a time
 
 
 class BatchMap(NamedTuple):
-    """What mean average precision is in mini-batches of one size.
+    """What mean average precision is in mini-batches of one size: its `mean` and `deviation` over the `batches`.
 
-    Attributes:
-        size: Images in a batch.
-        mean: Over the batches, nan if there are none.
-        deviation: Their standard deviation.
-        batches: How many: those of the drawn ones in which a query had a match, without which there is no precision.
+    Those are the drawn ones in which a query had a match; without any, both are nan.
     """
 
     size: int
@@ -52,10 +48,9 @@ def expected_batch_map(
         embeddings: (images, dimensions).
         labels: int64 (images,).
         size: Images in a batch.
-        samples_per_class: None draws all batches with equal chance; a number draws `size // samples_per_class` classes
-            and so many images of each, as for training.
-        batches: How many to draw. If there are no more than so many, None takes every batch once, which is exact.
-        seed: Of the draws.
+        samples_per_class: None draws all batches with equal chance, or takes each once if there are no more than
+            `batches`; a number draws `size // samples_per_class` classes and so many images of each, as for training.
+        batches, seed: How many to draw, and of what seed.
 
     Raises:
         ValueError: If a batch of that size cannot be drawn.
@@ -79,8 +74,7 @@ def batch_map(
 ) -> dict[str, list[BatchMap]]:
     """Draws the mean average precision to expect of a mini-batch against its size, beside that of the whole data set.
 
-    A small batch has few images that could stand before a match, so that it makes a model look better than it is: the
-    reason for large batches and for a memory.
+    A small batch has few images that could stand before a match, so that it makes a model look better than it is.
 
     Args:
         path: The file to write.
@@ -88,8 +82,7 @@ def batch_map(
         labels: int64 (images,).
         sizes: Images in a batch; None: the powers of 2 from 8, up to 1,024 and half of the images.
         samples_per_class: Those of training, to draw a second line; None: none.
-        batches: Drawn for each size.
-        seed: Of the draws.
+        batches, seed: How many are drawn for each size, and of what seed.
 
     Returns:
         By name of the line; the whole data set is one batch under `whole`.
@@ -166,8 +159,7 @@ class Scores(NamedTuple):
 
     Attributes:
         edges: Of bins of equal width from the lowest to the highest, float64 (bins + 1,).
-        positives: Pairs of one class in each bin, each way round, int64 (bins,).
-        negatives: Pairs of two classes, likewise.
+        positives, negatives: Pairs of one class and of two in each bin, each way round, int64 (bins,).
         means: Of the positives and of the negatives.
     """
 
@@ -230,7 +222,6 @@ def _cosines(rows: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def score_distributions(path: Path, runs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Scores]:
     """Draws how the scores of positives and of negatives are spread, a row of panels for each run.
 
-    Without a margin nothing but the order counts, and scores may crowd together; with one they have to keep a distance.
     Several runs are shown on one scale, and beside it on a scale of their own.
 
     Args:

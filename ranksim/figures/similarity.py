@@ -47,8 +47,7 @@ def similarity_matrices(
         path: The file to write.
         features: (samples, dimensions) by title, such as before and after training.
         targets: (samples,).
-        quantity: What is predicted, for the axes.
-        unit: Its unit.
+        quantity, unit: What is predicted, for the axes.
 
     Returns:
         The matrices by title, that of the targets under `targets`.

@@ -40,8 +40,7 @@ def target_density(
 ) -> dict[str, Tensor]:
     """Draws how many training samples each target has, the shots marked, and smoothed densities to choose from.
 
-    A smoothed density is drawn with as many samples in all as there are: only its shape decides the weights, whose mean
-    is 1 anyway.
+    A smoothed density is drawn with as many samples in all as there are, as only its shape decides the weights.
 
     Args:
         path: The file to write.
@@ -49,8 +48,7 @@ def target_density(
         smoothed: Smoothed counts (bins,) by what the legend calls them.
         logarithmic: Whether heights are; then the tails show, whose weights the choice of a kernel changes most.
         shot_rule, many, few: As in `Density.shots`.
-        quantity: What is predicted, for the axis.
-        unit: Its unit.
+        quantity, unit: What is predicted, for the axes.
 
     Returns:
         The heights drawn, float64 (bins,): the training samples under `samples`, and each smoothed density.
@@ -104,8 +102,7 @@ def error_by_target(
         results: Predictions and targets, each (samples,), by method.
         density: Of the training targets.
         shot_rule, many, few: As in `Density.shots`.
-        quantity: What is predicted, for the axes.
-        unit: Its unit.
+        quantity, unit: What is predicted, for the axes.
 
     Returns:
         Target and error of each point by method, float64 (points, 2). Neighbouring bins are joined to 30 points at
@@ -146,8 +143,7 @@ def predicted_against_true(
     Args:
         path: The file to write.
         results: Predictions and targets, each (samples,), by method.
-        quantity: What is predicted, for the axes.
-        unit: Its unit.
+        quantity, unit: What is predicted, for the axes.
 
     Returns:
         Target and mean prediction by method, float64 (points, 2), over at most 30 intervals of the targets; the mean is
