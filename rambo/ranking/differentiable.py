@@ -121,11 +121,6 @@ def rank(
     return ranked / scores.shape[-1] if normalize else ranked
 
 
-def _per_row(upstream: Tensor) -> Tensor:
-    """What meets a single value's gradient, or that of one value per row, entry by entry."""
-    return upstream[..., None] if upstream.dim() else upstream
-
-
 class _WithGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -143,7 +138,8 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
         scores, gradient = ctx.saved_tensors
-        return None, _once((gradient * _per_row(upstream)).to(scores.dtype), scores), None
+        each = upstream[..., None] if upstream.dim() else upstream
+        return None, _once((gradient * each).to(scores.dtype), scores), None
 
     @staticmethod
     def jvp(ctx: Any, value: Tensor | None, tangent: Tensor, gradient_tangent: Tensor | None) -> Tensor:

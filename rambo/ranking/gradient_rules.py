@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,13 +16,16 @@ T = TypeVar("T", int, Tensor)
 Scale = Literal["normalized", "integer"]
 Projection = Literal["none", "mean", "norm", "std"]
 
-_SCALES = ("normalized", "integer")
-_PROJECTIONS = ("none", "mean", "norm", "std")
 _SOFT_RANK_PAIRS = 2**22  # pairs of items held at once
 
 
-class GradientRule(Protocol):
-    """What stands in for the derivative of the ranks, which is zero almost everywhere."""
+class GradientRule:
+    """What stands in for the derivative of the ranks, which is zero almost everywhere.
+
+    A rule of your own has `score_gradient`.
+    """
+
+    projection: Projection = "none"
 
     def score_gradient(
         self,
@@ -44,10 +48,21 @@ class GradientRule(Protocol):
         Returns:
             Same shape and dtype as the scores.
         """
-        ...
+        items = scores.shape[-1] if items is None else items
+        gradient = self._gradient(_project(scores, self.projection), upstream, ties, relevance, items)
+        if self.projection == "none":
+            return gradient
+        _, pull = torch.func.vjp(functools.partial(_project, projection=self.projection), scores)
+        pulled: Tensor = pull(gradient)[0]
+        return pulled
+
+    def _gradient(self, scores: Tensor, upstream: Tensor, ties: Ties, relevance: Tensor | None, items: int) -> Tensor:
+        """With respect to projected scores."""
+        raise NotImplementedError
 
 
-class Blackbox:
+@dataclass(eq=False)
+class Blackbox(GradientRule):
     """The method of the paper: rank once more after a step against the loss, and take the difference.
 
     Args:
@@ -64,38 +79,29 @@ class Blackbox:
     Source: algorithm 1. The official code adds 1e-8 to the lambda it divides by, to allow 0; here 0 is refused instead.
     """
 
-    def __init__(self, interpolation: float, scale: Scale = "normalized", projection: Projection = "none") -> None:
-        self.interpolation = positive("interpolation (lambda)", interpolation)
-        one_of("scale", scale, _SCALES)
-        one_of("projection", projection, _PROJECTIONS)
-        self.scale, self.projection = scale, projection
+    interpolation: float
+    scale: Scale = "normalized"
+    projection: Projection = "none"
 
-    def __repr__(self) -> str:
-        return f"Blackbox(interpolation={self.interpolation}, scale={self.scale!r}, projection={self.projection!r})"
+    def __post_init__(self) -> None:
+        self.interpolation = positive("interpolation (lambda)", self.interpolation)
+        _check_names(self.scale, self.projection)
 
     def strength(self, items: T) -> T | float:
         """Lambda as it acts on integer ranks of so many items, a number or one for each row."""
         return self.interpolation * items if self.scale == "normalized" else self.interpolation
 
-    def score_gradient(
-        self,
-        scores: Tensor,
-        upstream: Tensor,
-        ties: Ties = "first_index_first",
-        relevance: Tensor | None = None,
-        items: int | None = None,
-    ) -> Tensor:
-        """Minus the fall in rank that the step brings, divided by lambda. See `GradientRule`."""
-        strength = self.strength(scores.shape[-1] if items is None else items)
-        projected = _project(scores, self.projection)
-        before = ranks(projected, ties, relevance, check_nan=False)
+    def _gradient(self, scores: Tensor, upstream: Tensor, ties: Ties, relevance: Tensor | None, items: int) -> Tensor:
+        """Minus the fall in rank that the step brings, divided by lambda."""
+        strength = self.strength(items)
+        before = ranks(scores, ties, relevance, check_nan=False)
         # the product is rounded before it is added, so that every way to compute it gives the same bits
-        after = ranks(projected + upstream * strength, ties, relevance, check_nan=False)
-        gradient = (after - before).to(scores.dtype) * (1.0 / strength)
-        return _pull_back(gradient, scores, self.projection)
+        after = ranks(scores + upstream * strength, ties, relevance, check_nan=False)
+        return (after - before).to(scores.dtype) * (1.0 / strength)
 
 
-class Identity:
+@dataclass(eq=False)
+class Identity(GradientRule):
     """Passes the upstream gradient through with its sign turned, as if raising a score lowered its rank by as much.
 
     A negative control: in the retrieval experiments of its authors it falls far behind `Blackbox` without a projection.
@@ -110,28 +116,18 @@ class Identity:
     Source: Sahoo et al. 2023, "Backpropagation through Combinatorial Algorithms: Identity with Projection Works".
     """
 
-    def __init__(self, projection: Projection = "none", scale: Scale = "normalized") -> None:
-        one_of("scale", scale, _SCALES)
-        one_of("projection", projection, _PROJECTIONS)
-        self.scale, self.projection = scale, projection
+    projection: Projection = "none"
+    scale: Scale = "normalized"
 
-    def __repr__(self) -> str:
-        return f"Identity(projection={self.projection!r}, scale={self.scale!r})"
+    def __post_init__(self) -> None:
+        _check_names(self.scale, self.projection)
 
-    def score_gradient(
-        self,
-        scores: Tensor,
-        upstream: Tensor,
-        ties: Ties = "first_index_first",
-        relevance: Tensor | None = None,
-        items: int | None = None,
-    ) -> Tensor:
-        """The negated upstream gradient, pulled back through the projection. See `GradientRule`."""
-        factor = -(scores.shape[-1] if items is None else items) if self.scale == "normalized" else -1
-        return _pull_back(upstream * factor, scores, self.projection)
+    def _gradient(self, scores: Tensor, upstream: Tensor, ties: Ties, relevance: Tensor | None, items: int) -> Tensor:
+        return upstream * (-items if self.scale == "normalized" else -1)
 
 
-class SoftRank:
+@dataclass(eq=False)
+class SoftRank(GradientRule):
     """The exact gradient of a relaxed rank, 1 + sum of sigmoid((other - own) / temperature) over the other items.
 
     Takes time in proportion to items x items with a non-zero upstream gradient, and bounded memory.
@@ -145,23 +141,13 @@ class SoftRank:
     Source: the relaxation of Qin, Liu and Li 2010, used by SmoothAP (Brown et al. 2020, eq. 6).
     """
 
-    def __init__(self, temperature: float = 0.01) -> None:
-        self.temperature = positive("temperature", temperature)
+    temperature: float = 0.01
 
-    def __repr__(self) -> str:
-        return f"SoftRank(temperature={self.temperature})"
+    def __post_init__(self) -> None:
+        self.temperature = positive("temperature", self.temperature)
 
-    def score_gradient(
-        self,
-        scores: Tensor,
-        upstream: Tensor,
-        ties: Ties = "first_index_first",
-        relevance: Tensor | None = None,
-        items: int | None = None,
-    ) -> Tensor:
-        """The relaxed rank's vector-Jacobian product. See `GradientRule`."""
-        items = scores.shape[-1]
-        rows, pushed = scores.reshape(-1, items), upstream.reshape(-1, items)
+    def _gradient(self, scores: Tensor, upstream: Tensor, ties: Ties, relevance: Tensor | None, items: int) -> Tensor:
+        rows, pushed = (tensor.reshape(-1, scores.shape[-1]) for tensor in (scores, upstream))
         gradient = torch.zeros_like(rows)
         moving = pushed.ne(0).any(dim=0).nonzero().squeeze(1)
         for chunk in torch.split(moving, max(1, _SOFT_RANK_PAIRS // max(1, rows.numel()))):
@@ -173,17 +159,14 @@ class SoftRank:
         return gradient.reshape(scores.shape)
 
 
+def _check_names(scale: str, projection: str) -> None:
+    one_of("scale", scale, ("normalized", "integer"))
+    one_of("projection", projection, ("none", "mean", "norm", "std"))
+
+
 def _project(scores: Tensor, projection: str) -> Tensor:
     if projection in ("mean", "std"):
         scores = scores - scores.mean(dim=-1, keepdim=True)
     if projection in ("norm", "std"):
         scores = unit_vectors(scores)
     return scores
-
-
-def _pull_back(gradient: Tensor, scores: Tensor, projection: str) -> Tensor:
-    """Chain rule through `_project`."""
-    if projection == "none":
-        return gradient
-    pulled: Tensor = torch.func.vjp(functools.partial(_project, projection=projection), scores)[1](gradient)[0]
-    return pulled
