@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.answers import answers
-from rambo.metrics import checked_recall_at, retrieval_metrics
+from rambo.metrics import checked_recall_at, metric_names, retrieval_metrics
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class RetrievalMetrics:
 
     def names(self) -> list[str]:
         """What a call gives."""
-        more = ["map"] if self.map else []
-        return [*(f"recall@{k}" for k in self.recall_at), "r_precision", "map_at_r", *more, "queries_without_match"]
+        return metric_names(self.recall_at, self.map)
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles.
@@ -78,16 +77,10 @@ class RetrievalMetrics:
                 f"evaluation needs queries (role 0 or 1) and a gallery (role 0 or 2), "
                 f"got {len(asking)} and {len(found)} images"
             )
+        options: dict[str, Any] = {"recall_at": self.recall_at, "map": self.map}
         if len(asking) == len(found) == len(data.roles):
-            return retrieval_metrics(data.embeddings, data.labels, recall_at=self.recall_at, map=self.map)
+            return retrieval_metrics(data.embeddings, data.labels, **options)
         place = torch.full_like(data.roles, -1)
         place[found] = torch.arange(len(found), device=place.device)
-        return retrieval_metrics(
-            data.embeddings[asking],
-            data.labels[asking],
-            data.embeddings[found],
-            data.labels[found],
-            own_positions=place[asking],
-            recall_at=self.recall_at,
-            map=self.map,
-        )
+        queries, gallery = (data.embeddings[asking], data.labels[asking]), (data.embeddings[found], data.labels[found])
+        return retrieval_metrics(*queries, *gallery, own_positions=place[asking], **options)

@@ -92,11 +92,15 @@ def retrieval_metrics(
         scores.scatter_(1, own.clamp(min=0), scores.gather(1, own.clamp(min=0)).masked_fill(own >= 0, -torch.inf))
         before = irrelevant_before(scores, columns, is_relevant, depth, first_depth=max(recall_at))
         totals += _sums(before.cpu(), counts.cpu(), recall_at)
-    names = [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r", *(["map"] if map else [])]
-    means = dict(
-        zip(names, (totals / len(asking)).tolist(), strict=False)
-    )  # the last is not to be trusted without `map`
-    return {**means, "queries_without_match": float(len(query_labels) - len(asking))}
+    means = (totals / len(asking)).tolist()  # the last is not to be trusted without `map`
+    means = [*(means if map else means[:-1]), float(len(query_labels) - len(asking))]
+    return dict(zip(metric_names(recall_at, map), means, strict=True))
+
+
+def metric_names(recall_at: Sequence[int], map: bool) -> list[str]:
+    """What `retrieval_metrics` gives."""
+    more = ["map"] if map else []
+    return [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r", *more, "queries_without_match"]
 
 
 def _sums(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 SCORE_BYTES = 128 * 2**20  # of scores held at a time; more makes the matrix product no faster
-GROUP = 16  # scores summarised by their maximum when looking for the highest ones
 
 
 @torch.no_grad()
@@ -147,32 +146,17 @@ def irrelevant_before(scores: Tensor, columns: Tensor, is_relevant: Tensor, dept
 
 def _count_at_least(scores: Tensor, threshold: Tensor) -> Tensor:
     """Scores of each row that reach its threshold, (queries, 1), as int64 (queries,)."""
-    starts = range(0, len(scores), 16)  # so few rows at a time stay in the cache
-    parts = [
-        (scores[start : start + 16] >= threshold[start : start + 16]).sum(1, dtype=torch.int32) for start in starts
-    ]
-    return torch.cat(parts).long()
+    pairs = zip(
+        torch.split(scores, 16), torch.split(threshold, 16), strict=True
+    )  # so few rows at a time stay in the cache
+    return torch.cat([(some >= least).sum(1, dtype=torch.int32) for some, least in pairs]).long()
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:
-    """The `count` highest scores of each row in falling order, exactly those of `topk`, for less work.
-
-    They all lie in the `count` groups of highest maximum, so only these have to be searched.
-    """
-    queries, items = scores.shape
-    if 4 * count >= items:
-        return _sorted_descending(scores)[:, :count]
-    if 4 * GROUP * count >= items:
+    """The `count` highest scores of each row in falling order."""
+    if 4 * count < scores.shape[1]:
         return scores.topk(count, dim=1).values
-    groups = items // GROUP
-    grouped = scores[:, : groups * GROUP].view(queries, GROUP, groups)  # a stride is a group: faster than a run
-    best = grouped.amax(dim=1).topk(count, dim=1, sorted=False).indices
-    candidates = grouped.gather(2, best[:, None, :].expand(queries, GROUP, count)).flatten(1)
-    return torch.cat([candidates, scores[:, groups * GROUP :]], dim=1).topk(count, dim=1).values
-
-
-def _sorted_descending(scores: Tensor) -> Tensor:
     if scores.device.type == "cpu":  # NumPy sorts plain numbers several times as fast as torch
         scores.numpy().sort(axis=1)
-        return scores.flip(1)
-    return scores.sort(dim=1, descending=True).values
+        return scores.flip(1)[:, :count]
+    return scores.sort(dim=1, descending=True).values[:, :count]

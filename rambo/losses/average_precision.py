@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rambo.losses.memory import BatchMemory, StoredBatch
+from rambo.losses.gallery_memory import BatchMemory, StoredBatch
 from rambo.losses.pairs import check_scores
 from rambo.losses.ranking import BlackboxLoss, OnEmpty, with_preset
 from rambo.losses.retrieval import RankedRetrievalLoss, query_weights, total

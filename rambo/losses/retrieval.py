@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rambo.losses.gallery_memory import recall, remember
-from rambo.losses.memory import BatchMemory
+from rambo.losses.gallery_memory import BatchMemory, recall, remember
 from rambo.losses.metric_learning import admit
 from rambo.losses.pairs import Labels, check_scores, similarities, whole_numbers
 from rambo.losses.ranking import BlackboxLoss, RankingLoss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,13 +21,9 @@ class SmoothAPLoss(RetrievalLoss):
 
     Args:
         temperature: Width of the sigmoid (the paper's tau), > 0.
-        on_empty: What a batch without any relevant item gives: "zero", "nan" or "error".
         exclude_self: Whether an item is left out of its own row. The authors' code keeps it, as a relevant item that
             is always first, which adds a constant precision of about 1 to every query.
-        normalize: Whether embeddings are divided by their length, so that scores are cosines.
-        reduction: "macro": the mean over queries, "micro", "class" or "none"; see `RetrievalLoss`.
-        memory: "none" or "gallery"; see `RetrievalLoss`.
-        memory_batches: Batches stored.
+        options: `on_empty`, `normalize`, `reduction`, `memory`, `memory_batches`: see `RetrievalLoss`.
 
     Raises:
         ValueError: If the temperature is not positive and finite, a name is unknown, or memory and its size contradict.
@@ -40,10 +38,10 @@ class SmoothAPLoss(RetrievalLoss):
         exclude_self: bool = True,
         normalize: bool = True,
         reduction: Reduction = "macro",
-        memory: str | None = None,
-        memory_batches: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(normalize, exclude_self, memory, memory_batches, reduction, on_empty=on_empty)
+        options |= {"normalize": normalize, "exclude_self": exclude_self, "reduction": reduction, "on_empty": on_empty}
+        super().__init__(**options)
         self.temperature = positive("temperature", temperature)
         self.settings |= {"temperature": self.temperature}
 

@@ -52,7 +52,7 @@ class GradientRule:
         gradient = self._gradient(_project(scores, self.projection), upstream, ties, relevance, items)
         if self.projection == "none":
             return gradient
-        _, pull = torch.func.vjp(functools.partial(_project, projection=self.projection), scores)
+        pull = torch.func.vjp(functools.partial(_project, projection=self.projection), scores)[1]
         pulled: Tensor = pull(gradient)[0]
         return pulled
 
