@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from harness.data.fixtures import beside
+from harness.data.fixtures import save, stand_in
 from rambo.detection.annotations import CORNERS, LISTS
 from rambo.detection.rendering import SHAPES, Drawn, Look, render
 
@@ -62,7 +62,7 @@ def write_sets(
             picture, objects = render(look, chance, len(classes), shown % len(classes), special)
             shown += not special  # so that each class comes first in turn
             id_ = name(number)
-            picture.save(base / "JPEGImages" / f"{id_}.jpg", format="JPEG", quality=90)
+            save(picture, base / "JPEGImages" / f"{id_}.jpg")
             root = _annotation(base.name, id_, look, objects, classes)
             edit(number, root)
             ElementTree.indent(root, "\t")
@@ -95,41 +95,6 @@ def _add_box(element: Element, corners: Sequence[int]) -> None:
     _filled(SubElement(element, "bndbox"), **dict(zip(CORNERS, corners, strict=True)))
 
 
-def write_voc(root: Path) -> Path:
-    """Pascal VOC: 2007 with 20 images in trainval and 20 in test, 2012 with 12 in trainval."""
-
-    def write(folder: Path) -> None:
-        first, second = (folder / "VOCdevkit" / f"VOC{year}" for year in (2007, 2012))
-        write_sets(first, {"train": 10, "val": 10, "test": 20}, VOC_CLASSES, seed=2007, edit=_with_parts)
-        name = "2008_{:06d}".format
-        write_sets(second, {"train": 6, "val": 6}, VOC_CLASSES, seed=2012, name=name, edit=_as_in_2012)
-
-    return beside(root, write)
-
-
-def write_bccd(root: Path) -> Path:
-    """BCCD: 16 images in trainval, 8 in test, with a box of a single pixel among them."""
-    sets = {"train": 10, "val": 6, "test": 8}
-
-    def name(number: int) -> str:
-        return f"BloodImage_{number - 1:05d}"
-
-    return beside(
-        root,
-        lambda folder: write_sets(folder / "BCCD", sets, BCCD_CLASSES, seed=364, name=name, edit=_with_a_click),
-    )
-
-
-def write_flat(root: Path, folders: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Path:
-    """Somebody's own data: 10 images in each image set of each folder below `root`."""
-
-    def write(base: Path) -> None:
-        for seed, (folder, sets) in enumerate(folders.items()):
-            write_sets(base / folder, dict.fromkeys(sets, 10), classes, seed=seed)
-
-    return beside(root, write)
-
-
 def _with_parts(number: int, root: Element) -> None:
     """Persons of Pascal VOC can have parts with names and boxes of their own."""
     for element in root.findall("object[name='person']") if number % 2 else ():
@@ -149,6 +114,37 @@ def _with_a_click(number: int, root: Element) -> None:
     """Two boxes of BCCD are a single point."""
     if number == 2:
         _add_box(_filled(SubElement(root, "object"), name="RBC"), (50, 40, 50, 40))
+
+
+@stand_in
+def write_voc(folder: Path) -> None:
+    """Pascal VOC: 2007 with 20 images in trainval and 20 in test, 2012 with 12 in trainval."""
+    first, second = (folder / "VOCdevkit" / f"VOC{year}" for year in (2007, 2012))
+    write_sets(first, {"train": 10, "val": 10, "test": 20}, VOC_CLASSES, seed=2007, edit=_with_parts)
+    name = "2008_{:06d}".format
+    write_sets(second, {"train": 6, "val": 6}, VOC_CLASSES, seed=2012, name=name, edit=_as_in_2012)
+
+
+@stand_in
+def write_bccd(folder: Path) -> None:
+    """BCCD: 16 images in trainval, 8 in test, with a box of a single pixel among them."""
+
+    def name(number: int) -> str:
+        return f"BloodImage_{number - 1:05d}"
+
+    sets = {"train": 10, "val": 6, "test": 8}
+    write_sets(folder / "BCCD", sets, BCCD_CLASSES, seed=364, name=name, edit=_with_a_click)
+
+
+def write_flat(root: Path, folders: Mapping[str, Sequence[str]], classes: Sequence[str]) -> Path:
+    """Somebody's own data: 10 images in each image set of each folder below `root`."""
+
+    @stand_in
+    def write(base: Path) -> None:
+        for seed, (folder, sets) in enumerate(folders.items()):
+            write_sets(base / folder, dict.fromkeys(sets, 10), classes, seed=seed)
+
+    return write(root)
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {"voc": write_voc, "bccd": write_bccd}

@@ -78,9 +78,8 @@ class DetectionObjective(nn.Module):
     def forward(self, output: Detected, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Returns `"loss"`, a scalar to minimise, and its parts for the log.
 
-        The parts are `classification`, `rpn_objectness`, `rpn_box` and `roi_box`; `cross_entropy` as a diagnostic
-        whatever is trained; `positive_regions`, the number of regions with an object; and the `health` of the
-        classification loss.
+        The parts are `classification`, `rpn_objectness`, `rpn_box` and `roi_box`; `cross_entropy`, whatever is trained;
+        `positive_regions`, the number of regions with an object; and the `health` of the classification loss.
         """
         losses = dict(output.losses)
         cross_entropy = losses.pop("cross_entropy")

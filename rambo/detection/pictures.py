@@ -171,17 +171,11 @@ def _draw_box(axes: Any, box: Sequence[float], name: str, kind: str) -> None:
 def judged(
     detections: Sequence[Boxes], ground_truth: Sequence[Boxes], threshold: float = 0.5
 ) -> list[dict[str, dict[str, Tensor]]]:
-    """The boxes of every image as `right`, `wrong` and `missed`, as VOC judges them.
+    """The `boxes` and `labels` of every image that are `right`, `wrong` and `missed`, as VOC judges them.
 
     Scores of a ranking loss are no probabilities, so no fixed score says what to show. Of each class the best
     detections are taken, as many as there are objects of it that count: down to where precision equals recall.
     Difficult objects and detections of them are left out.
-
-    Returns:
-        For each image and kind `boxes` (n, 4), `labels` (n,) and, but for `missed`, `scores` (n,).
-
-    Raises:
-        ValueError: As `voc_outcomes`.
     """
     outcomes = voc_outcomes(detections, ground_truth, [threshold])
     verdicts, shown = outcomes.verdicts[0], torch.zeros(len(outcomes.order), dtype=torch.bool)

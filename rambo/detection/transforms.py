@@ -82,14 +82,8 @@ class ResizeAndFlip(Resize):
 def apply(transform: Transform, picture: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Target]:
     """Applies any v2 transform and tidies up behind it: boxes are cut at the border of the new picture.
 
-    Args:
-        transform: What to apply.
-        picture: uint8 (3, height, width).
-        boxes: float32 (objects, 4), left, top, right, bottom.
-        labels: int64 (objects,).
-
-    Returns:
-        The picture uint8 (3, h, w), and "boxes" and "labels" of those with no side below one pixel; plain tensors.
+    Takes and returns plain tensors: the picture, uint8 (3, height, width), and for each object its box, float32
+    (objects, 4) as left, top, right, bottom, and its label; boxes with a side below one pixel are left out.
 
     Raises:
         ValueError: If the transform returns something else than a picture of uint8 and its target.
