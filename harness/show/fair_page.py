@@ -234,11 +234,7 @@ def _minutes(seconds: float) -> str:
 def dot_plot(path: Path, outcome: Outcome) -> dict[str, tuple[float, float, float]]:
     """Draws the mean of every method with its interval and its seeds, the best on top; the baseline is marked.
 
-    Told apart by position, size and shape, so that it can be read without colour.
-
-    Args:
-        path: The file to write.
-        outcome: With two seeds or more of a method at least.
+    Told apart by position, size and shape, so that it can be read without colour. `path` is the file to write.
 
     Returns:
         Mean, lower and upper end of the interval, by method.

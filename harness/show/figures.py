@@ -49,8 +49,7 @@ def learning_curves(
     Args:
         path: The file to write.
         runs: Run folders by method.
-        metric: A name in metrics.jsonl, such as `test/recall@1`.
-        label: What the axis says.
+        metric, label: A name in metrics.jsonl, such as `test/recall@1`, and what the axis says.
         spread: What the band is: `range`, from the lowest to the highest seed, or `interval`, the 95 % t-interval of
             the mean. A single run has none.
         percent: Whether the axis shows a share of 1 in percent.

@@ -56,9 +56,7 @@ def draw(
 
     Args:
         study: The runs.
-        folder: Where the figures go.
-        stem: How their names begin.
-        suffix: .svg or .png.
+        folder, stem, suffix: Where the figures go, how their names begin and end (.svg or .png).
         settings: One or two over which the runs are drawn, instead of the sweeps on record.
 
     Returns:
@@ -93,9 +91,7 @@ def draw(
 def pictures(study: Study, say: Say = log.warning) -> dict[str, list[Drawn]]:
     """What the runs drew of themselves on the test split, by kind: of the first seed of the leading methods.
 
-    Args:
-        study: The runs.
-        say: Receives a sentence for each picture that cannot be read.
+    `say` receives a sentence for each picture that cannot be read.
     """
     found: dict[str, list[Drawn]] = {}
     for label in study.leading(MOST_PICTURES):

@@ -40,8 +40,7 @@ def heat_map(path: Path, runs: Sequence[Run], x: str, y: str, metric: str, selec
     Args:
         path: The file to write.
         runs: Finished runs that differ in `x`, `y` and the seed alone.
-        x: The setting along the horizontal axis, a dotted name of the config, such as loss.interpolation.
-        y: That along the vertical one.
+        x, y: The settings along the axes, dotted names of the config, such as loss.interpolation.
         metric: Of the report, such as test/recall@1.
         selection: Which epoch's: last, best_on_validation, best_on_test.
 

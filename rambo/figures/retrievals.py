@@ -69,16 +69,13 @@ def _interpolated_loss(scores: Tensor, slope: Tensor, interpolation: float) -> T
 
 
 def retrieval_grid(path: Path, model: nn.Module, loader: Any, queries: int = 8, shown: int = 8) -> float:
-    """Draws queries and what the model finds nearest, right and wrong marked.
-
-    Queries are spread evenly over the data set, so nobody chose them.
+    """Draws queries, spread evenly over the data set, and what the model finds nearest, right and wrong marked.
 
     Args:
         path: The file to write.
         model: Embeds batches.
         loader: An evaluation loader whose `dataset` has `image(index)`, uint8 (3, height, width).
-        queries: Rows.
-        shown: Neighbours of each.
+        queries, shown: Rows, and neighbours of each.
 
     Returns:
         The share of right ones among all neighbours shown.

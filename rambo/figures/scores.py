@@ -185,7 +185,7 @@ def score_histogram(embeddings: Tensor, labels: Tensor, bins: int = BINS) -> Sco
     Args:
         embeddings: (images, dimensions), divided by their length here.
         labels: int64 (images,).
-        bins: Between the lowest and the highest cosine.
+        bins: How many, from the lowest to the highest cosine.
 
     Raises:
         ValueError: If no pair is of one class, or all are.
