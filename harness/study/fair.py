@@ -20,10 +20,10 @@ from harness.record.config import first_difference, shaping
 from harness.seeds import derived_seed
 from harness.study.fair_file import MOST_SETTINGS, Fair, Method, text
 from harness.study.jobs import Job, Outputs, jobs_of, recipe, to_do
-from harness.study.results import Run, values_of
+from harness.study.results import Run, read, values_of
 from harness.study.specification import check_columns
 from harness.study.swept import Value
-from harness.study.table_cells import check_alike, read
+from harness.study.table_cells import check_alike
 from harness.study.uncertainty import Comparison, compare, together
 
 Values = dict[int, float]  # by seed
@@ -240,7 +240,7 @@ class Outcome:
 
 
 def read_search(fair: Fair, search: Search) -> Search:
-    """Reads the validation metrics of a search whose runs have all finished or stopped; errors as `table_cells.read`.
+    """Reads the validation metrics of a search whose runs have all finished or stopped; errors as `read`.
 
     No record that it reads holds anything of the test split.
     """

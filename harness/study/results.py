@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.files import shown
 from harness.record import measures, runs, stages
 from harness.record.composition import without_sweep
 from harness.record.config import NOT_THE_METHOD, differences, is_under, shaping
@@ -82,7 +83,7 @@ def find_runs(folders: Sequence[Path], say: Say = log.warning) -> list[Run]:
     found, faults = list[Run](), list[str]()
     for folder in sorted(done):
         try:
-            found.append(_read(folder))
+            found.append(read(folder))
         except ValueError as error:
             faults.append(str(error))
     if not found:
@@ -92,11 +93,19 @@ def find_runs(folders: Sequence[Path], say: Say = log.warning) -> list[Run]:
     return found
 
 
-def _read(folder: Path) -> Run:
+def read(folder: Path, selection: str = "last") -> Run:
+    """The finished run in a folder.
+
+    Raises:
+        ValueError: If its report is not what a run writes, or has no result `selection`; with those it has.
+    """
     report = runs.read_report(folder)
     if wrong := next(_strange(report), None):
         file = folder / "report.json"
         raise ValueError(f"{file} is not what a run writes ({wrong}); delete that run folder or repeat the run")
+    there = [name for name in report["results"] if runs.metrics_of(report, name) is not None]
+    if selection not in there:
+        raise ValueError(f"{shown(folder)} has no result {selection}; it has {', '.join(there)}")
     return Run(folder, report)
 
 

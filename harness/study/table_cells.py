@@ -13,7 +13,7 @@ from harness.record import runs
 from harness.record.config import ORDER, PLACE, SPEED, shaping
 from harness.study import uncertainty
 from harness.study.jobs import Job
-from harness.study.results import Run
+from harness.study.results import Run, read
 from harness.study.tables import PaperColumn, Published, Row, Table
 
 STAND_IN, FAILED, NOT_MEASURED = "stand-in data", "failed", "not measured"
@@ -141,19 +141,6 @@ def _cell(column: PaperColumn, row: Row, found: Mapping[int, Run], stand_in: boo
     if values:
         return Cell(column, published, values, STAND_IN if stand_in else "")
     return Cell(column, published, state=NOT_MEASURED if found else FAILED if broken else "")
-
-
-def read(folder: Path, selection: str) -> Run:
-    """The finished run in a folder.
-
-    Raises:
-        ValueError: If its report cannot be read, or has no result `selection`; with those it has.
-    """
-    report = runs.read_report(folder)
-    there = [name for name in report["results"] if runs.metrics_of(report, name) is not None]
-    if selection not in there:
-        raise ValueError(f"{shown(folder)} has no result {selection}; it has {', '.join(there)}")
-    return Run(folder, report)
 
 
 def check_alike(members: Sequence[Run]) -> None:

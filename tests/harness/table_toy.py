@@ -52,6 +52,8 @@ def finished(folder, recall=(0.64, 0.75), data="a", fixture=False, metrics=None,
     numbers = {f"test/recall@{k}": value for k, value in zip((1, 2), recall, strict=True) if value is not None}
     report = {
         "experiment": "demo_rambo",
+        "overrides": [],
+        "seed": 0,
         "config": {"metrics": metrics or {"recall_at": [1, 2]}},
         "data": {"fingerprint": data, "fixture": fixture},
         "results": {"last": {"metrics": {}}, selection: {"epoch": 2, "metrics": numbers}},

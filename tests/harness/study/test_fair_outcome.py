@@ -59,7 +59,8 @@ def job(folder, name, validation, test, seed=100, data="a", untrained=None, fixt
     if untrained is not None:
         results["untrained"] = {"metrics": {"test/recall@1": untrained, "test/error": 9.0}}
     about = {"fingerprint": data, "fixture": fixture}
-    report = {"config": {}, "results": results, "data": about, "code": {"revision": "0123456789"}}
+    report = {"experiment": "demo_rambo", "overrides": [], "seed": seed, "config": {}, "results": results}
+    report |= {"data": about, "code": {"revision": "0123456789"}}
     runs.write_json(folder / "report.json", report)
     return replace(made, finished=folder)
 
