@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.data.backbones import build_backbone, features_of, register_colours
 from rambo.ranking import unit_vectors
+from rambo.ranking.exact import one_of
 
 Pooling = Literal["average", "max", "gem", "average+max", "backbone"]
 
@@ -66,8 +67,7 @@ class RetrievalModel(nn.Module):
         super().__init__()
         if embedding_size < 1:
             raise ValueError(f"embedding_size must be at least 1, got {embedding_size}")
-        if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {pooling!r}")
+        one_of("pooling", pooling, get_args(Pooling))
         if not embedding_learning_rate_factor > 0:  # also refuses nan
             raise ValueError(f"embedding_learning_rate_factor must be > 0, got {embedding_learning_rate_factor}")
         self.backbone = build_backbone(backbone, weights, dict(backbone_options or {}))

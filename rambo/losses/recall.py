@@ -85,14 +85,9 @@ class RecallLoss(RankedRetrievalLoss):
     ) -> None:
         if not memory_batches:
             memory = memory or "none"
-        given = {
-            "denormalize": denormalize,
-            "reduction": reduction,
-            "on_empty": on_empty,
-            "ties": ties,
-            "memory": memory,
-        }
-        options |= with_preset(PRESETS, preset, **given)
+        options |= with_preset(
+            PRESETS, preset, denormalize=denormalize, reduction=reduction, on_empty=on_empty, ties=ties, memory=memory
+        )
         denormalize = options.pop("denormalize")
         super().__init__(interpolation=interpolation, margin=margin, memory_batches=memory_batches, **options)
         one_of("denormalize", denormalize, ("rows", "columns", "counts"))
