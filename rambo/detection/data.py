@@ -118,6 +118,8 @@ class VOCStyle(PartedData[AnnotatedImages]):
         given = {"train": train, "validation": validation, "test": test}
         self.sets = {name: self._image_sets(name, sets) for name, sets in given.items()}
         self.classes = _checked_classes(self.default_classes if classes is None else classes)
+        if loading.get("cache") is not None:
+            raise ValueError("pictures are resized together with their boxes, so none can be kept; set data.cache=null")
         loading.setdefault("evaluation_batch_size", 8)
         loading["train_transform"] = train_transform or ResizeAndFlip()
         loading["test_transform"] = test_transform or Resize()

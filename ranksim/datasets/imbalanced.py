@@ -29,19 +29,19 @@ def balanced_parts(bins: Tensor, names: Sequence[str], most: int, split_seed: in
     """
     if most < 1:
         raise ValueError(f"at least 1 sample of a bin must be allowed in validation and test, got {most}")
-    members: dict[int, list[int]] = {}
-    bin_of = bins.tolist()
-    for index in _drawn(names, split_seed):
-        members.setdefault(bin_of[index], []).append(index)
-    parts = ["train"] * len(names)
+    bin_of = dict(zip(names, bins.tolist(), strict=True))
+    members: dict[int, list[str]] = {}
+    for name in fixed_order(names, f"split {split_seed}"):
+        members.setdefault(bin_of[name], []).append(name)
+    parts = dict.fromkeys(names, "train")
     for drawn in members.values():
         _hold_out(parts, drawn, min(len(drawn) // 3, most))
-    if "test" not in parts:
+    if "test" not in parts.values():
         raise ValueError(
             f"no bin of the target has three samples ({len(names)} samples in {len(members)} bins), so none can go to"
             " validation and test; use wider bins or more samples"
         )
-    return parts
+    return list(parts.values())
 
 
 def random_parts(names: Sequence[str], share: float, split_seed: int = 0) -> list[str]:
@@ -60,19 +60,11 @@ def random_parts(names: Sequence[str], share: float, split_seed: int = 0) -> lis
     count = max(1, round(share * len(names)))
     if len(names) - 2 * count < 1:
         raise ValueError(f"{len(names)} samples are too few for training, validation and test; use more")
-    parts = ["train"] * len(names)
-    _hold_out(parts, _drawn(names, split_seed), count)
-    return parts
+    parts = dict.fromkeys(names, "train")
+    _hold_out(parts, fixed_order(names, f"split {split_seed}"), count)
+    return list(parts.values())
 
 
-def _drawn(names: Sequence[str], split_seed: int) -> list[int]:
-    """The indices of the samples in an order that their names and `split_seed` decide."""
-    places = {name: place for place, name in enumerate(names)}
-    return [places[name] for name in fixed_order(names, f"split {split_seed}")]
-
-
-def _hold_out(parts: list[str], drawn: list[int], count: int) -> None:
-    for index in drawn[:count]:
-        parts[index] = "validation"
-    for index in drawn[count : 2 * count]:
-        parts[index] = "test"
+def _hold_out(parts: dict[str, str], drawn: list[str], count: int) -> None:
+    parts.update(dict.fromkeys(drawn[:count], "validation"))
+    parts.update(dict.fromkeys(drawn[count : 2 * count], "test"))

@@ -403,3 +403,7 @@ def test_the_record_describes_the_data_and_the_fingerprint_tells_them_apart(own)
     assert len(marks) == 4
     path.write_text(text)
     assert opened(own).fingerprint == data.fingerprint
+
+
+def test_there_is_no_cache_of_pictures_that_are_resized_with_their_boxes(own, tmp_path):
+    refused(own, "so none can be kept; set data.cache=null", cache=tmp_path / "cache")
