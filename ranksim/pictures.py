@@ -18,7 +18,10 @@ class RegressionPictures:
 
     Of vector targets there is only the second, for each output.
 
-    `shot_rule`, `many` and `few` are as in `Density.shots`; the axes say `quantity` and `unit` of the targets.
+    Args:
+        shot_rule, many, few: As in `Density.shots`.
+        quantity: What is predicted, as the axes name it.
+        unit: The unit of the targets.
     """
 
     def __init__(

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 
 class Resize(nn.Module):
-    """Makes every picture `size` x `size` pixels, antialiased bilinear, letting the aspect go, as evaluation does.
+    """Makes every picture square, antialiased bilinear, letting the aspect go, as evaluation does.
+
+    Args:
+        size: Pixels of each side.
 
     Source: Yang et al. 2021 (DIR), official code.
     """
