@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +21,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from harness import checkpoint, seeds
+from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
-from harness.files import is_interrupt, read_json
+from harness.files import exit_status, is_interrupt, raise_terminated, read_json
 from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
@@ -31,6 +33,7 @@ from harness.train.optimization import build_optimizer
 from harness.train.trainer import TrainingStoppedError
 
 log = logging.getLogger("train")
+QUIET = "hydra/job_logging=disabled"
 CONFIGS = Path(__file__).parent / "configs"
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
@@ -45,7 +48,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if config.resume:
         runs.check_resumed(folder, config)
-    else:
+    elif distributed.is_main():
         runs.check_unused(folder)
     data = prepared(config) if data is None else data
     if config.resume:
@@ -58,7 +61,9 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         stages.check(model, config, data.evaluation)
 
     said = {"experiment": name, "overrides": overrides, "seed": config.seed, "started": started}
-    record = begin(config, folder, data, said | {"device": str(trainer.chosen)})
+    said |= {"device": str(trainer.chosen), "processes": distributed.world()}
+    record = begin(config, folder, data, said) if distributed.is_main() else {}
+    distributed.wait()  # for the folder
     earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
     scheduler = complete("scheduler", build(config.scheduler), optimizer)
@@ -72,6 +77,9 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         tracker.close(exit_code=1)
         raise
     tracker.close()
+    if not distributed.is_main():
+        distributed.wait()
+        return {"results": results}
     report = {
         **record,
         **runs.begun_otherwise(folder, record),
@@ -81,6 +89,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         "results": {**results, **earlier},
     }
     runs.finish(folder, report)
+    distributed.wait()
     return report
 
 
@@ -89,7 +98,8 @@ def attempt(config: DictConfig, folder: Path, data: Any, name: str, overrides: l
     try:
         return train(config, folder, name, overrides, data)
     except TrainingStoppedError as error:
-        runs.stop(folder, sentence(error))
+        if distributed.is_main():
+            runs.stop(folder, sentence(error))
         raise
 
 
@@ -98,13 +108,15 @@ def prepared(config: DictConfig) -> Any:
     schema.check(config)
     reproducibility.set_up(config.threads, config.deterministic)
     seeds.seed_everything(config.seed, "initial weights")
-    return build(config.data)
+    with distributed.main_first():  # what it downloads or writes is there for the others
+        return build(config.data)
 
 
 def networks(config: DictConfig, data: Any) -> tuple[Any, Any]:
     """Model and loss, with the weights that they start from."""
     model_config, start = pretrained.own_start(config.model)
-    model, loss = build(model_config), build(config.loss)
+    with distributed.main_first():
+        model, loss = build(model_config), build(config.loss)
     for part in (model, loss):
         if hasattr(part, "prepare"):
             part.prepare(data)
@@ -134,7 +146,7 @@ def first_stage(
     below = folder / stages.FOLDER
     if not (below / "DONE").exists():
         first = stages.first_stage(config, below)
-        if not first.resume:  # stopped before its first checkpoint, it has nothing to go on from
+        if not first.resume and distributed.is_main():  # stopped before its first checkpoint: nothing to go on from
             shutil.rmtree(below, ignore_errors=True)
         train(first, below, f"{name}_first_stage", overrides)
     selected = config.first_stage.checkpoint
@@ -165,19 +177,25 @@ def main(config: DictConfig) -> float | None:
     at_home(config)
     chosen = HydraConfig.get()
     name = str(chosen.runtime.choices["experiment"])
-    folder = Path(config.resume or chosen.runtime.output_dir)
+    folder = Path(distributed.told_by_main(config.resume or chosen.runtime.output_dir))
+    signal.signal(signal.SIGTERM, raise_terminated)
     overrides = [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))]
     swept = chosen.mode == RunMode.MULTIRUN
     try:
+        if config.reuse and distributed.world() > 1:
+            raise ValueError("reuse=true finds runs for one process; start several with reuse=false")
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
-        report = reuse.once(config, folder, prepared, partial(attempt, name=name, overrides=overrides))
+        make = partial(attempt, name=name, overrides=overrides)
+        report = reuse.once(config, folder, prepared, make) if distributed.is_main() else make(config, folder, None)
         return objective.value(report, config.objective, config.trainer.higher_is_better)
     except (Exception, KeyboardInterrupt) as error:
         if is_interrupt(error):
             if swept:  # told once for all jobs
                 raise KeyboardInterrupt from None
             print(interrupted(folder=folder))
-            raise SystemExit(130) from None
+            raise SystemExit(exit_status(error)) from None
+        if distributed.others_are_gone(error):
+            raise SystemExit(f"error: another process of this run has ended{interrupted(folder=folder)}") from None
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         said = told(error)
@@ -195,11 +213,14 @@ def main(config: DictConfig) -> float | None:
 if __name__ == "__main__":
     if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
         if not {"--help", "-h"} & set(sys.argv[1:]):
-            raise SystemExit(answer or 1)
+            raise SystemExit(answer if os.environ.get("RANK", "0") == "0" else 1)
         print(answer)
         raise SystemExit(0)
     try:
-        main()
-    except KeyboardInterrupt:
+        with distributed.together():
+            if not distributed.is_main():  # the main process alone writes the folder, and says how it goes
+                sys.argv += [f"hydra.run.dir={tempfile.mkdtemp()}", "hydra.output_subdir=null", QUIET]
+            main()
+    except KeyboardInterrupt as error:
         print(interrupted(sys.argv[1:]))
-        raise SystemExit(130) from None
+        raise SystemExit(exit_status(error)) from None

@@ -1,30 +1,31 @@
-"""Where runs compute, what there is to compute on, and how batches get there; one process is a world of size one."""
+"""Where runs compute, what there is to compute on, and how batches get there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
+
+from harness import distributed
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes a GPU when there is one. A ValueError says if it cannot be used."""
+    """The device called `name`; `auto` takes a GPU when there is one. A ValueError says if it cannot be used.
+
+    Of several processes on a machine, each takes a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"trainer.device={name} cannot be used here ({str(error).splitlines()[0]})") from error
     return device
-
-
-def is_main() -> bool:
-    """Whether this process writes the run folder."""
-    return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
 
 
 def cores() -> int:
@@ -38,23 +39,37 @@ def gpus() -> list[str]:
     return chosen.split(",")[:count] if chosen else [str(k) for k in range(count)]
 
 
-def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:
-    """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is."""
+def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """`value` with the tensors of nested dicts, lists and tuples changed; everything else stays as it is."""
     if isinstance(value, torch.Tensor):
-        moved = value.to(device, non_blocking=True)
-        return moved.contiguous(memory_format=torch.channels_last) if channels_last and moved.ndim == 4 else moved
+        return change(value)
     if isinstance(value, dict):
-        return {key: to_device(item, device, channels_last) for key, item in value.items()}
+        return {key: map_tensors(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        items = [to_device(item, device, channels_last) for item in value]
+        items = [map_tensors(item, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # the former a namedtuple
     return value
 
 
+def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is."""
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        moved = tensor.to(device, non_blocking=True)
+        return moved.contiguous(memory_format=torch.channels_last) if channels_last and moved.ndim == 4 else moved
+
+    return map_tensors(value, move)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of nested dicts, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+
+
 def all_finite(value: Any) -> bool:
     """Whether no tensor of nested dicts, lists and tuples holds NaN or infinity."""
-    if isinstance(value, torch.Tensor):
-        return bool(value.isfinite().all())
-    if isinstance(value, Mapping):
-        return all(map(all_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(all_finite, value))
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value))

@@ -78,6 +78,24 @@ def from_json(text: str) -> Any:
     return json.loads(text, parse_constant=lambda _: None)
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM: a batch system, or whoever started the process, asks it to end."""
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    """Answers SIGTERM as Python answers Ctrl-C, so that a run ends in good order."""
+    raise TerminatedError
+
+
+def exit_status(error: BaseException | None) -> int:
+    """What a process that `error` interrupted exits with: 143 after SIGTERM, 130 after Ctrl-C."""
+    while error is not None:
+        if isinstance(error, TerminatedError):
+            return 128 + signal.SIGTERM
+        error = error.__cause__ or error.__context__
+    return 128 + signal.SIGINT
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
     """Holds back the signals that Python code answers to, and lets the last of them through once the block is over.

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from harness import distributed
 from harness.data.backbones import build_backbone, features_of, register_colours
+from harness.data.loading import PADDING
 from harness.device import to_device
 from rambo.ranking.exact import one_of, positive
 from ranksim.datasets.regression import RegressionData
@@ -95,14 +97,21 @@ class Regressor(nn.Module):
                 "smoothing.bins to the range of the target, or to null for the bins of the data"
             )
 
+    @property
+    def needs_whole_batch(self) -> str | None:
+        """Why a sample's output depends on the rest of its batch, if it does."""
+        if self.smoothing is None or self.smoothing.out_of_range == "clamp":
+            return None
+        return "smoothing.out_of_range=official looks at the targets of the whole batch; use clamp"
+
     def forward(self, batch: Mapping[str, Any]) -> Regressed:
         """Predictions and features; smoothing needs `batch["target"]` and happens in training mode only."""
         features: Tensor = self.encoder(batch)
         smoothed = features
         if self.smoothing is not None and self.training:
             with torch.autocast(features.device.type, enabled=False):
-                smoothed = self.smoothing(features.float(), batch["target"])
-        prediction = self.head(self.dropout(smoothed)).float() * self.target_scale
+                smoothed = self.smoothing(_single(features), batch["target"])
+        prediction = _single(self.head(self.dropout(smoothed))) * self.target_scale
         return Regressed(prediction.squeeze(1) if self.outputs == 1 else prediction, features, smoothed)
 
     def end_of_epoch(self, model: nn.Module, data: RegressionData, epoch: int) -> dict[str, float]:
@@ -120,9 +129,16 @@ class Regressor(nn.Module):
                 moved = to_device(batch, device)
                 output = self(moved)
                 features = output.features if self.statistics_of == "raw" else output.smoothed
-                self.smoothing.observe(features.float(), moved["target"])
+                padding = PADDING in batch
+                everyone = (distributed.gather(part, padding).rows for part in (_single(features), moved["target"]))
+                self.smoothing.observe(*everyone)
         self.smoothing.finish_epoch()
         return {f"smoothing/{name}": value for name, value in self.smoothing.health.items()}
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In single precision, or double where it is that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class ImageEncoder(nn.Module):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, seeded_draws
-from harness.data.loading import Batch, BatchSampler, EpochLoader
+from harness.data.loading import Batch, BatchSampler, EpochLoader, EvaluationShare
 from harness.data.rows import Rows, check_files, fingerprint
 from harness.device import cores
 
@@ -189,8 +189,9 @@ class PartedData(Generic[R]):
         self.evaluation = {}
         for part in self.parts:
             if part != "train":
-                draws = torch.Generator()  # else each pass would draw from the global generator
-                loader = DataLoader(self.dataset(part), self._batch_size, generator=draws, **self._loading)
+                dataset, draws = self.dataset(part), torch.Generator()  # else a pass would draw from the global one
+                shared = EvaluationShare(len(self.parts[part]), self._batch_size)
+                loader = DataLoader(dataset, self._batch_size, sampler=shared, generator=draws, **self._loading)
                 self.evaluation[part] = loader
 
     def epoch_loader(self, batches: BatchSampler) -> EpochLoader:

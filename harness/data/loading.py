@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from harness import distributed
 from harness.seeds import derived_seed
 
 Batch = dict[str, Any]
+PADDING = "padding"
+"""A key of batches that only keep a process busy: it has no share of a batch with fewer samples than processes."""
 
 
 class Data(Protocol):
@@ -69,7 +72,8 @@ class _EpochBatches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.sampler.batches(self.epoch):
-            yield [(self.epoch, index) for index in batch]
+            own = batch[distributed.share(len(batch))] or batch[:1]
+            yield [(self.epoch, index) for index in own]
 
 
 class EpochLoader(DataLoader[Any]):
@@ -77,6 +81,7 @@ class EpochLoader(DataLoader[Any]):
 
     `dataset` is indexed by (epoch, sample index) and draws its augmentation from its seed and these two; `options` are
     those of torch's loader.
+    Several processes get consecutive parts of each batch, as equal as can be.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: BatchSampler, num_workers: int = 0, **options: Any) -> None:
@@ -88,3 +93,33 @@ class EpochLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration goes through."""
         self.batches.epoch = epoch
+
+    def __iter__(self) -> Any:
+        loaded = super().__iter__()
+        return loaded if distributed.world() == 1 else self._marked(loaded)
+
+    def _marked(self, loaded: Iterator[Batch]) -> Iterator[Batch]:
+        for batch, indices in zip(loaded, self.batches.sampler.batches(self.batches.epoch), strict=True):
+            yield batch if indices[distributed.share(len(indices))] else {**batch, PADDING: True}
+
+
+class EvaluationShare(Sampler[int]):
+    """Which samples of a part a process goes through: consecutive batches, so that in order of rank they are the part.
+
+    Args:
+        samples: Of the part.
+        batch_size: Samples in a batch.
+    """
+
+    def __init__(self, samples: int, batch_size: int) -> None:
+        self.samples, self.batch_size = samples, batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own())
+
+    def __len__(self) -> int:
+        return len(self._own())
+
+    def _own(self) -> range:
+        own = distributed.share(-(-self.samples // self.batch_size))
+        return range(own.start * self.batch_size, min(own.stop * self.batch_size, self.samples))

@@ -23,7 +23,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import words
+from harness import distributed, words
 from harness.record import schema
 from harness.record.composition import compose
 from harness.record.config import flat, resolved, targets
@@ -43,12 +43,7 @@ _OURS = re.compile(r"(rambo|ranksim)(\.\w+)+\.[A-Z]\w*")
 
 
 def refusal(arguments: list[str], configs: Path) -> str | None:
-    """What is wrong with a command line before Hydra makes a folder for the run; None if nothing is.
-
-    Empty for all but the first of several processes that were started together.
-    """
-    if (processes := os.environ.get("WORLD_SIZE") or "1") != "1":
-        return _one_process(processes) if os.environ.get("RANK", "0") == "0" else ""
+    """What is wrong with a command line before Hydra makes a folder for the run; None if nothing is."""
     given, others = get_args_parser().parse_known_args(arguments)
     words_given, overrides = [*given.overrides, *others], list[Override]()
     for argument in words_given:
@@ -56,6 +51,11 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
             overrides.append(_PARSER.parse_override(argument))
         except HydraException as error:
             return f"error: {_misread(argument, words_given, error, configs)}"
+    if given.multirun and (processes := distributed.started_together()) > 1:
+        return (
+            f"error: {processes} processes were started together (WORLD_SIZE), which make one run, and a sweep starts "
+            "runs of its own; start it with python train.py -m, without torchrun"
+        )
     several = [o for o in overrides if o.is_sweep_override() and not given.multirun]
     if several:
         return f"error: {_ambiguous(several[0])}"
@@ -102,13 +102,6 @@ def interrupted(arguments: Sequence[str] = (), folder: Path | None = None) -> st
     if any("submitit" in argument for argument in arguments):
         answer += "; jobs that were submitted are still running"
     return answer
-
-
-def _one_process(processes: str) -> str:
-    return (
-        f"error: this framework trains on one process, and {processes} were started together (WORLD_SIZE={processes}); "
-        "start python train.py without torchrun, or runs beside each other with scripts/table.py or -m"
-    )
 
 
 def _misread(argument: str, all_arguments: Sequence[str], error: HydraException, configs: Path) -> str:

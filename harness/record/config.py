@@ -23,7 +23,7 @@ SPEED = (  # how fast it is, where it writes and what it shows
     "trainer.pictures", "workers",
 )  # fmt: skip
 PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
-BITS = ("threads", "trainer.device")  # the last bits of the numbers
+BITS = ("threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers
 ORDER = ("data.seed",)  # order and augmentation of the data, though not which they are
 REPORTED = ("metrics.map", "metrics.recall_at")  # which metrics are given, though not how they are measured
 FREE_ONCE_FINISHED = (*STARTS_A_RUN, *SPEED, *PLACE)  # in a finished stage of a resumed run

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness import distributed
 from harness.record import measures
 from harness.train.tracking import Tracker
 
@@ -95,12 +96,15 @@ class Evaluation:
         return "".join(words)
 
     def draw(self, pictures: Pictures, model: nn.Module, tracker: Tracker, step: int) -> None:
-        """Asks for the pictures of every split, and mirrors them."""
+        """Asks for the pictures of every split, and mirrors them; the main process alone."""
         folder = tracker.folder / "pictures"
-        for split, loader in self.loaders.items():
+        for split, loader in self.loaders.items() if distributed.is_main() else []:
             try:
                 folder.mkdir(exist_ok=True)
-                for name, path in pictures(model, loader, folder, split).items():
+                with distributed.apart():
+                    drawn = pictures(model, loader, folder, split)
+                for name, path in drawn.items():
                     tracker.image(f"{split}/{name}", Path(path), step)
             except Exception as error:  # whatever goes wrong with a picture must not cost the report
                 log.warning("no pictures of %s (%s: %s)", split, type(error).__name__, error)
+        distributed.wait()

@@ -12,7 +12,7 @@ from typing import Any
 
 from requests.utils import get_netrc_auth
 
-from harness.device import is_main
+from harness.distributed import is_main
 from harness.files import deferred, from_json, is_interrupt, to_json, write_text
 
 log = logging.getLogger(__name__)

@@ -12,18 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import nn
 
-from harness import checkpoint
+from harness import checkpoint, distributed
 from harness.data.loading import Batch, Data
-from harness.device import all_finite, choose_device, is_main, to_device
+from harness.device import all_finite, choose_device, to_device
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation, Metrics, Pictures
+from harness.train.step import NotFiniteError, Step, divisible
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Means, Tracker
 
@@ -48,6 +50,8 @@ class Trainer:
         precision: `fp32`, or `bf16` or `fp16` autocast (the latter with gradient scaling).
         accumulate: Micro-batches per optimizer step, whose gradients are averaged. A ranking loss ranks inside one
             micro-batch, so this is more queries per step, not longer rankings.
+        chunk: Samples of a batch that go through the model at once, or None for all. The whole batch is ranked, with
+            the memory of one chunk and of the outputs, and a second forward pass.
         clip_norm: Largest gradient norm, or None.
         channels_last: Whether images and model use the channels-last memory format.
         compile: Whether to compile the model.
@@ -69,6 +73,7 @@ class Trainer:
     higher_is_better: bool = True
     precision: str = "fp32"
     accumulate: int = 1
+    chunk: int | None = None
     clip_norm: float | None = None
     channels_last: bool = False
     compile: bool = False
@@ -85,6 +90,8 @@ class Trainer:
         for name in ("evaluate_every", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"trainer.chunk must be at least 1 or null, got {self.chunk}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -137,7 +144,7 @@ class Trainer:
                 numbers |= run.evaluate()
             run.finish_epoch(numbers, time.perf_counter() - started)
         evaluation.warn_of_no_number()
-        if is_main() and self.pictures and pictures is not None:
+        if self.pictures and pictures is not None:
             evaluation.draw(pictures, model, tracker, run.step)
         return {**evaluation.results, "seconds": run.seconds, "peak_memory": peak_memory(self.chosen)}
 
@@ -165,8 +172,12 @@ class _Run:
         self.loss.to(trainer.chosen)
         if trainer.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
+        self.model = divisible(self.model, trainer.chunk, trainer.chosen)
+        forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
         self.scaler = torch.amp.GradScaler(trainer.chosen.type, enabled=trainer.precision == "fp16")
+        dtype = PRECISIONS[trainer.precision]
+        autocast = partial(torch.autocast, trainer.chosen.type, dtype=dtype, enabled=dtype is not None)
+        self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk)
         self.folder = self.tracker.folder / "checkpoints"
         self.last = self.folder / "last.pt"
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
@@ -182,13 +193,13 @@ class _Run:
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
         trainer, since = self.trainer, time.perf_counter()
-        seed_everything(trainer.seed, self.epoch)
+        seed_everything(trainer.seed, self.epoch, *([distributed.rank()] if distributed.rank() else []))
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
         means, micro_batches = Means(), 0
-        with Progress(disable=not (sys.stdout.isatty() and is_main()), transient=True) as bar:
+        with Progress(disable=not (sys.stdout.isatty() and distributed.is_main()), transient=True) as bar:
             for batch in bar.track(self.data.train, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
                 numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
                 micro_batches += 1
@@ -214,20 +225,13 @@ class _Run:
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Adds the gradient of one micro-batch to those gathered, and returns what the loss names."""
-        trainer, dtype = self.trainer, PRECISIONS[self.trainer.precision]
-        with torch.autocast(trainer.chosen.type, dtype=dtype, enabled=dtype is not None):
-            output = self.forward(batch)
-            try:
-                named = self.loss(output, batch)
-            except ValueError as error:  # a loss may refuse what is not finite before the trainer sees it
-                if all_finite(output):
-                    raise
-                raise self._stopped("the model's output became non-finite", self.step + 1) from error
+        try:
+            named = self.backward(batch, self.trainer.accumulate)
+        except NotFiniteError as error:
+            raise self._stopped("the model's output became non-finite", self.step + 1) from error
         numbers = {name: float(torch.as_tensor(value).detach()) for name, value in named.items()}
         if not math.isfinite(numbers["loss"]):
             raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
-        if named["loss"].requires_grad:  # a batch without anything to learn from has no graph
-            self.scaler.scale(named["loss"] / trainer.accumulate).backward()
         self.gathered += 1
         return numbers
 
@@ -237,6 +241,7 @@ class _Run:
         scale, self.gathered = self.trainer.accumulate / self.gathered, 0
         self.step += 1
         numbers: dict[str, float] = {}
+        distributed.add_up_gradients(p for p in self.model.parameters() if p.requires_grad)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
             return numbers
@@ -288,7 +293,7 @@ class _Run:
         In this order, because a resumed run repeats what follows last.pt: killed in between, it finds the same best
         again and writes it again.
         """
-        if not is_main():
+        if not distributed.is_main():
             return
         for split in self.evaluation.new_best:
             best = {"model": self.model.state_dict(), "epoch": self.epoch}

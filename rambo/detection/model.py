@@ -146,6 +146,8 @@ class FasterRCNN(nn.Module):
                 image["boxes"] = image["boxes"] / scale.repeat(2)
         return found
 
+    needs_whole_batch = "a detector's losses are means over the regions of the whole batch"
+
     def _batched(self, images: Sequence[Tensor]) -> ImageList:
         """The images, normalised, at the top left of one float tensor that is zero elsewhere."""
         for image in images:

@@ -1,0 +1,228 @@
+"""The gradient of one batch, whether it lies in one piece, in chunks, or over several processes.
+
+A ranking loss is a function of the whole batch. So the outputs of all parts are brought together, the loss and its
+gradient with respect to them are found, and each part back-propagates its share. One process and one chunk is the short
+case, and pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from harness import distributed
+from harness.data.loading import PADDING, Batch
+from harness.device import all_finite, map_tensors, tensors_in
+
+
+class NotFiniteError(ValueError):
+    """The model's output holds NaN or infinity, and the loss refused it."""
+
+
+class Step:
+    """Adds the gradient of a batch's loss to the parameters of model and loss.
+
+    Args:
+        forward: The model, perhaps compiled; called with a batch, or with a part of one.
+        loss: Called with the outputs and the batch, both whole.
+        autocast: Makes the context in which both are called.
+        scaler: Scales the loss before it is differentiated.
+        chunk: Samples that go through the model at once, or None for all. Each chunk goes through twice: without a
+            graph for its outputs, and again, with the same random draws, for its gradient.
+
+    Source: Gao et al. 2021, arXiv:2101.06983 (gradient cache), for chunks.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[Batch], Any],
+        loss: nn.Module,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        scaler: torch.amp.GradScaler,
+        chunk: int | None = None,
+    ) -> None:
+        self.forward, self.loss, self.autocast, self.scaler, self.chunk = forward, loss, autocast, scaler, chunk
+
+    def __call__(self, batch: Batch, divisor: int = 1) -> dict[str, Any]:
+        """Back-propagates the loss of a batch, divided by `divisor`, and returns what the loss named.
+
+        With several processes `batch` is this process's part. The gradients of the model are then this part's share,
+        which `harness.distributed.add_up` completes; those of the loss's own parameters are whole in every process.
+        """
+        parts = chunks(batch, self.chunk)
+        if len(parts) == 1 and distributed.world() == 1:
+            output = self._embed(batch)
+            named = self._named(output, batch)
+            self._back_propagate(named["loss"], divisor)
+            return named
+
+        again = len(parts) > 1
+        draws, outputs = [], []
+        for part in parts:
+            draws.append(Draws(part))
+            with torch.set_grad_enabled(not again):
+                outputs.append(self._embed(part))
+        whole = _Whole(outputs, padding=PADDING in batch, differentiable=again)
+        named = self._named(whole.output, Everyone(batch))
+        self._back_propagate(named["loss"], divisor)
+        for number, part in enumerate(parts):
+            if again:
+                with draws[number].repeated():
+                    outputs[number] = self._embed(part)
+            whole.back_propagate(number, outputs[number])
+        return named
+
+    def _embed(self, part: Batch) -> Any:
+        with self.autocast():
+            return self.forward(part)
+
+    def _named(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            with self.autocast():
+                return self.loss(output, batch)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if all_finite(output):
+                raise
+            raise NotFiniteError(str(error)) from error
+
+    def _back_propagate(self, loss: Tensor, divisor: int) -> None:
+        if loss.requires_grad:  # a batch without anything to learn from has no graph
+            self.scaler.scale(loss / divisor).backward()  # type: ignore[no-untyped-call]
+
+
+class _Whole:
+    """The outputs of all parts and processes as one output, whose gradient is handed back to the parts.
+
+    Attributes:
+        output: Like the output of one part, with the rows of all.
+    """
+
+    def __init__(self, outputs: list[Any], padding: bool, differentiable: bool) -> None:
+        pieces = [list(tensors_in(output)) for output in outputs]
+        if any(tensor.ndim == 0 for tensor in pieces[0]):
+            raise ValueError("a model's output that is a single number, and not one for each sample, has no parts")
+        self.leaves: list[Tensor] = []
+        self.places: list[list[slice]] = []
+        for column in zip(*pieces, strict=True):
+            joined = torch.cat([tensor.detach() for tensor in column])
+            gathered = distributed.gather(joined, padding)
+            needs = joined.is_floating_point() and (differentiable or column[0].requires_grad)
+            self.leaves.append(gathered.rows.requires_grad_(needs))
+            start, places = gathered.own.start, []
+            for tensor in column:
+                stop = start if padding else start + len(tensor)
+                places.append(slice(start, stop))
+                start = stop
+            self.places.append(places)
+        self.padding = padding
+        rest = iter(self.leaves)
+        self.output = map_tensors(outputs[0], lambda _: next(rest))
+
+    def back_propagate(self, part: int, output: Any) -> None:
+        """Goes on from the outputs of a part, which has a graph, with its rows of the gradient."""
+        tensors, slopes = [], []
+        for tensor, leaf, places in zip(tensors_in(output), self.leaves, self.places, strict=True):
+            if tensor.requires_grad and leaf.grad is not None and not self.padding:
+                tensors.append(tensor)
+                slopes.append(leaf.grad[places[part]])
+        if tensors:
+            torch.autograd.backward(tensors, slopes)
+
+
+class Everyone(Mapping[str, Any]):
+    """A batch of which every process has a part. What is asked for is gathered, the first time, in all processes."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.padding = batch, PADDING in batch
+        self.gathered: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.gathered:
+            self.gathered[key] = map_tensors(self.batch[key], lambda part: distributed.gather(part, self.padding).rows)
+        return self.gathered[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.batch)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+def chunks(batch: Batch, size: int | None) -> list[Batch]:
+    """The batch in parts of `size` samples, the last perhaps smaller; all of it in one where `size` is None.
+
+    Raises:
+        ValueError: If an entry of the batch does not have one thing for each sample.
+    """
+    if size is None:
+        return [batch]
+    lengths = {key: _length(value) for key, value in batch.items() if key != PADDING}
+    count = max(lengths.values())
+    if wrong := [key for key, length in lengths.items() if length != count]:
+        raise ValueError(
+            f"a batch of {count} samples has {lengths[wrong[0]]} {wrong[0]!r}, so it cannot be cut into chunks; "
+            "set trainer.chunk=null"
+        )
+    return [
+        {key: value if key == PADDING else _cut(value, slice(start, start + size)) for key, value in batch.items()}
+        for start in range(0, count, size)
+    ]
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, Tensor | list):
+        return len(value)
+    return len(next(tensors_in(value), ()))
+
+
+def _cut(value: Any, samples: slice) -> Any:
+    return value[samples] if isinstance(value, list) else map_tensors(value, lambda tensor: tensor[samples])
+
+
+class Draws:
+    """The random generators of the CPU and of the device of a batch, as they are now, to be gone through again."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.cpu = torch.get_rng_state()
+        self.kind = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
+        self.devices, self.states = get_device_states(*tensors_in(batch)) if self.kind != "cpu" else ([], [])
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        """The same draws again inside; outside, the generators are left as they were."""
+        with torch.random.fork_rng(devices=self.devices, device_type="cuda" if self.kind == "cpu" else self.kind):
+            torch.set_rng_state(self.cpu)
+            if self.devices:
+                set_device_states(self.devices, self.states, device_type=self.kind)
+            yield
+
+
+def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.Module:
+    """The model, with batch norm synchronised between the GPUs of several processes.
+
+    Raises:
+        ValueError: If its output for a sample depends on the samples beside it, where those are not all there.
+    """
+    if chunk is None and distributed.world() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    way = "set trainer.chunk=null" if chunk is not None else "start one process"
+    reason: str | None = getattr(model, "needs_whole_batch", None)
+    if reason is not None:
+        raise ValueError(f"{reason}; {way}")
+    model.train()
+    for name, module in model.named_modules():
+        synchronised = isinstance(module, nn.SyncBatchNorm) and chunk is None
+        if isinstance(module, _BatchNorm) and module.training and not synchronised:
+            raise ValueError(
+                f"batch norm that trains ({name}) would see a part of the batch at a time; freeze it "
+                f"(model.freeze_batch_norm=true), or {way}"
+            )
+    return model

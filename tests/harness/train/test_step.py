@@ -1,0 +1,181 @@
+"""One step, three ways: in one piece, in chunks, over several processes; the same losses and the same weights."""
+
+import contextlib
+import functools
+
+import pytest
+import torch
+import torch.distributed as dist
+from pytorch_metric_learning.losses import ProxyAnchorLoss
+from torch import nn
+
+from harness import distributed
+from harness.data.loading import PADDING
+from harness.train.step import Step, chunks, divisible
+from rambo.losses import AveragePrecisionLoss, RecallLoss
+from rambo.objective import RetrievalObjective
+from ranksim.bins import Bins, Density
+from ranksim.imbalance import Reweighting
+from ranksim.losses import MSE, ConR, RankSimilarity
+from ranksim.model import Regressor
+from ranksim.objective import RegressionObjective
+from ranksim.smoothing import FeatureSmoothing
+
+SAMPLES, STEPS = 22, 5
+
+
+class Embedder(nn.Module):
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 4))
+        self.unused = nn.Linear(1, 1)
+
+    def forward(self, batch):
+        return self.layers(batch["numbers"])
+
+
+class Encoder(nn.Module):
+    num_features = 8
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.Tanh())
+
+    def forward(self, batch):
+        return self.layers(batch["numbers"])
+
+
+def batches(size=SAMPLES):
+    draws = torch.Generator().manual_seed(3)
+    for _ in range(STEPS):
+        numbers = torch.randn(size, 6, generator=draws, dtype=torch.float64)
+        yield {
+            "numbers": numbers,
+            "label": torch.randint(5, (size,), generator=draws),
+            "index": torch.arange(size),
+            "target": 3 * torch.rand(size, generator=draws, dtype=torch.float64),
+        }
+
+
+def retrieval(loss, dropout=0.0):
+    return Embedder(dropout), RetrievalObjective(loss)
+
+
+def regression(regularizer=None):
+    """LDS, FDS and a term that ranks the batch."""
+    bins = Bins.uniform(0, 3, 0.25)
+    weighting = Reweighting("inverse", kernel="gaussian")
+    weighting.prepare(Density(torch.linspace(0, 2.99, 50), bins))
+    model = Regressor(Encoder(), functools.partial(FeatureSmoothing, bins=bins))
+    for seed in (1, 2):
+        features = torch.randn(50, 8, generator=torch.Generator().manual_seed(seed))
+        model.smoothing.update(features, torch.linspace(0, 2.99, 50))
+    term = RankSimilarity(interpolation=2.0, weight=3.0) if regularizer is None else regularizer
+    return model, RegressionObjective(MSE(), weighting, term)
+
+
+recall = functools.partial(RecallLoss, interpolation=0.5, margin=0.02)
+CASES = {
+    "recall": lambda: retrieval(recall(scale="normalized")),
+    "recall with a gallery memory": lambda: retrieval(recall(memory="gallery", memory_batches=2)),
+    "recall with a row memory": lambda: retrieval(recall(memory="rows", memory_batches=2)),
+    "average precision": lambda: retrieval(AveragePrecisionLoss(interpolation=0.5, margin=0.02)),
+    "proxies": lambda: retrieval(ProxyAnchorLoss(num_classes=5, embedding_size=4)),
+    "rank similarity, LDS and FDS": regression,
+    "ConR": lambda: regression(ConR(weight=1.0)),
+}
+
+
+def trained(case, chunk=None, accumulate=1, size=SAMPLES, padding_from=None):
+    """Losses and weights after some steps, each on this process's share of every batch."""
+    torch.manual_seed(0)
+    model, loss = CASES[case]()
+    model.double(), loss.double()
+    parameters = [*model.parameters(), *loss.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
+    step = Step(model, loss, contextlib.nullcontext, torch.amp.GradScaler("cpu", enabled=False), chunk)
+    torch.manual_seed(1)
+    losses = []
+    for number, batch in enumerate(batches(size), start=1):
+        own = distributed.share(size)
+        part = {key: value[own] for key, value in batch.items()}
+        if not len(part["index"]):
+            part = {key: value[:1] for key, value in batch.items()} | {PADDING: True}
+        losses.append(step(part, accumulate)["loss"].detach().double())
+        if number % accumulate == 0 or number == STEPS:
+            distributed.add_up_gradients(model.parameters())
+            optimizer.step()
+            optimizer.zero_grad()
+    return torch.stack(losses), torch.cat([parameter.detach().flatten() for parameter in parameters])
+
+
+def same(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("chunk", [1, 5, 11, 100])
+def test_chunks_change_no_loss_and_no_weight(case, chunk):
+    same(trained(case, chunk), trained(case))
+
+
+def test_a_chunk_goes_through_with_the_same_draws_twice(monkeypatch):
+    """With dropout, the outputs that are ranked are those that the gradient goes through; later draws are as ever."""
+    monkeypatch.setitem(CASES, "dropout", lambda: retrieval(recall(), dropout=0.5))
+    seen = []
+    model, loss = CASES["dropout"]()
+    model.layers[2].register_forward_hook(lambda module, given, output: seen.append(output.detach() != 0))
+    step = Step(model.double(), loss, contextlib.nullcontext, torch.amp.GradScaler("cpu", enabled=False), 8)
+    torch.manual_seed(4)
+    step(next(batches()))
+    after = torch.rand(1)
+    assert len(seen) == 6
+    for first, second in zip(seen[:3], seen[3:], strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(seen[0], seen[1])
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for part in chunks(next(batches()), 8):
+            model(part)
+    assert torch.equal(after, torch.rand(1))
+
+
+def processes(count, work, folder):
+    """What `work()` returns in each of `count` processes that know each other."""
+
+    def one(rank):
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+        torch.save(work(), f"{folder}/{rank}.pt")
+        dist.destroy_process_group()
+
+    context = torch.multiprocessing.get_context("fork")
+    started = [context.Process(target=one, args=(rank,)) for rank in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+        assert process.exitcode == 0
+    return [torch.load(f"{folder}/{rank}.pt") for rank in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_change_no_loss_and_no_weight(tmp_path, count):
+    """Of every loss, in pieces of unequal size, with chunks and without, with accumulation and a share of nothing."""
+    ways = [{}, {"chunk": 3}, {"accumulate": 2}, {"chunk": 4, "accumulate": 2}]
+    plans = [(case, way) for case in CASES for way in ways] + [("recall", {"size": 2}), ("proxies", {"size": 1})]
+    torch.set_num_threads(1)
+    found = processes(count, lambda: [trained(case, **way) for case, way in plans], tmp_path)
+    for number, (case, way) in enumerate(plans):
+        alone = trained(case, **{key: value for key, value in way.items() if key != "chunk"})
+        for rank in range(count):
+            same(found[rank][number], alone)
+
+
+def test_what_cannot_be_cut_is_refused():
+    with pytest.raises(ValueError, match=r"batch norm that trains \(0\) would see a part .* or set trainer.chunk=null"):
+        divisible(nn.Sequential(nn.BatchNorm1d(3)), 4, torch.device("cpu"))
+    divisible(nn.Sequential(nn.BatchNorm1d(3)), None, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"a batch of 3 samples has 2 'b', so it cannot be cut .* trainer.chunk=null"):
+        chunks({"a": torch.zeros(3), "b": torch.zeros(2)}, 2)

@@ -1,0 +1,81 @@
+"""One run over several processes, started as users start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
+RUN = ["experiment=demo_rambo", "scale=fixture", "model.freeze_batch_norm=true", "trainer.device=cpu", "threads=1"]
+RUN += ["scheduler=constant", "tracking.wandb=disabled", "trainer.pictures=false"]
+pytestmark = pytest.mark.slow
+
+
+def started(arguments, several=True):
+    command = [sys.executable, *(TRAIN if several else ["train.py"]), *RUN, *arguments]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **streams)
+
+
+def finished(arguments, several=True):
+    process = started(arguments, several)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_make_one_run_that_one_process_goes_on_with(tmp_path):
+    """Same losses, one folder, one record; and an interrupted run of either kind is ended by the other."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    finished([f"hydra.run.dir={one}", "trainer.epochs=2"], several=False)
+    said = finished([f"hydra.run.dir={two}", "trainer.epochs=2", "trainer.chunk=3"])
+    assert said.count("epoch 2/2") == 1
+    assert losses(two) == pytest.approx(losses(one), rel=1e-3)  # float32, and ranks that jump
+    assert json.loads((two / "report.json").read_text())["processes"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    for folder, several, chunk in ((one, True, "null"), (two, False, 3)):
+        for name in ("DONE", "report.json"):
+            (folder / name).unlink()
+        finished([f"resume={folder}", "trainer.epochs=3", f"trainer.chunk={chunk}"], several)
+    assert len(losses(one)) == len(losses(two)) > 2
+    assert losses(two) == pytest.approx(losses(one), rel=1e-2)
+
+
+def test_a_killed_process_ends_the_run_in_good_order(tmp_path):
+    """The others end within a minute, say how to go on, and that works."""
+    folder = tmp_path / "run"
+    process = started([f"hydra.run.dir={folder}", "trainer.epochs=10000"])
+    deadline = time.time() + 200
+    while not (folder / "checkpoints" / "last.pt").is_file() and time.time() < deadline:
+        time.sleep(0.2)
+    (second,) = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if is_second(path, folder)]
+    os.kill(second, signal.SIGKILL)
+    killed = time.time()
+    said, _ = process.communicate(timeout=100)
+    assert time.time() - killed < 60
+    assert process.returncode != 0
+    assert f"go on with the same command and resume={folder}" in said
+    done = torch.load(folder / "checkpoints" / "last.pt")["epoch"]
+    finished([f"resume={folder}", f"trainer.epochs={done + 1}"], several=False)
+    assert (folder / "DONE").is_file()
+
+
+def is_second(environ, folder):
+    try:
+        return (
+            b"\0RANK=1\0" in environ.read_bytes() and str(folder).encode() in (environ.parent / "cmdline").read_bytes()
+        )
+    except OSError:
+        return False
