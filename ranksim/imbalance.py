@@ -93,8 +93,8 @@ class Reweighting(Fitted):
 
     Args:
         kind: "inverse"; "sqrt_inverse", the inverse of the square root; or "none", all weights 1.
-        kernel, size, sigma: What smooths the counts (LDS): a "gaussian", "triangular" or "laplace" kernel (None leaves
-            them alone), the bins that it spans (odd), and its width in bins; see `window`.
+        kernel: What smooths the counts (LDS), see `window`. None leaves them alone.
+        size, sigma: As in `window`.
         clip: Range into which "inverse" clips the counts before smoothing, (5, 1000) for ages; not square roots.
         integer_counts: Whether smoothed counts of "inverse" are truncated to integers, as in the official code. Changes
             weights by up to 4 % on AgeDB-DIR.

@@ -19,7 +19,7 @@ class RegressionPictures:
     Of vector targets there is only the second, for each output.
 
     Args:
-        shot_rule, many, few: As in `Density.shots`.
+        shot_rule, many, few: As in `ranksim.metrics.regression_metrics`.
         quantity: What is predicted, as the axes name it.
         unit: The unit of the targets.
     """

@@ -34,8 +34,8 @@ class FeatureSmoothing(nn.Module):
         features: Features of a sample.
         bins: The buckets over the target. `Bins.uniform(3, 100, 1)` for AgeDB-DIR, (0, 100, 1) for IMDB-WIKI-DIR,
             (0, 5, 0.1) for STS-B-DIR.
-        kernel, size, sigma: What smooths statistics across buckets: a "gaussian", "triangular" or "laplace" kernel, the
-            buckets that it spans (odd), and its width in buckets; see `ranksim.imbalance.window`.
+        kernel: What smooths statistics across buckets, see `window`.
+        size, sigma: As in `window`.
         momentum: Share of the old statistics that an update keeps, in [0, 1); None averages over all samples so far.
         start_update: The first epoch that ends with an update.
         start_smooth: The first epoch whose features are smoothed, later than `start_update`.

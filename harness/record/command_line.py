@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import pydoc
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ WIDTH = 110
 NO_GROUP = ("experiment", "scale", "table", "fair", "sweep", "task")  # listed apart, or by other commands
 
 _PARSER = OverridesParser.create()
+_REFERENCE = re.compile(r"(?:[Aa]s in|[Ss]ee) `([\w.]+)`\.?")
 _KEY = re.compile(r"[+~]{0,2}[\w./@:-]+")
 _ARGUMENT = re.compile(r"([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*)(?: \([^)]*\))?:\s(.*)", re.DOTALL)
 _OURS = re.compile(r"(rambo|ranksim)(\.\w+)+\.[A-Z]\w*")
@@ -229,8 +231,18 @@ def _arguments(target: Any) -> dict[str, str]:
         section = next((section for section in sections if section.startswith("Args")), "")
         for entry in re.split(r"^    (?=\S)", section, flags=re.MULTILINE):
             if said := _ARGUMENT.match(entry):
-                found = dict.fromkeys(said[1].split(", "), " ".join(said[2].split())) | found
+                meaning = " ".join(said[2].split())
+                found = {name: _with_elsewhere(meaning, name, one) for name in said[1].split(", ")} | found
     return found
+
+
+def _with_elsewhere(meaning: str, name: str, where: Any) -> str:
+    """The meaning of an argument, with that of the same argument of what it refers to as in, or see, `something`."""
+    if not (reference := _REFERENCE.search(meaning)):
+        return meaning
+    target = pydoc.locate(f"{where.__module__}.{reference[1]}") or pydoc.locate(reference[1])
+    there = "" if target is None else _arguments(target).get(name, "")
+    return there if _REFERENCE.fullmatch(meaning) and there else f"{meaning} {there}".strip()
 
 
 def _entry(text: str) -> str:

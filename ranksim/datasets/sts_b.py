@@ -73,7 +73,7 @@ class STSB(RegressionData):
         most_words: Words of a sentence that are kept.
         vocabulary_size: Words in the vocabulary, which is built from all three parts, as in the official code: it
             decides only which words can have a vector.
-        split_sentences: See `ranksim.text.words_of`.
+        split_sentences: Whether texts are first cut into sentences, as officially; see `ranksim.text.words_of`.
         shared: As in `RegressionData`. Other bins than the 50 have no official shots.
 
     Attributes:
