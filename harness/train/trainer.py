@@ -87,11 +87,9 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise ValueError(f"trainer.epochs must be at least 1, or 0 to evaluate only, got {self.epochs}")
-        for name in ("evaluate_every", "accumulate", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"trainer.chunk must be at least 1 or null, got {self.chunk}")
+        for name in ("evaluate_every", "accumulate", "log_every", "chunk"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
