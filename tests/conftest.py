@@ -45,6 +45,11 @@ def belongings():
     return {str(path.relative_to(ROOT)): path.lstat().st_mtime_ns for path in files}
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, or one process would end with it while the other has nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 def pytest_sessionstart(session):
     session.config.stash_of_belongings = belongings()
 

@@ -16,6 +16,7 @@ TABLES = [path.stem for path in PATHS if any(row.experiment for row in Table.loa
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_every_cell_of_every_table_is_filled_on_stand_in_data(tmp_path):
     command = [sys.executable, "scripts/table.py", "--all", "--scale", "fixture", "--seeds", "1"]
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "tables")]

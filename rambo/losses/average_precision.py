@@ -81,9 +81,10 @@ class AveragePrecisionLoss(RankedRetrievalLoss):
         **options: Any,
     ) -> None:
         options |= with_preset(PRESETS, preset, ap_eps=ap_eps, on_empty=on_empty, ties=ties)
-        self.ap_eps = not_negative("ap_eps", options.pop("ap_eps"))
+        ap_eps = not_negative("ap_eps", options.pop("ap_eps"))
         options |= {"memory": memory, "memory_batches": memory_batches}
         super().__init__(interpolation=interpolation, margin=margin, **options)
+        self.ap_eps = ap_eps
         self.settings |= {"preset": preset, "ap_eps": self.ap_eps}
 
     def _formula(self, ranked: RelevantRanks, relevant: RelevantPlaces) -> tuple[Tensor, Tensor] | None:
