@@ -8,9 +8,11 @@ import torch
 import torch.distributed as dist
 from pytorch_metric_learning.losses import ProxyAnchorLoss
 from torch import nn
+from torch.utils.data import DataLoader
 
 from harness import distributed
-from harness.data.loading import PADDING
+from harness.data.loading import PADDING, EpochLoader, EvaluationShare, ShuffledBatches
+from harness.train.answers import answers
 from harness.train.step import Step, chunks, divisible
 from rambo.losses import AveragePrecisionLoss, RecallLoss
 from rambo.objective import RetrievalObjective
@@ -179,3 +181,43 @@ def test_what_cannot_be_cut_is_refused():
     divisible(nn.Sequential(nn.BatchNorm1d(3)), None, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"a batch of 3 samples has 2 'b', so it cannot be cut .* trainer.chunk=null"):
         chunks({"a": torch.zeros(3), "b": torch.zeros(2)}, 2)
+
+
+class Numbered(torch.utils.data.Dataset):
+    """13 samples, so that no number of processes shares them out evenly."""
+
+    def __len__(self):
+        return 13
+
+    def __getitem__(self, key):
+        index = key[1] if isinstance(key, tuple) else key
+        numbers = torch.randn(6, generator=torch.Generator().manual_seed(index))
+        return {"numbers": numbers, "target": torch.tensor(index / 5), "index": index}
+
+
+class Passes:
+    def training_pass(self, epoch):
+        loader = EpochLoader(Numbered(), ShuffledBatches(13, 4))
+        loader.set_epoch(epoch)
+        return loader
+
+
+def gone_through():
+    """The statistics of feature smoothing after an epoch, and what a model answers to an evaluation loader."""
+    torch.manual_seed(0)
+    model = regression()[0]
+    model.end_of_epoch(model, Passes(), 2)
+    loader = DataLoader(Numbered(), batch_size=3, sampler=EvaluationShare(13, 3))
+    kept = answers(model, loader, lambda output, batch: (output.prediction, batch["index"]))
+    return model.smoothing.state_dict(), [torch.cat(column) for column in zip(*kept, strict=True)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_processes_share_out_a_pass_and_an_evaluation(tmp_path, count):
+    """Each sample once, in the order of one process, also where a process has no share of the last batch."""
+    torch.set_num_threads(1)
+    statistics, (predictions, indices) = gone_through()
+    assert indices.tolist() == list(range(13))
+    for found, told in processes(count, gone_through, tmp_path):
+        torch.testing.assert_close(found, statistics)
+        torch.testing.assert_close(told, [predictions, indices])
