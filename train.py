@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
-from harness.files import exit_status, is_interrupt, raise_terminated, read_json
+from harness.files import answer_sigterm, exit_status, is_interrupt, read_json
 from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
@@ -178,7 +177,7 @@ def main(config: DictConfig) -> float | None:
     chosen = HydraConfig.get()
     name = str(chosen.runtime.choices["experiment"])
     folder = Path(distributed.told_by_main(config.resume or chosen.runtime.output_dir))
-    signal.signal(signal.SIGTERM, raise_terminated)
+    answer_sigterm()
     overrides = [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))]
     swept = chosen.mode == RunMode.MULTIRUN
     try:

@@ -82,9 +82,15 @@ class TerminatedError(KeyboardInterrupt):
     """SIGTERM: a batch system, or whoever started the process, asks it to end."""
 
 
-def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Answers SIGTERM as Python answers Ctrl-C, so that a run ends in good order."""
-    raise TerminatedError
+def answer_sigterm() -> None:
+    """Lets SIGTERM end a run as Ctrl-C does, unless somebody, such as a cluster's launcher, answers it already."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    with suppress(ValueError):  # outside the main thread, where no signal arrives
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, end)
 
 
 def exit_status(error: BaseException | None) -> int:

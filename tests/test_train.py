@@ -351,7 +351,8 @@ def test_one_bad_cell_does_not_cost_the_rest_of_a_sweep(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_can_be_resumed(command, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_a_run_that_can_be_resumed(command, tmp_path, number, status):
     arguments = [
         "experiment=demo_rambo", "trainer.epochs=50", "data.sampler.batches_per_epoch=2", "scheduler=constant",
         "tracking.wandb=disabled", "threads=1", f"paths.outputs={tmp_path}",
@@ -364,9 +365,9 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(command, tmp_path):
     while not list(tmp_path.rglob("last.pt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 130
+    assert process.returncode == status
     (checkpoint,) = tmp_path.rglob("last.pt")
     folder = checkpoint.parent.parent
     assert f"go on with the same command and resume={folder}" in said
