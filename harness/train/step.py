@@ -53,12 +53,11 @@ class Step:
         """Back-propagates the loss of a batch, divided by `divisor`, and returns what the loss named.
 
         With several processes `batch` is this process's part. The gradients of the model are then this part's share,
-        which `harness.distributed.add_up` completes; those of the loss's own parameters are whole in every process.
+        which `harness.distributed.add_up_gradients` completes; those of the loss's own parameters are whole in all.
         """
         parts = chunks(batch, self.chunk)
         if len(parts) == 1 and distributed.world() == 1:
-            output = self._embed(batch)
-            named = self._named(output, batch)
+            named = self._named(self._embed(batch), batch)
             self._back_propagate(named["loss"], divisor)
             return named
 
@@ -211,7 +210,7 @@ def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.M
     """
     if chunk is None and distributed.world() == 1:
         return model
-    if device.type == "cuda":
+    if device.type == "cuda" and distributed.world() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     way = "set trainer.chunk=null" if chunk is not None else "start one process"
     reason: str | None = getattr(model, "needs_whole_batch", None)
