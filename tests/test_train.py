@@ -19,7 +19,7 @@ import train
 from harness.record import runs
 from harness.study.execution import Worker, close
 from harness.study.tables import Table
-from harness.train import trainer
+from harness.train import training
 from ranksim.datasets.fixture import write_own
 
 ROOT = Path(__file__).parent.parent
@@ -136,14 +136,14 @@ def test_two_stages_interrupted_in_either_equal_the_uninterrupted_ones(interrupt
     pytest.importorskip("mlxtend")
     row = ["stages=retrained_head", "weighting=inverse", "regularizer=ranksim", "trainer.epochs=3"]
     whole = run(small("demo_regression", tmp_path, *row), tmp_path / "whole")
-    finish = trainer._Run.finish_epoch
+    finish = training.Training.finish_epoch
 
     def killed(self, numbers, seconds):
         finish(self, numbers, seconds)
         if self.epoch == 1 and self.tracker.folder == tmp_path / "parts" / interrupted:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer._Run, "finish_epoch", killed)
+    monkeypatch.setattr(training.Training, "finish_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         run(small("demo_regression", tmp_path, *row), tmp_path / "parts")
     monkeypatch.undo()
@@ -193,7 +193,7 @@ def test_classes_held_out_are_evaluated_and_select_a_model_of_their_own(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("error", "stopped"), [(trainer.TrainingStoppedError("the loss became nan"), True), (OSError("no space"), False)]
+    ("error", "stopped"), [(training.TrainingStoppedError("the loss became nan"), True), (OSError("no space"), False)]
 )
 def test_only_a_training_that_stopped_by_itself_leaves_that_on_record(error, stopped, tmp_path, monkeypatch):
     def broken(*given):
@@ -320,7 +320,7 @@ def test_a_stage_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_pa
     pytest.importorskip("mlxtend")
     row = ["stages=retrained_head", "weighting=inverse", "trainer.epochs=1"]
     whole = run(small("demo_regression", tmp_path, *row), tmp_path / "whole")
-    save = trainer._Run.save
+    save = training.Training.save
     for stage in ("first_stage", "."):
 
         def killed(self, stage=stage):
@@ -328,7 +328,7 @@ def test_a_stage_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_pa
                 raise KeyboardInterrupt
             save(self)
 
-        monkeypatch.setattr(trainer._Run, "save", killed)
+        monkeypatch.setattr(training.Training, "save", killed)
         again = [f"resume={tmp_path / 'parts'}"] if stage == "." else []
         with pytest.raises(KeyboardInterrupt):
             run(small("demo_regression", tmp_path, *row, *again), tmp_path / "parts")

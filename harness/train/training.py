@@ -1,0 +1,212 @@
+"""A training in progress: steps, epochs, checkpoints, and going on from there.
+
+Optional hooks of model and loss: `parameter_groups()`, and `end_of_epoch(model, data, epoch)`, which may return numbers
+to log.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from harness import checkpoint, distributed
+from harness.data.loading import Batch, Data
+from harness.device import all_finite, to_device
+from harness.seeds import seed_everything
+from harness.train.evaluation import Evaluation
+from harness.train.step import NotFiniteError, Step, divisible
+from harness.train.tracking import Means, Tracker
+
+if TYPE_CHECKING:
+    from harness.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingStoppedError(RuntimeError):
+    """Training cannot go on; the message says why and which checkpoint is good."""
+
+
+@dataclass
+class Training:
+    """A training in progress: what `Trainer.fit` was given, and everything that changes."""
+
+    trainer: Trainer
+    model: nn.Module
+    loss: nn.Module
+    data: Data
+    evaluation: Evaluation
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    tracker: Tracker
+    epoch: int = 0
+    step: int = 0
+    gathered: int = 0  # micro-batches since the last step
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
+        self.model.to(trainer.chosen)
+        self.loss.to(trainer.chosen)
+        if trainer.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.model = divisible(self.model, trainer.chunk, trainer.chosen)
+        forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
+        self.scaler = torch.amp.GradScaler(trainer.chosen.type, enabled=trainer.precision == "fp16")
+        dtype = PRECISIONS[trainer.precision]
+        autocast = partial(torch.autocast, trainer.chosen.type, dtype=dtype, enabled=dtype is not None)
+        self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk)
+        self.folder = self.tracker.folder / "checkpoints"
+        self.last = self.folder / "last.pt"
+        names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
+        self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+
+    def stops_early(self) -> bool:
+        """Whether `trainer.stopping` ends the run here."""
+        stopping, evaluation = self.trainer.stopping, self.evaluation
+        if stopping is None or not stopping.reached(evaluation.history, evaluation.higher_is_better):
+            return False
+        log.info("stopped after epoch %d by trainer.stopping (%s)", self.epoch, stopping.rule)
+        return True
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
+        trainer, since = self.trainer, time.perf_counter()
+        seed_everything(trainer.seed, self.epoch, *([distributed.rank()] if distributed.rank() else []))
+        if hasattr(self.data.train, "set_epoch"):
+            self.data.train.set_epoch(self.epoch)
+        self.model.train()
+        self.loss.train()
+        means, micro_batches = Means(), 0
+        with Progress(disable=not (sys.stdout.isatty() and distributed.is_main()), transient=True) as bar:
+            for batch in bar.track(self.data.train, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
+                numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
+                micro_batches += 1
+                if self.gathered == trainer.accumulate:
+                    numbers |= self._update()
+                means.add(numbers)
+                if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
+                    self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
+        if micro_batches == 0:
+            raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
+        if self.gathered:
+            means.add(self._update())
+        self._check_weights()
+        groups = enumerate(self.optimizer.param_groups)
+        rates = {f"learning_rate/{group.get('name', number)}": float(group["lr"]) for number, group in groups}
+        self.epoch += 1
+        self.scheduler.step()
+        for module in (self.model, self.loss):
+            hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
+            if hook is not None:
+                rates |= hook(self.model, self.data, self.epoch) or {}
+        return means.values() | rates | {"seconds/train": time.perf_counter() - since}
+
+    def _backward(self, batch: Batch) -> dict[str, float]:
+        """Adds the gradient of one micro-batch to those gathered, and returns what the loss names."""
+        try:
+            named = self.backward(batch, self.trainer.accumulate)
+        except NotFiniteError as error:
+            raise self._stopped("the model's output became non-finite", self.step + 1) from error
+        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in named.items()}
+        if not math.isfinite(numbers["loss"]):
+            raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
+        self.gathered += 1
+        return numbers
+
+    def _update(self) -> dict[str, float]:
+        """One step along the mean gradient of the micro-batches gathered since the last; its norm if it is clipped."""
+        # Each of their losses was divided by `accumulate`, and an epoch's last group may be smaller.
+        scale, self.gathered = self.trainer.accumulate / self.gathered, 0
+        self.step += 1
+        numbers: dict[str, float] = {}
+        distributed.add_up_gradients(p for p in self.model.parameters() if p.requires_grad)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
+            return numbers
+        self.scaler.unscale_(self.optimizer)
+        if scale != 1:
+            for parameter in parameters:
+                parameter.grad.mul_(scale)
+        if self.trainer.clip_norm is not None:
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.trainer.clip_norm))
+            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
+                numbers["gradient_norm"] = norm
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return numbers
+
+    def _check_weights(self) -> None:
+        """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
+        for part, module in (("model", self.model), ("loss", self.loss)):
+            for name, parameter in module.named_parameters():
+                if not all_finite(parameter):
+                    raise self._stopped(f"{name} of the {part} became non-finite", self.step)
+
+    def _stopped(self, what: str, step: int) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"{what} in epoch {self.epoch + 1}, step {step}; {self.last} holds the end of epoch {self.epoch}; "
+            "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
+        )
+
+    def evaluate(self, note: str = "") -> dict[str, float]:
+        """The metrics of every split; those under a `note` get a line of their own and cannot be the best."""
+        since = time.perf_counter()
+        numbers = self.evaluation.run(self.model, self.epoch, note)
+        if note:
+            self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
+            log.info("%s%s", note, self.evaluation.headline(numbers))
+        return numbers | {"seconds/evaluation": time.perf_counter() - since}
+
+    def finish_epoch(self, numbers: dict[str, float], seconds: float) -> None:
+        """Logs the epoch and saves it."""
+        self.seconds += seconds
+        self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
+        of, headline = self.trainer.epochs, self.evaluation.headline(numbers)
+        self.save()
+        log.info("epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, of, numbers["loss"], headline, seconds)
+
+    def save(self) -> None:
+        """Writes the model of every split with a new best, then last.pt.
+
+        In this order, because a resumed run repeats what follows last.pt: killed in between, it finds the same best
+        again and writes it again.
+        """
+        if not distributed.is_main():
+            return
+        for split in self.evaluation.new_best:
+            best = {"model": self.model.state_dict(), "epoch": self.epoch}
+            checkpoint.save(self.folder / f"best_on_{split}.pt", best)
+        self.evaluation.new_best = []
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "results": self.evaluation.results,
+            "history": self.evaluation.history,
+            "fingerprint": self.data.describe().get("fingerprint"),
+        }
+        checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
+
+    def restore(self) -> None:
+        """Goes back to last.pt and drops what the record holds beyond it."""
+        state = checkpoint.load(self.last)
+        checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), self.last)
+        for what, part in self.parts.items():
+            checkpoint.restore(part, state[what], self.last, what)
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.evaluation.results, self.evaluation.history = state["results"], state.get("history", {})
+        self.tracker.rewind(self.step)
+        log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)
