@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -101,12 +101,11 @@ def run_all(runs: Mapping[str, Sequence[str]], entry: Path, at_once: int, keep_g
     bar = Progress(
         *(TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
         transient=True,
-        disable=not sys.stdout.isatty(),
         speed_estimate_period=float("inf"),
     )
     task = bar.add_task("", total=len(runs))
     bar.advance(task, 0)  # from here on the pace is taken
-    with TemporaryDirectory() as folder, bar:
+    with TemporaryDirectory() as folder, bar if sys.stdout.isatty() else nullcontext():
         free = [
             Worker(entry, Path(folder), seen[k % len(seen)] if seen else None) for k in range(min(at_once, len(runs)))
         ]

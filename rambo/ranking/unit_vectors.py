@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rambo.ranking.exact import plain
+
 _FIELDS = {torch.float32: (torch.int32, 23, 0xFF), torch.float64: (torch.int64, 52, 0x7FF)}
 """How a number is stored: as which integer, where its exponent begins, and the largest exponent."""
 
@@ -31,13 +33,14 @@ def directions_and_lengths(vectors: Tensor, dim: int = -1) -> tuple[Tensor, Tens
 
     Raises:
         ValueError: If the vectors have no entries.
+        RuntimeError: If they are mapped over by vmap.
     """
     if not vectors.shape[dim]:
         raise ValueError(f"vectors need at least one entry each to have a direction, got shape {tuple(vectors.shape)}")
     if vectors.dtype not in _FIELDS:
         vectors = vectors.float()
     kind, place, highest = _FIELDS[vectors.dtype]
-    largest = vectors.detach().abs().amax(dim, keepdim=True)
+    largest = plain(vectors).abs().amax(dim, keepdim=True)
     # Powers of two of about 1 / largest. Multiplied by them the entries keep their bits, and can be squared.
     exponents = largest.view(kind) >> place
     none = exponents == 0

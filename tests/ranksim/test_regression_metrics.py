@@ -116,7 +116,7 @@ def test_vector_targets_pool_errors_and_average_correlations():
     numbers = regression_metrics(predictions, targets)
     assert numbers["mae"] == pytest.approx((1 + 4 + 0.5 + 0 + 0 + 2) / 6)
     each = [scipy.stats.pearsonr(predictions[:, k], targets[:, k])[0] for k in (0, 1)]
-    assert numbers["pearson"] == pytest.approx(sum(each) / 2, rel=1e-6)
+    assert numbers["pearson"] == pytest.approx(sum(each) / 2, rel=1e-5)
     with pytest.raises(ValueError, match="targets are \\(3, 2\\): give no density"):
         regression_metrics(predictions, targets, small_density())
 
