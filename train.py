@@ -28,7 +28,7 @@ from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
 from harness.record.faults import sentence, told
 from harness.train import objective, stopping
-from harness.train.optimization import build_optimizer
+from harness.train.optimization import build_optimizer, build_scheduler
 from harness.train.trainer import TrainingStoppedError
 
 log = logging.getLogger("train")
@@ -65,7 +65,9 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     distributed.wait()  # for the folder
     earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
-    scheduler = complete("scheduler", build(config.scheduler), optimizer)
+    scheduler = complete(
+        "scheduler", build_scheduler, build(config.scheduler), optimizer, data.train, trainer.accumulate
+    )
     settings, run_name = resolved(config), f"{name}_seed{config.seed}"
     tracker = complete("tracking", build(config.tracking), folder=folder, config=settings, name=run_name)
     begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())

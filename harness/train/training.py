@@ -24,6 +24,7 @@ from harness.data.loading import Batch, Data
 from harness.device import all_finite, to_device
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation
+from harness.train.optimization import rates
 from harness.train.step import NotFiniteError, Step, divisible
 from harness.train.tracking import Means, Tracker
 
@@ -67,6 +68,7 @@ class Training:
         dtype = PRECISIONS[trainer.precision]
         autocast = partial(torch.autocast, trainer.chosen.type, dtype=dtype, enabled=dtype is not None)
         self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk)
+        self.by_step = getattr(self.scheduler, "interval", "epoch") == "step"
         self.folder = self.tracker.folder / "checkpoints"
         self.last = self.folder / "last.pt"
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
@@ -94,24 +96,25 @@ class Training:
                 numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
                 micro_batches += 1
                 if self.gathered == trainer.accumulate:
-                    numbers |= self._update()
+                    numbers |= self._one_step()
                 means.add(numbers)
                 if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
                     self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
         if micro_batches == 0:
             raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
         if self.gathered:
-            means.add(self._update())
+            means.add(self._one_step())
         self._check_weights()
-        groups = enumerate(self.optimizer.param_groups)
-        rates = {f"learning_rate/{group.get('name', number)}": float(group["lr"]) for number, group in groups}
         self.epoch += 1
-        self.scheduler.step()
+        told = {}
+        if not self.by_step:
+            told = rates(self.optimizer)
+            self.scheduler.step()
         for module in (self.model, self.loss):
             hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
             if hook is not None:
-                rates |= hook(self.model, self.data, self.epoch) or {}
-        return means.values() | rates | {"seconds/train": time.perf_counter() - since}
+                told |= hook(self.model, self.data, self.epoch) or {}
+        return means.values() | told | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, float]:
         """Adds the gradient of one micro-batch to those gathered, and returns what the loss names."""
@@ -123,6 +126,14 @@ class Training:
         if not math.isfinite(numbers["loss"]):
             raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
         self.gathered += 1
+        return numbers
+
+    def _one_step(self) -> dict[str, float]:
+        """`_update`, and what goes on with every step; with the learning rates of the step where they change by it."""
+        numbers = self._update()
+        if self.by_step:
+            numbers |= rates(self.optimizer)
+            self.scheduler.step()
         return numbers
 
     def _update(self) -> dict[str, float]:

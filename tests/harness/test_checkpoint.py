@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, lines
+from toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, lines, scheduled
 
 from harness import checkpoint
 from harness.checkpoint import CheckpointError
@@ -100,9 +100,12 @@ class DiesInEpoch(EpochLoader):
 
 FP16 = {"precision": "fp16", "clip_norm": 1.0, "accumulate": 3, "loss": SquaredError(8.0)}  # which overflows at first
 
+WARMED = {"schedule": scheduled("cosine_warmup", epochs=4, warmup_epochs=1.5)}  # killed in epoch 2
+CYCLE = {"schedule": scheduled("one_cycle", epochs=4), "accumulate": 3}
+
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # fp16 may skip all steps of epoch 1
-@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16"}, FP16])
+@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16"}, FP16, WARMED, CYCLE])
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, settings):
     options = {"epochs": 4, "log_every": 1, **settings}
     whole, expected = fit(tmp_path / "whole", **options)

@@ -4,14 +4,23 @@ import functools
 import json
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from harness.data.loading import EpochLoader
-from harness.train.optimization import build_optimizer
+from harness.record.composition import CONFIGS
+from harness.train.optimization import build_optimizer, build_scheduler
 from harness.train.tracking import Tracker
 from harness.train.trainer import Trainer
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
+HALVED = functools.partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[2], gamma=0.5)
+
+
+def scheduled(name, **settings):
+    """What a file of configs/scheduler makes, with some settings changed."""
+    return instantiate(OmegaConf.merge(OmegaConf.load(CONFIGS / "scheduler" / f"{name}.yaml"), settings))
 
 
 class Points(torch.utils.data.Dataset):
@@ -83,6 +92,7 @@ def fit(
     optimizer=ADAM,
     metrics=closeness,
     drawing=None,
+    schedule=HALVED,
     **settings,
 ):
     """A run of the toy, or of what is given in its place; returns its results and the trained model."""
@@ -91,10 +101,10 @@ def fit(
         model = Line()
     loss = loss or SquaredError()
     built = build_optimizer(optimizer, model, loss)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(built, [2], 0.5)
-    trainer = Trainer(epochs, monitor="closeness", device="cpu", **settings)
+    data, trainer = data or PointData(), Trainer(epochs, monitor="closeness", device="cpu", **settings)
+    scheduler = build_scheduler(schedule, built, data.train, trainer.accumulate)
     tracker = Tracker(folder, {}, wandb="disabled")
-    return trainer.fit(model, loss, data or PointData(), metrics, built, scheduler, tracker, resume, drawing), model
+    return trainer.fit(model, loss, data, metrics, built, scheduler, tracker, resume, drawing), model
 
 
 def lines(folder):

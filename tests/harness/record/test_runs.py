@@ -68,6 +68,11 @@ def test_more_epochs_are_refused_with_the_reason_where_the_schedule_follows_them
     ):
         runs.check_config(tmp_path, demo("trainer.epochs=10"))
     runs.check_config(tmp_path, demo("trainer.epochs=10", "scheduler.T_max=8"))
+    runs.begin(tmp_path, demo("scheduler=one_cycle"))
+    with pytest.raises(
+        ValueError, match=r"scheduler.epochs was 8, is 10; scheduler.epochs follows trainer.epochs here"
+    ):
+        runs.check_config(tmp_path, demo("scheduler=one_cycle", "trainer.epochs=10"))
     runs.begin(tmp_path, demo("scheduler=constant"))
     runs.check_config(tmp_path, demo("scheduler=constant", "trainer.epochs=10"))
 
