@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from harness import distributed
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRODUCTS = ("highest", "high", "medium")
+
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes a GPU when there is one. A ValueError says if it cannot be used.
+    """The device called `name`; `auto` takes a GPU when there is one, else Apple's. A ValueError says if it has none.
 
     Of several processes on a machine, each takes a GPU of its own.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind in there if there[kind])
     if name == "cuda" and distributed.world() > 1:
         name = f"cuda:{distributed.local_rank()}"
     try:
@@ -52,10 +57,13 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 
 
 def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:
-    """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is."""
+    """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is.
+
+    Nobody waits for a copy to a GPU; what is copied from there has arrived.
+    """
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
-        moved = tensor.to(device, non_blocking=True)
+        moved = tensor.to(device, non_blocking=device.type != "cpu")
         return moved.contiguous(memory_format=torch.channels_last) if channels_last and moved.ndim == 4 else moved
 
     return map_tensors(value, move)
@@ -73,3 +81,27 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 def all_finite(value: Any) -> bool:
     """Whether no tensor of nested dicts, lists and tuples holds NaN or infinity."""
     return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value))
+
+
+def half_precision(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which `device` computes in the `precision` of that name."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def float32_products(precision: str | None) -> Iterator[None]:
+    """Inside, float32 products and convolutions are computed as `precision` says; None leaves them as they are.
+
+    `highest` in float32, `high` in TF32 or alike, `medium` in bfloat16 where that is faster.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
+    finally:
+        if precision is not None:
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]

@@ -77,8 +77,8 @@ def gather(tensor: Tensor, padding: bool = False) -> Gathered:
     plain = tensor.detach()[: 0 if padding else None]
     if world() == 1:
         return Gathered(plain, slice(0, len(plain)))
-    counted = [torch.zeros(1, dtype=torch.int64, device=plain.device) for _ in range(world())]
-    dist.all_gather(counted, torch.tensor([len(plain)], device=plain.device))
+    counted = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]  # on CPUs, so that no GPU is waited for
+    dist.all_gather(counted, torch.tensor([len(plain)]))
     counts = [int(count) for count in counted]
     sent = plain.to(torch.uint8) if plain.dtype == torch.bool else plain
     padded = sent.new_zeros(max(counts), *sent.shape[1:])
@@ -105,8 +105,7 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
         return
     trained = list(parameters)
     there = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
-    there = there.to(trained[0].device)
-    dist.all_reduce(there)
+    dist.all_reduce(there)  # on CPUs, so that no GPU is waited for
     for parameter, count in zip(trained, there.tolist(), strict=True):
         if count:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -85,7 +85,8 @@ class PartedData(Generic[R]):
         workers: Loading processes for each loader; never more than there are processor cores.
         seed: Decides batches and augmentation, and nothing else.
         fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
-        pin_memory: Whether batches are copied to page-locked memory.
+        pin_memory: Whether batches are copied to page-locked memory, from which a GPU fetches them without holding up
+            anybody; None: where there is CUDA.
 
     Raises:
         FileNotFoundError: If there are no data in `root`, or only part of them.
@@ -118,7 +119,7 @@ class PartedData(Generic[R]):
         workers: int = 0,
         seed: int = 0,
         fixture: bool = False,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
     ) -> None:
         for name, value, least in (("evaluation_batch_size", evaluation_batch_size, 1), ("workers", workers, 0)):
             if value < least:
@@ -126,6 +127,7 @@ class PartedData(Generic[R]):
         self.train_transform, self.test_transform = train_transform, test_transform
         self.seed, self.fixture, self._batch_size = seed, fixture, evaluation_batch_size
         workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+        pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._loading: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "collate_fn": self.collate}
         self.root = self.write_fixture(Path(root)) if fixture else Path(root)
         self.parts = self.load_parts()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from harness import distributed
+from harness.device import PRECISIONS, map_tensors
 from harness.record import measures
 from harness.train.tracking import Tracker
 
@@ -20,6 +22,26 @@ log = logging.getLogger(__name__)
 Metrics = Callable[[nn.Module, Any], Mapping[str, float]]
 Pictures = Callable[[nn.Module, Any, Path, str], Mapping[str, str | Path]]
 """Called with the model, a loader, a folder and the name of the split; returns {name: path of an image}."""
+
+
+@contextmanager
+def forward_in(model: nn.Module, context: Callable[[], AbstractContextManager[Any]] | None) -> Iterator[None]:
+    """Inside, the model computes in `context`, and what is in half precision then is handed on in float32."""
+    if context is None:
+        yield
+        return
+    forward = model.forward
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            output = forward(*args, **kwargs)
+        return map_tensors(output, lambda tensor: tensor.float() if tensor.dtype in PRECISIONS.values() else tensor)
+
+    model.forward = wrapped
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 @dataclass
@@ -35,6 +57,7 @@ class Evaluation:
     monitor: str  # the metric by which the best epoch is chosen
     higher_is_better: bool
     splits: Sequence[str] | None = None
+    context: Callable[[], AbstractContextManager[Any]] | None = None  # in which the model computes its outputs
     # `last` and `best_on_<split>` (and what a note named): the epoch and the metrics of every split.
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)  # the splits on which the last evaluation was the best so far
@@ -54,7 +77,7 @@ class Evaluation:
         model.eval()
         numbers: dict[str, float] = {}
         for split, loader in self.loaders.items():
-            with torch.no_grad():
+            with torch.no_grad(), forward_in(model, self.context):
                 found = self.metrics(model, loader)
             if self.monitor not in found:
                 raise ValueError(

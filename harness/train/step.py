@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import get_device_states, set_device_states
 
 from harness import distributed
 from harness.data.loading import PADDING, Batch
-from harness.device import all_finite, map_tensors, tensors_in
+from harness.device import all_finite, float32_products, map_tensors, tensors_in
 
 
 class NotFiniteError(ValueError):
@@ -35,6 +34,8 @@ class Step:
         scaler: Scales the loss before it is differentiated.
         chunk: Samples that go through the model at once, or None for all. Each chunk goes through twice: without a
             graph for its outputs, and again, with the same random draws, for its gradient.
+        products: Precision of float32 products, as `harness.device.float32_products` takes it. The loss is computed
+            in float32 where any is given, as less would invent ties.
 
     Source: Gao et al. 2021, arXiv:2101.06983 (gradient cache), for chunks.
     """
@@ -46,8 +47,10 @@ class Step:
         autocast: Callable[[], AbstractContextManager[Any]],
         scaler: torch.amp.GradScaler,
         chunk: int | None = None,
+        products: str | None = None,
     ) -> None:
         self.forward, self.loss, self.autocast, self.scaler, self.chunk = forward, loss, autocast, scaler, chunk
+        self.products = products
 
     def __call__(self, batch: Batch, divisor: int = 1) -> dict[str, Any]:
         """Back-propagates the loss of a batch, divided by `divisor`, and returns what the loss named.
@@ -55,6 +58,10 @@ class Step:
         With several processes `batch` is this process's part. The gradients of the model are then this part's share,
         which `harness.distributed.add_up_gradients` completes; those of the loss's own parameters are whole in all.
         """
+        with float32_products(self.products):
+            return self._gradient(batch, divisor)
+
+    def _gradient(self, batch: Batch, divisor: int) -> dict[str, Any]:
         parts = chunks(batch, self.chunk)
         if len(parts) == 1 and distributed.world() == 1:
             named = self._named(self._embed(batch), batch)
@@ -83,7 +90,7 @@ class Step:
 
     def _named(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            with self.autocast():
+            with self.autocast(), float32_products("highest" if self.products else None):
                 return self.loss(output, batch)  # type: ignore[no-any-return]
         except ValueError as error:
             if all_finite(output):
@@ -188,18 +195,27 @@ class Draws:
     """The random generators of the CPU and of the device of a batch, as they are now, to be gone through again."""
 
     def __init__(self, batch: Batch) -> None:
-        self.cpu = torch.get_rng_state()
-        self.kind = next((tensor.device.type for tensor in tensors_in(batch)), "cpu")
-        self.devices, self.states = get_device_states(*tensors_in(batch)) if self.kind != "cpu" else ([], [])
+        found = {tensor.device for tensor in tensors_in(batch)}
+        self.generators = [(torch.get_device_module(d), d) for d in found if d.type in ("cuda", "mps")]
+        self.states = self._now()
+
+    def _now(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(module.get_rng_state(device) for module, device in self.generators)]
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for (module, device), state in zip(self.generators, states[1:], strict=True):
+            module.set_rng_state(state, device)
 
     @contextmanager
     def repeated(self) -> Iterator[None]:
         """The same draws again inside; outside, the generators are left as they were."""
-        with torch.random.fork_rng(devices=self.devices, device_type="cuda" if self.kind == "cpu" else self.kind):
-            torch.set_rng_state(self.cpu)
-            if self.devices:
-                set_device_states(self.devices, self.states, device_type=self.kind)
+        before = self._now()
+        self._set(self.states)
+        try:
             yield
+        finally:
+            self._set(before)
 
 
 def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.Module:

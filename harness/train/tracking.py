@@ -10,13 +10,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from requests.utils import get_netrc_auth
+from torch import Tensor
 
 from harness.distributed import is_main
 from harness.files import deferred, from_json, is_interrupt, to_json, write_text
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+
+
+class Unread:
+    """Numbers of steps that may still be on the device, read all at once: a read waits for the device."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[int, dict[str, Tensor | float]]] = []
+
+    def add(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Keeps numbers, or tensors of one number each, as they are now."""
+        kept = {
+            name: value.detach().reshape(()).clone() if isinstance(value, Tensor) else float(value)
+            for name, value in numbers.items()
+        }
+        self._kept.append((step, kept))
+
+    def read(self) -> list[tuple[int, dict[str, float]]]:
+        """The step and the numbers of each time that some were kept since the last read."""
+        kinds: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for _, kept in self._kept:
+            for value in kept.values():
+                if isinstance(value, Tensor):
+                    kinds.setdefault((value.device, value.dtype), []).append(value)
+        values = {kind: iter(torch.stack(tensors).tolist()) for kind, tensors in kinds.items()}
+        found = [
+            (step, {k: float(next(values[v.device, v.dtype]) if isinstance(v, Tensor) else v) for k, v in kept.items()})
+            for step, kept in self._kept
+        ]
+        self._kept = []
+        return found
 
 
 class Means:

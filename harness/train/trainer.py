@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from harness.data.loading import Data
-from harness.device import choose_device
+from harness.device import PRECISIONS, PRODUCTS, choose_device, half_precision
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.train.evaluation import Evaluation, Metrics, Pictures
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Tracker
-from harness.train.training import PRECISIONS, Training, TrainingStoppedError
+from harness.train.training import Training, TrainingStoppedError
 
 __all__ = ["Trainer", "TrainingStoppedError"]
 
@@ -31,7 +32,11 @@ class Trainer:
         evaluate_first: Whether to evaluate before training, which shows what training adds.
         monitor: The metric by which the best epoch is chosen, for each evaluation split on its own.
         higher_is_better: Whether a larger `monitor` is better.
-        precision: `fp32`, or `bf16` or `fp16` autocast (the latter with gradient scaling).
+        precision: `fp32`, or `bf16` or `fp16` autocast (the latter with gradient scaling), in training.
+        evaluation_precision: The same for the model's outputs in evaluations, which are ranked in float32 all the same;
+            None is `fp32`.
+        matmul: Of float32 products and convolutions in training, the loss left out: `highest` is float32, `high` TF32,
+            `medium` bfloat16; None leaves torch's choice, which is float32 products and, on a GPU, TF32 convolutions.
         accumulate: Micro-batches per optimizer step, whose gradients are averaged. A ranking loss ranks inside one
             micro-batch, so this is more queries per step, not longer rankings.
         chunk: Samples of a batch that go through the model at once, or None for all. The whole batch is ranked, with
@@ -39,8 +44,9 @@ class Trainer:
         clip_norm: Largest gradient norm, or None.
         channels_last: Whether images and model use the channels-last memory format.
         compile: Whether to compile the model.
-        device: `auto` takes a GPU when there is one.
-        log_every: Steps between lines of metrics.jsonl; epochs always have theirs.
+        device: `auto` takes a GPU when there is one, else Apple's.
+        log_every: Steps between lines of metrics.jsonl; epochs always have theirs. In between nothing waits for a GPU,
+            so a loss that is not finite ends the run at the next line.
         stopping: Ends training before the last epoch, or None.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
         pictures: Whether pictures are drawn at the end.
@@ -56,6 +62,8 @@ class Trainer:
     monitor: str = "recall@1"
     higher_is_better: bool = True
     precision: str = "fp32"
+    evaluation_precision: str | None = None
+    matmul: str | None = None
     accumulate: int = 1
     chunk: int | None = None
     clip_norm: float | None = None
@@ -74,8 +82,11 @@ class Trainer:
         for name in ("evaluate_every", "accumulate", "log_every", "chunk"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {value}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        named = {"precision": PRECISIONS, "evaluation_precision": [*PRECISIONS, None], "matmul": [*PRODUCTS, None]}
+        for name, choices in named.items():
+            if (value := getattr(self, name)) not in choices:
+                listed = ", ".join("null" if choice is None else choice for choice in choices)
+                raise ValueError(f"trainer.{name} must be one of {listed}, got {value!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"trainer.clip_norm must be positive or null, got {self.clip_norm}")
         self.chosen = choose_device(self.device)
@@ -108,7 +119,9 @@ class Trainer:
             ValueError: If the metrics declare that `monitor` is better the other way.
         """
         reset_peak_memory(self.chosen)
-        evaluation = Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits)
+        half = self.evaluation_precision
+        context = None if half is None else partial(half_precision, self.chosen, half)
+        evaluation = Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits, context)
         if self.stopping is not None:
             self.stopping.check(evaluation.loaders)
         run = Training(self, model, loss, data, evaluation, optimizer, scheduler, tracker)

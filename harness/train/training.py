@@ -21,18 +21,17 @@ from torch import nn
 
 from harness import checkpoint, distributed
 from harness.data.loading import Batch, Data
-from harness.device import all_finite, to_device
+from harness.device import half_precision, to_device
 from harness.seeds import seed_everything
 from harness.train.evaluation import Evaluation
 from harness.train.optimization import rates
 from harness.train.step import NotFiniteError, Step, divisible
-from harness.train.tracking import Means, Tracker
+from harness.train.tracking import Means, Tracker, Unread
 
 if TYPE_CHECKING:
     from harness.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingStoppedError(RuntimeError):
@@ -65,10 +64,10 @@ class Training:
         self.model = divisible(self.model, trainer.chunk, trainer.chosen)
         forward: Callable[[Batch], Any] = torch.compile(self.model) if trainer.compile else self.model
         self.scaler = torch.amp.GradScaler(trainer.chosen.type, enabled=trainer.precision == "fp16")
-        dtype = PRECISIONS[trainer.precision]
-        autocast = partial(torch.autocast, trainer.chosen.type, dtype=dtype, enabled=dtype is not None)
-        self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk)
+        autocast = partial(half_precision, trainer.chosen, trainer.precision)
+        self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk, trainer.matmul)
         self.by_step = getattr(self.scheduler, "interval", "epoch") == "step"
+        self.unread, self.means = Unread(), Means()
         self.folder = self.tracker.folder / "checkpoints"
         self.last = self.folder / "last.pt"
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
@@ -90,20 +89,22 @@ class Training:
             self.data.train.set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
-        means, micro_batches = Means(), 0
+        self.means, micro_batches = Means(), 0
         with Progress(disable=not (sys.stdout.isatty() and distributed.is_main()), transient=True) as bar:
             for batch in bar.track(self.data.train, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
+                step = self.step + 1
                 numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
                 micro_batches += 1
                 if self.gathered == trainer.accumulate:
                     numbers |= self._one_step()
-                means.add(numbers)
+                self.unread.add(step, numbers)
                 if micro_batches % (trainer.accumulate * trainer.log_every) == 0:
-                    self.tracker.log({f"step/{name}": value for name, value in numbers.items()}, self.step)
+                    self.tracker.log({f"step/{name}": value for name, value in self._read().items()}, self.step)
         if micro_batches == 0:
             raise TrainingStoppedError("the training set gave no batch; use a smaller batch or more images")
         if self.gathered:
-            means.add(self._one_step())
+            self.unread.add(self.step + 1, self._one_step())
+        self._read()
         self._check_weights()
         self.epoch += 1
         told = {}
@@ -114,21 +115,35 @@ class Training:
             hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
             if hook is not None:
                 told |= hook(self.model, self.data, self.epoch) or {}
-        return means.values() | told | {"seconds/train": time.perf_counter() - since}
+        return self.means.values() | told | {"seconds/train": time.perf_counter() - since}
 
-    def _backward(self, batch: Batch) -> dict[str, float]:
+    def _backward(self, batch: Batch) -> dict[str, Any]:
         """Adds the gradient of one micro-batch to those gathered, and returns what the loss names."""
         try:
             named = self.backward(batch, self.trainer.accumulate)
-        except NotFiniteError as error:
-            raise self._stopped("the model's output became non-finite", self.step + 1) from error
-        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in named.items()}
-        if not math.isfinite(numbers["loss"]):
-            raise self._stopped(f"the loss became {numbers['loss']}", self.step + 1)
+        except Exception as error:
+            self._read()  # an earlier loss that was not finite is the reason
+            if isinstance(error, NotFiniteError):
+                raise self._stopped("the model's output became non-finite", self.step + 1) from error
+            raise
         self.gathered += 1
+        return dict(named)
+
+    def _read(self) -> dict[str, float]:
+        """Counts what the steps since the last read have named, and returns the last of it.
+
+        Nothing else in a step waits for the device, so a loss that is not finite is found here.
+        """
+        numbers: dict[str, float] = {}
+        for step, numbers in self.unread.read():
+            if not math.isfinite(numbers.get("loss", 0.0)):
+                raise self._stopped(f"the loss became {numbers['loss']}", step)
+            if not math.isfinite(numbers.get("gradient_norm", 0.0)):  # fp16 overflowed and the scaler skipped the step
+                del numbers["gradient_norm"]
+            self.means.add(numbers)
         return numbers
 
-    def _one_step(self) -> dict[str, float]:
+    def _one_step(self) -> dict[str, Any]:
         """`_update`, and what goes on with every step; with the learning rates of the step where they change by it."""
         numbers = self._update()
         if self.by_step:
@@ -136,12 +151,12 @@ class Training:
             self.scheduler.step()
         return numbers
 
-    def _update(self) -> dict[str, float]:
+    def _update(self) -> dict[str, Any]:
         """One step along the mean gradient of the micro-batches gathered since the last; its norm if it is clipped."""
         # Each of their losses was divided by `accumulate`, and an epoch's last group may be smaller.
         scale, self.gathered = self.trainer.accumulate / self.gathered, 0
         self.step += 1
-        numbers: dict[str, float] = {}
+        numbers: dict[str, Any] = {}
         distributed.add_up_gradients(p for p in self.model.parameters() if p.requires_grad)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
@@ -151,9 +166,7 @@ class Training:
             for parameter in parameters:
                 parameter.grad.mul_(scale)
         if self.trainer.clip_norm is not None:
-            norm = float(nn.utils.clip_grad_norm_(parameters, self.trainer.clip_norm))
-            if math.isfinite(norm):  # else fp16 overflowed and the scaler skips the step
-                numbers["gradient_norm"] = norm
+            numbers["gradient_norm"] = nn.utils.clip_grad_norm_(parameters, self.trainer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -161,10 +174,12 @@ class Training:
 
     def _check_weights(self) -> None:
         """Stops before broken weights are evaluated or saved over good ones; the next loss would show them too late."""
-        for part, module in (("model", self.model), ("loss", self.loss)):
-            for name, parameter in module.named_parameters():
-                if not all_finite(parameter):
-                    raise self._stopped(f"{name} of the {part} became non-finite", self.step)
+        parts = {"model": self.model, "loss": self.loss}
+        named = {f"{name} of the {part}": p for part, module in parts.items() for name, p in module.named_parameters()}
+        finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
+        for name, fine in zip(named, finite, strict=True):
+            if not fine:
+                raise self._stopped(f"{name} became non-finite", self.step)
 
     def _stopped(self, what: str, step: int) -> TrainingStoppedError:
         return TrainingStoppedError(

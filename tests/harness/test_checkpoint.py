@@ -144,10 +144,13 @@ class GrowsToNan(SquaredError):
 
     def forward(self, output, batch):
         self.left -= 1
+        if not output.isfinite().all():
+            raise ValueError("NaN has no rank")
         return {"loss": output.sum() * (1.0 if self.left >= 0 else math.nan)}
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    """Looked at after the step that follows it, which the weights that it broke have stopped: it is the one named."""
     with pytest.raises(TrainingStoppedError, match=r"became nan in epoch 2, step 6; .*end of epoch 1"):
         fit(tmp_path, loss=GrowsToNan(good_calls=5))
     kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
