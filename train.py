@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
 from harness.files import answer_sigterm, exit_status, is_interrupt, read_json
-from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages
+from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages, standalone
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
 from harness.record.faults import sentence, told
@@ -61,7 +61,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
 
     said = {"experiment": name, "overrides": overrides, "seed": config.seed, "started": started}
     said |= {"device": str(trainer.chosen), "processes": distributed.world()}
-    record = begin(config, folder, data, said) if distributed.is_main() else {}
+    record = begin(config, folder, data, model, said) if distributed.is_main() else {}
     distributed.wait()  # for the folder
     earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
     optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
@@ -89,6 +89,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         "measures": measures.record(metrics, results),
         "results": {**results, **earlier},
     }
+    standalone.finish(folder, report)
     runs.finish(folder, report)
     distributed.wait()
     return report
@@ -126,7 +127,7 @@ def networks(config: DictConfig, data: Any) -> tuple[Any, Any]:
     return model, loss
 
 
-def begin(config: DictConfig, folder: Path, data: Any, said: dict[str, Any]) -> dict[str, Any]:
+def begin(config: DictConfig, folder: Path, data: Any, model: Any, said: dict[str, Any]) -> dict[str, Any]:
     """Writes down what the run is, or has become where it goes on, and returns it: what is `said`, code and data."""
     surroundings, changes = reproducibility.provenance()
     settings = resolved(config)
@@ -137,6 +138,7 @@ def begin(config: DictConfig, folder: Path, data: Any, said: dict[str, Any]) -> 
         runs.go_on(folder, settings, record)
     else:
         runs.begin(folder, settings, record, changes)
+    standalone.begin(folder, settings, data, model, record)
     return record
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.data.backbones import build_backbone, features_of, register_colours
+from harness.data.backbones import build_backbone, colours, features_of, register_colours
 from rambo.ranking import unit_vectors
 from rambo.ranking.exact import one_of
 
@@ -48,6 +48,7 @@ class RetrievalModel(nn.Module):
     Source: Rolinek et al. 2020, section 5.1 (ResNet-50, average pooling, 512 dimensions, unit length).
     """
 
+    task = "retrieval"
     mean: Tensor
     std: Tensor
 
@@ -110,6 +111,10 @@ class RetrievalModel(nn.Module):
             return places.mean(dim=2)
         highest = places.amax(dim=2)
         return highest if self.pooling == "max" else highest + places.mean(dim=2)
+
+    def without_data(self) -> dict[str, Any]:
+        """The settings by which it is built again when its weights are at hand, and no other file."""
+        return {"weights": "none", **colours(self)}
 
     def train(self, mode: bool = True) -> RetrievalModel:
         """As usual, but frozen batch norm stays in evaluation mode."""

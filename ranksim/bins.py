@@ -167,6 +167,24 @@ class Density:
             shots[list(members)] = SHOTS.index(name)
         return shots
 
+    def record(self) -> dict[str, Any]:
+        """What tells the shots of targets, in plain values; `recorded` reads it."""
+        return {
+            "edges": self.bins.edges.double().tolist(),
+            "counts": self.counts.tolist(),
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "official_shots": self.official_shots,
+        }
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any]) -> Density:
+        """The density that `record` told of, without the training targets themselves."""
+        ends = [record["lowest"], record["highest"]]
+        density = cls(ends, Bins(record["edges"]), record["official_shots"])
+        density.counts, density.targets = torch.tensor(record["counts"]), torch.empty(0)
+        return density
+
     def __repr__(self) -> str:
         return (
             f"Density({len(self.targets)} targets from {self.lowest:g} to {self.highest:g}, "

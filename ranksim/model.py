@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import distributed
-from harness.data.backbones import build_backbone, features_of, register_colours
+from harness.data.backbones import build_backbone, colours, features_of, register_colours
 from harness.data.loading import PADDING
 from harness.device import to_device
 from rambo.ranking.exact import one_of, positive
@@ -52,6 +52,8 @@ class Regressor(nn.Module):
 
     Source: Yang et al. 2021, arXiv:2102.09554, section 3.2 (where the smoothing stands).
     """
+
+    task = "regression"
 
     def __init__(
         self,
@@ -96,6 +98,11 @@ class Regressor(nn.Module):
                 f"all training targets are in one of the buckets of the feature smoothing, {self.smoothing.bins}; set "
                 "smoothing.bins to the range of the target, or to null for the bins of the data"
             )
+
+    def without_data(self) -> dict[str, Any]:
+        """The settings by which it is built again when its weights are at hand, to predict: without smoothing."""
+        own = getattr(self.encoder, "without_data", None)
+        return {"smoothing": None, "encoder": {} if own is None else own()}
 
     @property
     def needs_whole_batch(self) -> str | None:
@@ -182,6 +189,10 @@ class ImageEncoder(nn.Module):
                 "for rows of numbers, model=bilstm for sentences"
             )
 
+    def without_data(self) -> dict[str, Any]:
+        """As of the whole model."""
+        return {"weights": "none", **colours(self)}
+
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features (images, num_features) of `batch["image"]`, uint8 (images, 3, height, width)."""
         features = features_of(self.backbone, batch["image"], self.mean, self.std, "model.encoder")
@@ -224,6 +235,10 @@ class NumbersEncoder(nn.Module):
             )
         if not self.columns:
             self._build(len(numbers[0]))
+
+    def without_data(self) -> dict[str, Any]:
+        """As of the whole model."""
+        return {"columns": self.columns}
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features (n, num_features) of `batch["numbers"]`, float32 (n, columns)."""

@@ -83,6 +83,16 @@ class BiLSTMEncoder(nn.Module):
         table = table.to(next(self.lstm.parameters()).device)
         self.table = nn.Parameter(table) if self.train_vectors else table
 
+    def without_data(self) -> dict[str, Any]:
+        """As of the whole model: the word vectors come with the weights."""
+        return {"vectors": "none"}
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        if self.table is None and (table := state_dict.get(prefix + "table")) is not None:
+            empty = torch.empty_like(table, device=next(self.lstm.parameters()).device)
+            self.table = nn.Parameter(empty) if self.train_vectors else empty
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Features, float32 (pairs, num_features), of `batch["first"]` and `batch["second"]`.
 

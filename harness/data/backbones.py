@@ -89,6 +89,12 @@ def register_colours(
     model.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
 
+def colours(model: nn.Module) -> dict[str, Any]:
+    """The settings `mean` and `std` that `register_colours` would make the buffers of `model` of."""
+    # a float32 in the fewest digits that tell it
+    return {name: [float(str(one)) for one in getattr(model, name).flatten().cpu().numpy()] for name in ("mean", "std")}
+
+
 def features_of(network: Callable[[Tensor], Tensor], image: Tensor, mean: Tensor, std: Tensor, place: str) -> Tensor:
     """What a network gives of images, uint8 (images, 3, height, width), in the colours of `register_colours`.
 

@@ -208,6 +208,19 @@ class PartedData(Generic[R]):
         """What pictures of a part go through."""
         return self.train_transform if part == "train" else self.test_transform
 
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What using the model needs to know of the data, in plain values; `settings` is their resolved config.
+
+        `reader` is the config of what reads inputs, see `harness.data.reading`. A kind of data may add `classes`, the
+        names of labels, and whatever else an answer of the model has to be read with.
+        """
+        train = self.parts["train"]
+        size = None if train.pixels is None else list(train.pixels.shape[-2:])
+        transform = settings.get("test_transform")
+        images = {"_target_": "harness.data.reading.Images", "transform": transform, "upright": train.upright}
+        reader = {"reader": {**images, "size": size}} if train.pictured else {}
+        return {**reader, "batch_size": self._batch_size}
+
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""
         return {

@@ -73,10 +73,7 @@ def decode(path: Path, upright: bool = False, content: bytes | None = None) -> T
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
-            turned = ImageOps.exif_transpose(image) if upright else image
-            pixels = np.array(turned.convert("RGB"))
+            return rgb(image, upright)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image {path}; the data are incomplete: check them, or download again") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -84,7 +81,14 @@ def decode(path: Path, upright: bool = False, content: bytes | None = None) -> T
         raise OSError(
             f"cannot read the image {path} ({reason}); replace the file, or leave it out of the data"
         ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def rgb(image: Image.Image, upright: bool = False) -> Tensor:
+    """An image of Pillow as `decode` gives it; a ValueError says if it has more than 8 bits a channel."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+    turned = ImageOps.exif_transpose(image) if upright else image
+    return torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1)
 
 
 class ImageCache:

@@ -74,7 +74,7 @@ def restored(
     state = {} if weights == UNTRAINED else checkpoint.load(path)
     if data_root is not None:
         config["data"]["root"] = str(data_root)
-    with _global_draws_kept():
+    with draws_kept():
         seeds.seed_everything(config["seed"], "initial weights")  # and then in the order of train.py
         model_config, start = pretrained.own_start(config["model"])
         data, model = instantiate(config["data"], _convert_="all"), instantiate(model_config, _convert_="all")
@@ -117,7 +117,7 @@ def names_of(configs: list[dict[str, Any]]) -> list[str]:
 
 
 @contextmanager
-def _global_draws_kept() -> Iterator[None]:
+def draws_kept() -> Iterator[None]:
     """Whatever is seeded and drawn inside, the processor's global generators go on as if nothing had been."""
     before = random.getstate()
     try:

@@ -32,9 +32,10 @@ BEGAN = "began.json"  # in a run folder: the run's record as far as it is known 
 STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 LARGEST_PATCH = 2**20
+MODEL = "model"  # beside it: a folder with the model alone, see harness.record.standalone
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
-    "config.yaml", BEGAN, STOPPED, PATCH, "metrics.jsonl", "checkpoints", "pictures",
+    "config.yaml", BEGAN, STOPPED, PATCH, MODEL, "metrics.jsonl", "checkpoints", "pictures",
     "report.json", "DONE", stages.FOLDER,
 )  # fmt: skip
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names

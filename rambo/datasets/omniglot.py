@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,12 @@ class Omniglot(RetrievalData):
             marks=[hashlib.sha256(drawings[name]).hexdigest() for name in names],
         )
         return everything.parted(["train" if name.split("/")[0] in TRAIN else "test" for name in names])
+
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As usual, inverted if these are."""
+        found = super().for_use(settings)
+        found["reader"]["invert"] = self.invert
+        return found
 
     def _files(self, root: Path) -> Iterator[tuple[str, bytes]]:
         """("<alphabet>/<character>/<file>.png", its bytes) of both archives."""

@@ -94,6 +94,10 @@ class RetrievalData(PartedData[Records]):
             raise ValueError(f"{path} is damaged: expected lines of {', '.join(columns)}; {self.remedy}")
         return rows
 
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """How pictures are read, and what the classes of training were called."""
+        return {**super().for_use(settings), "classes": self.parts["train"].class_names_here()}
+
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and the share held out."""
         return {**super().describe(), "validation_fraction": self.validation_fraction}

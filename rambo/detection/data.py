@@ -17,7 +17,8 @@ from harness.data.dataset import PartDataset, PartedData
 from harness.data.loading import Batch, ShuffledBatches
 from rambo.detection.annotations import AnnotatedImages, Annotation, Rules, annotated_images, read_image_set
 from rambo.detection.fixture import SHAPES, write_flat
-from rambo.detection.transforms import Resize, ResizeAndFlip, Transform, apply
+from rambo.detection.reading import ScaledImages, scaled
+from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
 
 ImageSet = tuple[str | int, str]
 """Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""
@@ -47,9 +48,7 @@ class DetectionDataset(PartDataset[AnnotatedImages]):
         """Picture and target, transformed, and by how much the size changed, horizontally and vertically."""
         original, truth = self.image(index), self.rows.objects[index]
         learnt = self.with_difficult | ~truth["difficult"]
-        image, target = apply(self.transform, original, truth["boxes"][learnt], truth["labels"][learnt])
-        scale = (image.shape[2] / original.shape[2], image.shape[1] / original.shape[1])
-        return {"image": image, "target": target, "index": index, "scale": scale}
+        return {**scaled(self.transform, original, truth["boxes"][learnt], truth["labels"][learnt]), "index": index}
 
 
 class VOCStyle(PartedData[AnnotatedImages]):
@@ -143,10 +142,9 @@ class VOCStyle(PartedData[AnnotatedImages]):
             horizontally and vertically, which means nothing where the transform cuts.
         """
         return {
-            "images": [sample["image"] for sample in samples],
+            **ScaledImages.collate(samples),
             "targets": [sample["target"] for sample in samples],
             "index": torch.tensor([sample["index"] for sample in samples]),
-            "scales": torch.tensor([sample["scale"] for sample in samples], dtype=torch.float32),
         }
 
     def folder(self, where: str | int) -> Path:
@@ -182,6 +180,16 @@ class VOCStyle(PartedData[AnnotatedImages]):
         if not self.train_on_empty_images:
             parts["train"] = train.where(targets > 0)
         return parts
+
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """How pictures are read, and the names of labels 1, 2, ..."""
+        given, usual = settings.get("test_transform"), self.test_transform
+        if given is None and isinstance(usual, Resize):  # that of the data set
+            kind = f"{Resize.__module__}.{Resize.__qualname__}"
+            given = {"_target_": kind, "shorter": usual.shorter, "longer": usual.longer}
+        upright = self.rules.upright
+        reader = {"_target_": "rambo.detection.reading.ScaledImages", "transform": given, "upright": upright}
+        return {**super().for_use(settings), "reader": reader, "classes": list(self.classes or ())}
 
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from harness.data.backbones import register_colours
+from harness.data.backbones import colours, register_colours
 from rambo.detection.backbone import TimmPyramid
 from rambo.detection.heads import Anchors, Detected, ProposalNetwork, RegionHeads
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
@@ -57,6 +57,7 @@ class FasterRCNN(nn.Module):
     section 5.2.
     """
 
+    task = "detection"
     mean: Tensor
     std: Tensor
 
@@ -145,6 +146,10 @@ class FasterRCNN(nn.Module):
             for image, scale in zip(found, batch["scales"].to(self.mean), strict=True):
                 image["boxes"] = image["boxes"] / scale.repeat(2)
         return found
+
+    def without_data(self) -> dict[str, Any]:
+        """The settings by which it is built again when its weights are at hand, and no other file."""
+        return {"weights": "none", "classes": self.classes, **colours(self)}
 
     needs_whole_batch = "a detector's losses are means over the regions of the whole batch"
 

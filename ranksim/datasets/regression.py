@@ -105,6 +105,10 @@ class RegressionData(PartedData[Samples]):
             check_targets(samples, f"{self.title} in {self.root}: the {part} part")
         super().check(parts)
 
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """How pictures are read, the scale of the target, and the density of the training targets."""
+        return {**super().for_use(settings), "target_scale": self.target_scale, "density": self.density.record()}
+
     def describe(self) -> dict[str, Any]:
         """What every data set tells, the number of bins and the scale."""
         return {**super().describe(), "bins": self.bins.count, "target_scale": self.target_scale}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
 
 from harness.data.download import RemoteFile
-from harness.data.loading import Batch
 from ranksim.bins import Bins
 from ranksim.datasets.fixture import write_sts_b
+from ranksim.datasets.reading import SentencePairs
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples
-from ranksim.text import build_vocabulary, numbered, padded, words_of
+from ranksim.text import build_vocabulary, numbered, words_of
 
 MANY = (0, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44, 46, 48, 49)
 MEDIUM = (2, 4, 6, 8, 27, 35, 37)
@@ -127,12 +127,13 @@ class STSB(RegressionData):
             parts[part] = Samples(["/".join(row[1:5]) for row in found], scores, inputs=inputs)
         return parts
 
-    @staticmethod
-    def collate(samples: list[Batch]) -> Batch:
-        """Samples to batch: words filled up to the longest sentence of the batch, on either side."""
-        ragged = ("first", "second")
-        batch: Batch = default_collate([{k: v for k, v in sample.items() if k not in ragged} for sample in samples])
-        return batch | {side: padded([sample[side] for sample in samples]) for side in ragged}
+    collate = staticmethod(SentencePairs.collate)
+
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The vocabulary, too, by which sentences are read."""
+        reader = {"_target_": "ranksim.datasets.reading.SentencePairs", "vocabulary": "\n".join(self.vocabulary)}
+        cut = {"most_words": self.most_words, "split_sentences": self.split_sentences}
+        return {**super().for_use(settings), "reader": {**reader, **cut}}
 
     def describe(self) -> dict[str, Any]:
         """Name, draw, counts and fingerprint, for the run record."""

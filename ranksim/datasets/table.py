@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,12 @@ class TableData(RegressionData):
     def write_fixture(self, root: Path) -> Path:
         """90 rows with the columns that are asked for and no split."""
         return write_own(root, str(self.table), self.target, self.image, self.features)
+
+    def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the column of the target is called, too, and how numbers are standardised."""
+        numbers = {"_target_": "ranksim.datasets.reading.Numbers", "features": self.standardised}
+        reader = {"reader": numbers} if self.image is None else {}
+        return {**super().for_use(settings), **reader, "target": self.target}
 
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and how the rows were split and the features standardised."""

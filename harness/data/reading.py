@@ -1,0 +1,94 @@
+"""From what a user hands over to the batches that a model takes, without the data set that it was trained on.
+
+A reader has `listed(inputs)`, a sequence with an entry for each sample; `read(entry)`, that sample; and
+`collate(samples)`, their batch. A data set says in `for_use` which reader stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.transforms.v2.functional as vision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from harness.data.images import decode, rgb
+from harness.data.loading import Batch
+
+Picture = str | Path | Image.Image | Tensor
+"""A file, an image of Pillow, or a tensor (1 or 3, height, width) of uint8, or of floating point from 0 to 1."""
+
+
+class Images:
+    """Reads pictures as evaluation did.
+
+    Args:
+        transform: From uint8 (3, height, width) to uint8 (3, h, w), the same for all; None leaves pictures as they are.
+        upright: Whether pictures are turned as their EXIF orientation says.
+        size: Height and width to which pictures are brought first, where the data held them in memory at that size.
+        invert: Whether dark becomes light.
+    """
+
+    def __init__(
+        self,
+        transform: Callable[..., Any] | None = None,
+        upright: bool = False,
+        size: Sequence[int] | None = None,
+        invert: bool = False,
+    ) -> None:
+        self.transform, self.upright, self.invert = transform, upright, invert
+        self.size = None if size is None else list(size)
+
+    def listed(self, inputs: Picture | Iterable[Picture]) -> Sequence[Picture]:
+        """The pictures, or the only one."""
+        if isinstance(inputs, str | Path | Image.Image):
+            return [inputs]
+        return inputs if isinstance(inputs, Sequence) else list(inputs)
+
+    def picture(self, entry: Picture) -> Tensor:
+        """The picture before any transform: uint8 (3, height, width).
+
+        Raises:
+            OSError: If a file cannot be read; with its name.
+            ValueError: If it is none of what a `Picture` is.
+        """
+        if isinstance(entry, str | Path):
+            return decode(Path(entry), self.upright)
+        if isinstance(entry, Image.Image):
+            return rgb(entry, self.upright)
+        if not isinstance(entry, Tensor):
+            raise ValueError(f"a picture is a path, an image of Pillow or a tensor, got {type(entry).__name__}")
+        if entry.ndim == 3 and entry.shape[0] in (1, 3):
+            if entry.is_floating_point() and bool(((entry >= 0) & (entry <= 1)).all()):
+                entry = (entry * 255).round().to(torch.uint8)
+            if entry.dtype == torch.uint8:
+                return entry.cpu().expand(3, -1, -1)
+        raise ValueError(
+            "a picture must be (3, height, width), of uint8 or of floating point from 0 to 1, got "
+            f"{entry.dtype} {tuple(entry.shape)}"
+        )
+
+    def read(self, entry: Picture) -> Batch:
+        """The sample of one picture; errors of `picture`."""
+        picture = self.picture(entry)
+        if self.size is not None and list(picture.shape[-2:]) != self.size:
+            picture = vision.resize(picture, self.size, antialias=True)
+        picture = 255 - picture if self.invert else picture
+        return {"image": (picture if self.transform is None else self.transform(picture)).contiguous()}
+
+    @staticmethod
+    def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Their batch; a ValueError says if the transform left them of several sizes."""
+        sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
+        if len(sizes) > 1:
+            (height, width), (other_height, other_width) = sorted(sizes)[:2]
+            raise ValueError(
+                f"pictures of one batch must be of one size, got {height} x {width} and {other_height} x {other_width}:"
+                " this model was trained without resizing; bring them to one size, or set batch_size=1"
+            )
+        batch: Batch = default_collate(list(samples))
+        return batch

@@ -1,0 +1,102 @@
+"""Rows of numbers and pairs of sentences, read as they were for training; see `harness.data.reading`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from harness.data.loading import Batch
+from harness.data.spreadsheet import read_spreadsheet
+from ranksim.text import UNKNOWN, padded, words_of
+
+
+class Numbers:
+    """Reads rows of numbers and standardises them.
+
+    Args:
+        features: Column -> its `mean` and `deviation` over the training rows, in the order of the model's inputs.
+    """
+
+    def __init__(self, features: Mapping[str, Mapping[str, float]]) -> None:
+        self.features = list(features)
+        self.mean, self.deviation = (
+            torch.tensor([facts[name] for facts in features.values()], dtype=torch.float64)
+            for name in ("mean", "deviation")
+        )
+
+    def listed(self, inputs: Any) -> Sequence[Any]:
+        """The rows of a table at a path, of a data frame, of a tensor or array (rows, columns), or of any list."""
+        if isinstance(inputs, str | Path):
+            sheet = read_spreadsheet(Path(inputs))
+            columns = [sheet.numbers(sheet.needed(name)) for name in self.features]
+            return list(zip(*columns, strict=True))
+        if hasattr(inputs, "to_dict"):
+            inputs = inputs.to_dict("records")
+        return [inputs] if isinstance(inputs, Mapping) else list(inputs)
+
+    def read(self, entry: Mapping[str, Any] | Iterable[Any]) -> Batch:
+        """The sample of a row: {column: number}, or the numbers alone in the order of `features`.
+
+        Raises:
+            ValueError: If a column is missing, or a value is no finite number.
+        """
+        if isinstance(entry, Mapping):
+            if lacking := [name for name in self.features if name not in entry]:
+                raise ValueError(f"a row has no {lacking[0]}; the model takes {', '.join(self.features)}")
+            entry = [entry[name] for name in self.features]
+        try:
+            numbers = torch.tensor([float(value) for value in entry])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a row must hold numbers, got {entry!r}") from error
+        if len(numbers) != len(self.features) or not bool(numbers.isfinite().all()):
+            raise ValueError(
+                f"a row must hold {len(self.features)} finite numbers ({', '.join(self.features)}), got "
+                f"{numbers.tolist()}"
+            )
+        return {"numbers": ((numbers.double() - self.mean) / self.deviation).float()}
+
+    def collate(self, samples: Sequence[Batch]) -> Batch:
+        """Their batch."""
+        batch: Batch = default_collate(list(samples))
+        return batch
+
+
+class SentencePairs:
+    """Cuts pairs of sentences into words and looks these up.
+
+    Args:
+        vocabulary: The words by position, one a line.
+        most_words: Of a sentence that are kept.
+        split_sentences: As in `ranksim.text.words_of`.
+    """
+
+    def __init__(self, vocabulary: str, most_words: int = 40, split_sentences: bool = False) -> None:
+        self.places = {word: place for place, word in enumerate(vocabulary.split("\n"))}
+        self.most_words, self.split_sentences = most_words, split_sentences
+
+    def listed(self, inputs: Iterable[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """The pairs."""
+        pairs = [inputs] if isinstance(inputs, str) else list(inputs)
+        for pair in pairs:
+            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise ValueError(f"the model compares two sentences: give pairs (first, second), got {pair!r}")
+        return pairs
+
+    def read(self, entry: Sequence[str]) -> Batch:
+        """The sample of a pair; a ValueError if a sentence has no word."""
+        words = [words_of(text, self.most_words, self.split_sentences) for text in entry]
+        if not all(words):
+            raise ValueError(f"a sentence has no word: {list(entry)}; leave the pair out")
+        first, second = ([self.places.get(word, UNKNOWN) for word in sentence] for sentence in words)
+        return {"first": first, "second": second, "first_text": entry[0], "second_text": entry[1]}
+
+    @staticmethod
+    def collate(samples: Sequence[Batch]) -> Batch:
+        """Their batch: words filled up to the longest sentence of the batch, on either side."""
+        ragged = ("first", "second")
+        batch: Batch = default_collate([{k: v for k, v in sample.items() if k not in ragged} for sample in samples])
+        return batch | {side: padded([sample[side] for sample in samples]) for side in ragged}
