@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 TRAIN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
 RUN = ["experiment=demo_rambo", "scale=fixture", "model.freeze_batch_norm=true", "trainer.device=cpu", "threads=1"]
-RUN += ["scheduler=constant", "tracking.wandb=disabled", "trainer.pictures=false"]
+RUN += ["scheduler=constant", "tracking.wandb=disabled", "trainer.pictures=false", "trainer.average=0.9"]
 pytestmark = pytest.mark.slow
 
 
@@ -43,6 +43,8 @@ def test_two_processes_make_one_run_that_one_process_goes_on_with(tmp_path):
     said = finished([f"hydra.run.dir={two}", "trainer.epochs=2", "trainer.chunk=3"])
     assert said.count("epoch 2/2") == 1
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)  # float32, and ranks that jump
+    averages = [torch.load(folder / "checkpoints" / "last_average.pt")["model"] for folder in (one, two)]
+    torch.testing.assert_close(*averages, rtol=1e-2, atol=1e-3)
     assert json.loads((two / "report.json").read_text())["processes"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     for folder, several, chunk in ((one, True, "null"), (two, False, 3)):

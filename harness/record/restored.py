@@ -52,8 +52,8 @@ def restored(
     """Builds what the run in `folder` was made of and loads what it learned. The run need not be finished.
 
     Args:
-        weights: A checkpoint of the run (`last`, `best_on_test`, ...), or `untrained`: those that it began with, drawn
-            anew from its seed.
+        weights: A checkpoint of the run (`last`, `best_on_test`, `last_average`, ...), or `untrained`: those that it
+            began with, drawn anew from its seed.
         device: Where the model goes; `auto` takes a GPU when there is one.
         data_root: Where the data are now, if they are not where they were.
         allow: Packages of the user's own that the config may name; see `harness.record.allowed`.

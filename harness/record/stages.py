@@ -37,6 +37,8 @@ def check(model: nn.Module, config: DictConfig, splits: Iterable[str]) -> None:
             parts = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"first_stage.retrain: the model has no part {name}; it has {parts}")
     left = ["last", *(f"best_on_{split}" for split in splits)]
+    if OmegaConf.select(first_stage(config, Path()), "trainer.average") is not None:
+        left += [f"{name}_average" for name in left]
     if config.first_stage.checkpoint not in left:
         raise ValueError(f"first_stage.checkpoint={config.first_stage.checkpoint}: there are {', '.join(left)}")
 

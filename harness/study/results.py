@@ -33,6 +33,9 @@ SELECTED = {
     "last": "last epoch",
     "best_on_validation": "best epoch on validation",
     "best_on_test": "best epoch on test",
+    "last_average": "last epoch, averaged weights",
+    "best_on_validation_average": "best epoch of averaged weights on validation",
+    "best_on_test_average": "best epoch of averaged weights on test",
 }
 NEEDED = {"experiment": str, "overrides": list, "seed": int}  # beside what `runs.read_report` asks for
 

@@ -15,6 +15,9 @@ SELECTIONS = {
     "last": "after the last epoch",
     "best_on_test": "at the epoch that was best on the test split",
     "best_on_validation": "at the epoch that was best on held-out data, never on the test split",
+    "last_average": "after the last epoch with averaged weights",
+    "best_on_test_average": "at the epoch whose averaged weights were best on the test split",
+    "best_on_validation_average": "at the epoch whose averaged weights were best on held-out data",
     "untrained": "before training",
 }
 READ = {

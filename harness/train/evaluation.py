@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,7 @@ class Evaluation:
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)  # the splits on which the last evaluation was the best so far
     history: dict[str, list[float]] = field(default_factory=dict)  # of the monitored metric after each epoch, by split
+    weights: str = ""  # what stands after the names of splits and results where the weights are others: _average
 
     def __post_init__(self) -> None:
         if self.splits is not None:
@@ -72,8 +74,17 @@ class Evaluation:
         if undeclared := measures.direction(self.metrics, self.monitor, self.higher_is_better):
             log.warning("%s", undeclared)
 
+    def of_average(self) -> Evaluation:
+        """One for the averaged weights, which has results of its own beside these, in the same record."""
+        other = copy.copy(self)
+        other.new_best, other.weights = [], "_average"
+        return other
+
     def run(self, model: nn.Module, epoch: int, note: str = "") -> dict[str, float]:
-        """The metrics of every split, named split/metric; those under a `note` are no candidate for the best."""
+        """The metrics of every split, named split/metric; those under a `note` are no candidate for the best.
+
+        With averaged weights they are named split_average/metric, though in the results as the others are.
+        """
         model.eval()
         numbers: dict[str, float] = {}
         for split, loader in self.loaders.items():
@@ -84,18 +95,19 @@ class Evaluation:
                     f"trainer.monitor={self.monitor} is no metric of {split}; there are {', '.join(found)}"
                 )
             numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
-        result = self.results["last"] = {"epoch": epoch, "metrics": numbers}
+        result = self.results[f"last{self.weights}"] = {"epoch": epoch, "metrics": numbers}
         if note:
             self.results[note] = result
         else:
             self.new_best = []
             for split in self.loaders:
-                name, best = f"{split}/{self.monitor}", self.results.get(f"best_on_{split}")
-                self.history.setdefault(split, []).append(numbers[name])
+                name, known = f"{split}/{self.monitor}", f"{split}{self.weights}"
+                best = self.results.get(f"best_on_{known}")
+                self.history.setdefault(known, []).append(numbers[name])
                 if best is None or measures.is_better(numbers[name], best["metrics"][name], self.higher_is_better):
-                    self.results[f"best_on_{split}"] = result
-                    self.new_best.append(split)
-        return numbers
+                    self.results[f"best_on_{known}"] = result
+                    self.new_best.append(known)
+        return {name.replace("/", f"{self.weights}/", 1): value for name, value in numbers.items()}
 
     def warn_of_no_number(self) -> None:
         """Says of which splits the best epoch means nothing, as the monitored metric was never a number."""
@@ -111,7 +123,7 @@ class Evaluation:
     def headline(self, numbers: Mapping[str, float]) -> str:
         """The monitored metric of every split that `numbers` has, as the log shows it."""
         words = []
-        for split in self.loaders:
+        for split in (f"{split}{self.weights}" for split in self.loaders):
             name = f"{split}/{self.monitor}"
             if name in numbers:
                 best = split in self.new_best and math.isfinite(numbers[name])

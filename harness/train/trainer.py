@@ -48,6 +48,9 @@ class Trainer:
         log_every: Steps between lines of metrics.jsonl; epochs always have theirs. In between nothing waits for a GPU,
             so a loss that is not finite ends the run at the next line.
         stopping: Ends training before the last epoch, or None.
+        average: Decay of an exponential moving average of the weights, such as 0.999, or None. It is evaluated and
+            saved beside the weights themselves, as `last_average` and, chosen by its own metrics,
+            `best_on_<split>_average`. Stopping and searches go by the weights themselves.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
         pictures: Whether pictures are drawn at the end.
         seed: What every epoch's draws derive from.
@@ -72,6 +75,7 @@ class Trainer:
     device: str = "auto"
     log_every: int = 10
     stopping: EarlyStopping | None = None
+    average: float | None = None
     splits: Sequence[str] | None = None
     pictures: bool = True
     seed: int = 0
@@ -89,6 +93,8 @@ class Trainer:
                 raise ValueError(f"trainer.{name} must be one of {listed}, got {value!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"trainer.clip_norm must be positive or null, got {self.clip_norm}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"trainer.average must lie in [0, 1), or be null, got {self.average}")
         self.chosen = choose_device(self.device)
 
     def fit(
@@ -111,7 +117,7 @@ class Trainer:
 
         Returns:
             `last`: the metrics after the last epoch; `best_on_<split>`: the epoch that `monitor` prefers on a split,
-            with the metrics of every split at that epoch; `seconds`, `peak_memory`.
+            with the metrics of every split at that epoch; the same of the `average`; `seconds`, `peak_memory`.
 
         Raises:
             TrainingStoppedError: If the loss, the model's output or a weight is not finite.

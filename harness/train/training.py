@@ -23,6 +23,7 @@ from harness import checkpoint, distributed
 from harness.data.loading import Batch, Data
 from harness.device import half_precision, to_device
 from harness.seeds import seed_everything
+from harness.train.average import Average
 from harness.train.evaluation import Evaluation
 from harness.train.optimization import rates
 from harness.train.step import NotFiniteError, Step, divisible
@@ -72,6 +73,11 @@ class Training:
         self.last = self.folder / "last.pt"
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
         self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        self.evaluated = [(self.evaluation, self.model)]
+        self.average = None if trainer.average is None else Average(self.model, trainer.average)
+        if self.average is not None:
+            self.parts["average"] = self.average
+            self.evaluated.append((self.evaluation.of_average(), self.average.model))
 
     def stops_early(self) -> bool:
         """Whether `trainer.stopping` ends the run here."""
@@ -115,6 +121,8 @@ class Training:
             hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)
             if hook is not None:
                 told |= hook(self.model, self.data, self.epoch) or {}
+        if self.average is not None:
+            self.average.finish_epoch()
         return self.means.values() | told | {"seconds/train": time.perf_counter() - since}
 
     def _backward(self, batch: Batch) -> dict[str, Any]:
@@ -149,6 +157,8 @@ class Training:
         if self.by_step:
             numbers |= rates(self.optimizer)
             self.scheduler.step()
+        if self.average is not None:
+            self.average.update(self.step)
         return numbers
 
     def _update(self) -> dict[str, Any]:
@@ -190,7 +200,9 @@ class Training:
     def evaluate(self, note: str = "") -> dict[str, float]:
         """The metrics of every split; those under a `note` get a line of their own and cannot be the best."""
         since = time.perf_counter()
-        numbers = self.evaluation.run(self.model, self.epoch, note)
+        numbers: dict[str, float] = {}
+        for evaluation, model in self.evaluated[: 1 if note else None]:
+            numbers |= evaluation.run(model, self.epoch, note)
         if note:
             self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
             log.info("%s%s", note, self.evaluation.headline(numbers))
@@ -200,22 +212,26 @@ class Training:
         """Logs the epoch and saves it."""
         self.seconds += seconds
         self.tracker.log({"epoch": self.epoch, **numbers}, self.step)
-        of, headline = self.trainer.epochs, self.evaluation.headline(numbers)
+        of = self.trainer.epochs
+        headline = "".join(evaluation.headline(numbers) for evaluation, _ in self.evaluated)
         self.save()
         log.info("epoch %d/%d  loss %.4f%s  %.0f s", self.epoch, of, numbers["loss"], headline, seconds)
 
     def save(self) -> None:
-        """Writes the model of every split with a new best, then last.pt.
+        """Writes the model of every split with a new best, the averaged one if there is one, then last.pt.
 
         In this order, because a resumed run repeats what follows last.pt: killed in between, it finds the same best
         again and writes it again.
         """
         if not distributed.is_main():
             return
-        for split in self.evaluation.new_best:
-            best = {"model": self.model.state_dict(), "epoch": self.epoch}
-            checkpoint.save(self.folder / f"best_on_{split}.pt", best)
-        self.evaluation.new_best = []
+        for evaluation, model in self.evaluated:
+            of_now = {"model": model.state_dict(), "epoch": self.epoch}
+            for split in evaluation.new_best:
+                checkpoint.save(self.folder / f"best_on_{split}.pt", of_now)
+            evaluation.new_best = []
+            if evaluation is not self.evaluation:
+                checkpoint.save(self.folder / f"last{evaluation.weights}.pt", of_now)
         state = {
             "epoch": self.epoch,
             "step": self.step,
@@ -233,6 +249,7 @@ class Training:
         for what, part in self.parts.items():
             checkpoint.restore(part, state[what], self.last, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.evaluation.results, self.evaluation.history = state["results"], state.get("history", {})
+        self.evaluation.results.update(state["results"])
+        self.evaluation.history.update(state.get("history", {}))
         self.tracker.rewind(self.step)
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)

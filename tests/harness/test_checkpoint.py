@@ -101,11 +101,12 @@ class DiesInEpoch(EpochLoader):
 FP16 = {"precision": "fp16", "clip_norm": 1.0, "accumulate": 3, "loss": SquaredError(8.0)}  # which overflows at first
 
 WARMED = {"schedule": scheduled("cosine_warmup", epochs=4, warmup_epochs=1.5)}  # killed in epoch 2
+AVERAGED = {"average": 0.9, "chunk": 1}
 CYCLE = {"schedule": scheduled("one_cycle", epochs=4), "accumulate": 3}
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # fp16 may skip all steps of epoch 1
-@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16"}, FP16, WARMED, CYCLE])
+@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16"}, FP16, WARMED, CYCLE, AVERAGED])
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, settings):
     options = {"epochs": 4, "log_every": 1, **settings}
     whole, expected = fit(tmp_path / "whole", **options)
@@ -116,8 +117,13 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, setting
     results, resumed = fit(tmp_path / "killed", resume=True, **options)
     assert torch.equal(expected.linear.weight, resumed.linear.weight)
     assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
-    for name in ("last", "best_on_test", "best_on_validation", "untrained"):
+    for name in results.keys() - {"seconds", "peak_memory"}:
         assert results[name] == whole[name]
+    assert {"last", "best_on_test", "best_on_validation", "untrained"} <= results.keys() == whole.keys()
+    if settings is AVERAGED:
+        kept = [checkpoint.load(tmp_path / run / "checkpoints" / "last_average.pt") for run in ("whole", "killed")]
+        assert kept[0]["epoch"] == 4
+        assert torch.equal(*(one["model"]["linear.weight"] for one in kept))
     scalers = [checkpoint.load(tmp_path / run / "checkpoints" / "last.pt")["scaler"] for run in ("whole", "killed")]
     assert scalers[0] == scalers[1]
     if settings is FP16:  # it has moved on from where it begins, so that forgetting it would show

@@ -48,9 +48,16 @@ def test_another_model_or_an_unknown_part_is_refused(trained):
     ],
 )
 def test_what_the_second_stage_could_not_do_is_refused_before_the_first(changes, sentence):
-    config = OmegaConf.create({"first_stage": {"retrain": ["head"], "checkpoint": "last", **changes}})
+    config = OmegaConf.create({"first_stage": {"retrain": ["head"], "checkpoint": "last", "changes": None, **changes}})
     with pytest.raises(ValueError, match=sentence):
         stages.check(TwoParts(), config, ["validation", "test"])
+
+
+def test_the_second_stage_may_take_over_averaged_weights_if_the_first_leaves_them():
+    first = {"retrain": ["head"], "checkpoint": "last_average", "changes": {"trainer": {"average": 0.9}}}
+    stages.check(TwoParts(), OmegaConf.create({"first_stage": first}), ["test"])
+    with pytest.raises(ValueError, match="there are last, best_on_test"):
+        stages.check(TwoParts(), OmegaConf.create({"first_stage": first | {"changes": None}}), ["test"])
 
 
 def test_the_first_stage_differs_where_it_says(tmp_path):
