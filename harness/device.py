@@ -59,11 +59,15 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 def to_device(value: Any, device: torch.device, channels_last: bool = False) -> Any:
     """Moves the tensors of nested dicts, lists and tuples; leaves everything else as it is.
 
-    Nobody waits for a copy to a GPU; what is copied from there has arrived.
+    Nobody waits for a copy to a GPU; what is copied from there has arrived. On a GPU, what has one number or a few for
+    each sample keeps the tensor that it was copied from as its attribute `on_host`, so that a loss can count the
+    classes of a batch without waiting.
     """
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
         moved = tensor.to(device, non_blocking=device.type != "cpu")
+        if device.type != "cpu" and tensor.device.type == "cpu" and tensor.ndim <= 2:
+            moved.on_host = tensor  # type: ignore[attr-defined]
         return moved.contiguous(memory_format=torch.channels_last) if channels_last and moved.ndim == 4 else moved
 
     return map_tensors(value, move)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import one_of
+from rambo.ranking.exact import one_of, waits
 from ranksim.inputs import as_targets, check_finite, one_each
 
 SHOTS = ("many", "medium", "few")
@@ -29,7 +29,7 @@ def bin_of(targets: Any, edges: Tensor) -> Tensor:
         TypeError, ValueError: If a target is no number, is nan, or in half precision too large to be told apart.
     """
     exact = as_targets(targets, edges.device).detach().float()
-    if bool(torch.isnan(exact).any()):
+    if not waits(exact) and bool(torch.isnan(exact).any()):
         raise ValueError(
             f"{int(torch.isnan(exact).sum())} of {exact.numel()} targets are nan, which no bin can hold: "
             "drop those samples or fill in their targets"

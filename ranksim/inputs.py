@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rambo.ranking import plain
+from rambo.ranking.exact import sent, waits
 
 WHOLE = {torch.float16: 2**11, torch.bfloat16: 2**8}
 """Up to which number half precision tells whole numbers apart."""
 
 
 def as_numbers(name: str, values: Any, device: torch.device | None = None) -> Tensor:
-    """A tensor as it is; an array or a list of numbers as a tensor on `device`; refuses (TypeError) what is neither."""
+    """A tensor as it is; an array or a list of numbers as one, on `device`; refuses (TypeError) what is neither."""
     if isinstance(values, Tensor):
         return values
     try:
@@ -43,12 +44,12 @@ def as_targets(values: Any, device: torch.device | None = None) -> Tensor:
 
 def as_weights(values: Any, batch: Tensor) -> Tensor:
     """The weight of each row of `batch`, (samples,), finite and at least 0."""
-    weights = one_each("weights", as_numbers("weights", values, batch.device), len(batch))
+    weights = one_each("weights", as_numbers("weights", values), len(batch))
     check_finite("weights", weights)
     seen = constant(weights)
     if seen is not None and bool((seen < 0).any()):
         raise ValueError(f"weights must not be negative, got {seen.min().item():g}; see how they were made")
-    return weights
+    return sent(weights, batch.device)
 
 
 def one_each(name: str, values: Tensor, samples: int | None = None) -> Tensor:
@@ -68,21 +69,24 @@ def column_as_row(values: Tensor) -> Tensor:
 def constants(name: str, values: Any, batch: Tensor) -> Tensor:
     """One or several numbers for each row of `batch`, finite, without a graph, as (samples,) or (samples, k).
 
-    They are in float32, or in float64 if that is what they are or whole numbers need it.
+    They are in float32, or in float64 if that is what they are or whole numbers need it (on a device, if they might),
+    and stay where they are.
     """
-    numbers, samples = as_numbers(name, values, batch.device), len(batch)
+    numbers, samples = as_numbers(name, values), len(batch)
     if numbers.dim() not in (1, 2) or len(numbers) != samples or 0 in numbers.shape[1:]:
         raise ValueError(f"{name} must be one a sample, ({samples},) or ({samples}, k), got {tuple(numbers.shape)}")
     check_finite(name, numbers)
     numbers = column_as_row(plain(numbers))
     if numbers.dtype in (torch.float32, torch.float64):
         return numbers
-    small = numbers.dtype in WHOLE or not numbers.numel() or bool((numbers.double().abs() <= 2**24).all())
-    return numbers.float() if small else numbers.double()
+    if numbers.dtype in WHOLE or not numbers.numel():
+        return numbers.float()
+    small = constant(numbers)
+    return numbers.double() if small is None or bool((small.double().abs() > 2**24).any()) else numbers.float()
 
 
 def features_and_targets(features: Tensor, targets: Any, finite: bool = True) -> tuple[Tensor, Tensor]:
-    """Features as they are, and targets as `constants`.
+    """Features as they are, and targets as `constants`, where they are.
 
     Raises:
         TypeError: If features are no floating-point tensor, or targets no numbers.
@@ -91,7 +95,7 @@ def features_and_targets(features: Tensor, targets: Any, finite: bool = True) ->
         RuntimeError: If torch.func.vmap maps over the batch.
     """
     check_outputs("features", features, finite)
-    targets = as_targets(targets, features.device)
+    targets = as_targets(targets)
     if features.dim() < 2:
         raise ValueError(f"features must have the shape (samples, ...), got {tuple(features.shape)}")
     plain(features)  # refuses vmap by a sentence
@@ -112,15 +116,17 @@ def check_outputs(name: str, values: Any, finite: bool = True) -> None:
 
 
 def constant(values: Tensor) -> Tensor | None:
-    """The numbers themselves, without a graph; None where torch.func.vmap maps over them, so that nobody can look."""
+    """The numbers themselves, without a graph; None where nobody can look, as torch.func.vmap maps over them, or nobody
+    should, as a device would have to be waited for.
+    """
     try:
-        return plain(values)
+        return None if waits(values) else plain(values)
     except RuntimeError:
         return None
 
 
 def check_finite(name: str, values: Tensor, way_out: str = "remove them") -> None:
-    """Refuses NaN and infinities, saying how many and where the first one is; values that vmap maps over pass."""
+    """Refuses NaN and infinities, saying how many and where the first one is; what `constant` does not see passes."""
     seen = constant(values)
     finite = None if seen is None else torch.isfinite(seen)
     if finite is not None and not bool(finite.all()):

@@ -75,7 +75,7 @@ class Step:
             with torch.set_grad_enabled(not again):
                 outputs.append(self._embed(part))
         whole = _Whole(outputs, padding=PADDING in batch, differentiable=again)
-        named = self._named(whole.output, Everyone(batch))
+        named = self._named(whole.output, Everyone(batch) if distributed.world() > 1 else batch)
         self._back_propagate(named["loss"], divisor)
         for number, part in enumerate(parts):
             if again:

@@ -39,7 +39,7 @@ def average_precision_formula(
     rank = ranked.before + ranked.among
     weights, whole = query_weights(reduction, relevant.counts, relevant.classes)
     row_shares = (weights / ((relevant.counts.to(rank.dtype) + ap_eps) * whole)).to(rank.dtype)
-    shares = row_shares.repeat_interleave(relevant.counts)
+    shares = row_shares.repeat_interleave(relevant.counts, output_size=len(relevant))
     # 1 - precision is before / rank, which is 0 for a perfect ranking and never below; ap_eps takes from every row
     taken = (ap_eps * row_shares).masked_fill(relevant.counts == 0, 0)
     value = total(ranked.before / rank * shares, reduction, relevant)
@@ -173,14 +173,14 @@ class MeanAveragePrecisionLoss(BlackboxLoss):
         counted = check_scores(scores, relevance, ignored)
         values, mask = rankable_where(scores, counted), plain(relevance) != 0
         current = {"scores": values, "relevance": mask} | ({} if counted is None else {"counted": counted})
-        batches = [current, *self.memory.newest_first(values.device)]
+        batches = [current, *self.memory.newest_first(values.device, relevance=mask.device, counted=mask.device)]
         if (classes := batches[-1]["scores"].shape[1]) != values.shape[1]:
             raise ValueError(
                 f"the memory holds scores of {classes} classes, this batch has {values.shape[1]}; call reset_memory()"
             )
         differentiate = needs_gradient(scores)
         everything, relevance, counted = _stacked(batches)
-        relevant = RelevantPlaces(relevance.T, None if counted is None else counted.T)
+        relevant = RelevantPlaces(relevance.T, None if counted is None else counted.T, device=values.device)
         value, gradient = self._term(everything.T, relevant, 1 - self.interclass_weight, differentiate)
         if gradient is not None:
             gradient = gradient.T[: len(values)].contiguous()
@@ -188,9 +188,8 @@ class MeanAveragePrecisionLoss(BlackboxLoss):
             health = self.health
             among = slice(None if self.interclass_memory else len(values))
             row = everything[among].reshape(1, -1)
-            relevant = RelevantPlaces(
-                relevance[among].reshape(1, -1), None if counted is None else counted[among].reshape(1, -1)
-            )
+            counted = None if counted is None else counted[among].reshape(1, -1)
+            relevant = RelevantPlaces(relevance[among].reshape(1, -1), counted, device=values.device)
             between, push = self._term(row, relevant, self.interclass_weight, differentiate)
             self.health, value = health, value + between
             if gradient is not None and push is not None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rambo.losses.pairs import Labels, check_embeddings, judged, same_items
-from rambo.ranking.exact import plain
+from rambo.losses.pairs import Labels, Pairs, check_embeddings, judged, meeting_place, same_items
+from rambo.ranking.exact import plain, sent
 
-References = tuple[Sequence[Tensor] | None, Tensor | None, Tensor | None]
+References = tuple[Sequence[Tensor] | Pairs | None, Tensor | None, Tensor | None]
 """The third to fifth argument of a loss: indices_tuple, ref_emb, ref_labels."""
 StoredBatch = dict[str, Tensor]
 
@@ -49,10 +49,15 @@ class BatchMemory(nn.Module):
             self.batches = [*self.batches, {name: plain(tensor).clone() for name, tensor in tensors.items()}]
             self.batches = self.batches[-self.size :]
 
-    def newest_first(self, device: torch.device) -> list[StoredBatch]:
-        """The stored batches on a device, as checkpoints are often read on another one; none in evaluation mode."""
+    def newest_first(self, device: torch.device, **others: torch.device) -> list[StoredBatch]:
+        """The stored batches on a device, as checkpoints are often read on another one; none in evaluation mode.
+
+        Args:
+            device: Where they are wanted.
+            others: The names of tensors that are wanted elsewhere, and where.
+        """
         batches = self.batches[::-1] if self.training else []
-        return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
+        return [{name: sent(tensor, others.get(name, device)) for name, tensor in batch.items()} for batch in batches]
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -95,9 +100,10 @@ def recall(
     """
     if ref_emb is not None or ref_labels is not None or ref_ids is not None:
         raise ValueError("a memory brings its own references; leave out ref_emb, ref_labels and ref_ids")
-    numbers = check_embeddings(embeddings, labels)
-    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
-    stored = memory.newest_first(embeddings.device)
+    place = meeting_place(embeddings.device, labels, ids, ignored, *(indices_tuple or ()))
+    numbers = check_embeddings(embeddings, labels, place=place)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place)
+    stored = memory.newest_first(embeddings.device, labels=place, ids=place)
     for batch in stored:
         if batch["embeddings"].shape[1] != embeddings.shape[1]:
             raise ValueError(
@@ -119,9 +125,8 @@ def recall(
             known = same_items(numbers, ids, batch.get("ids"), themselves=False)
             others = ~(same_class if known is None else known)
         blocks.append((same_class & others, ~same_class & others))
-    relevant, irrelevant = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
     return (
-        (*relevant.nonzero(as_tuple=True), *irrelevant.nonzero(as_tuple=True)),
+        Pairs(*(torch.cat(side, dim=1) for side in zip(*blocks, strict=True))),
         torch.cat([embeddings, *(batch["embeddings"].to(embeddings.dtype) for batch in stored)]),
         torch.cat([numbers, *(batch["labels"] for batch in stored)]),
     )
@@ -129,8 +134,9 @@ def recall(
 
 def remember(memory: BatchMemory, embeddings: Tensor, labels: Labels, ids: Labels | None) -> None:
     """Stores a batch for `recall`."""
-    known = {} if ids is None else {"ids": check_embeddings(embeddings, ids, ("embeddings", "ids"))}
-    memory.push(embeddings=embeddings, labels=check_embeddings(embeddings, labels), **known)
+    place = meeting_place(embeddings.device, labels, ids)
+    known = {} if ids is None else {"ids": check_embeddings(embeddings, ids, ("embeddings", "ids"), place)}
+    memory.push(embeddings=embeddings, labels=check_embeddings(embeddings, labels, place=place), **known)
 
 
 class GalleryMemory(nn.Module):
@@ -180,8 +186,10 @@ class GalleryMemory(nn.Module):
         Raises:
             ValueError: If references are given, whose place is the memory's, or shapes do not fit.
         """
-        references = recall(self.memory, embeddings, labels, indices_tuple, ref_emb, ref_labels, ids, ref_ids)
-        value: Tensor = self.loss(embeddings, check_embeddings(embeddings, labels), *references)
+        pairs, *others = recall(self.memory, embeddings, labels, indices_tuple, ref_emb, ref_labels, ids, ref_ids)
+        pairs = pairs.indices(embeddings.device) if isinstance(pairs, Pairs) else pairs
+        others = [None if other is None else sent(other, embeddings.device) for other in others]
+        value: Tensor = self.loss(embeddings, check_embeddings(embeddings, labels), pairs, *others)
         remember(self.memory, embeddings, labels, ids)
         return value
 

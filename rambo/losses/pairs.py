@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import plain
+from rambo.ranking.exact import plain, sent, waits
 from rambo.ranking.relevant import RelevantPlaces
 from rambo.ranking.unit_vectors import unit_vectors
 
 Labels = Any
-"""Whole numbers, one per item: a tensor, a numpy array or a list."""
+"""Whole numbers, one per item: a tensor, a numpy array or a list.
+
+A tensor on a device has to be waited for, unless its attribute `on_host` holds the same numbers on the CPU, as that of
+a tensor that the trainer has moved there does.
+"""
+
+
+def meeting_place(device: torch.device, *given: Any) -> torch.device:
+    """Where numbers are compared: on the CPU if all that are given are there, for nobody has to wait then."""
+    if device.type == "cpu":
+        return device
+    seen = (getattr(each, "on_host", each) for each in given)
+    return device if any(isinstance(each, Tensor) and waits(each) for each in seen) else torch.device("cpu")
 
 
 def whole_numbers(values: Labels, name: str = "labels", device: torch.device | None = None) -> Tensor:
-    """The numbers as int64.
+    """The numbers as int64, on the device if one is named.
 
     Raises:
         TypeError: If they are no numbers.
         ValueError: If they are floating point and not whole, or so large for their type that neighbours are one number.
     """
     try:
-        numbers = torch.as_tensor(values, device=device)
+        numbers = torch.as_tensor(getattr(values, "on_host", values))
     except (TypeError, ValueError, RuntimeError):
         numbers = None
     if numbers is None or numbers.is_complex():
@@ -38,11 +50,16 @@ def whole_numbers(values: Labels, name: str = "labels", device: torch.device | N
                 f"{name} of {numbers.dtype} hold {numbers[~exact].flatten()[0].item():g}, which is not whole or too "
                 "large for that type to be told from its neighbours, so that classes would be merged; give integers"
             )
-    return numbers.long()
+    return numbers.long() if device is None else sent(numbers.long(), device)
 
 
-def check_embeddings(embeddings: Tensor, labels: Labels, names: tuple[str, str] = ("embeddings", "labels")) -> Tensor:
-    """Refuses what a retrieval loss cannot mean; returns the labels as int64, where the embeddings are.
+def check_embeddings(
+    embeddings: Tensor,
+    labels: Labels,
+    names: tuple[str, str] = ("embeddings", "labels"),
+    place: torch.device | None = None,
+) -> Tensor:
+    """Refuses what a retrieval loss cannot mean; returns the labels as int64, on `place` or where the embeddings are.
 
     Raises:
         TypeError: If embeddings are not floating point, or labels no numbers.
@@ -52,7 +69,7 @@ def check_embeddings(embeddings: Tensor, labels: Labels, names: tuple[str, str] 
         raise ValueError(f"{names[0]} must have shape (items, dimensions), got {tuple(embeddings.shape)}")
     if not embeddings.is_floating_point():
         raise TypeError(f"{names[0]} must be floating point, got {embeddings.dtype}")
-    numbers = whole_numbers(labels, names[1], embeddings.device)
+    numbers = whole_numbers(labels, names[1], embeddings.device if place is None else place)
     if numbers.dim() == 2:
         raise ValueError(
             f"{names[1]} must be one class number per item, got {numbers.shape[1]} label columns, shape "
@@ -66,7 +83,7 @@ def check_embeddings(embeddings: Tensor, labels: Labels, names: tuple[str, str] 
 
 
 def check_scores(scores: Tensor, relevance: Tensor, ignored: Tensor | None = None) -> Tensor | None:
-    """Refuses anything but equally shaped matrices; returns where items count, None for everywhere.
+    """Refuses anything but equally shaped matrices; returns which items count, where the relevance is; None: all.
 
     Raises:
         ValueError: If they are not.
@@ -80,7 +97,7 @@ def check_scores(scores: Tensor, relevance: Tensor, ignored: Tensor | None = Non
         return None
     if ignored.shape != scores.shape:
         raise ValueError(f"ignored must have the shape {tuple(scores.shape)}, got {tuple(ignored.shape)}")
-    return plain(ignored).to(scores.device) == 0
+    return sent(plain(ignored), relevance.device) == 0
 
 
 def without_diagonal(square: Tensor) -> Tensor:
@@ -107,16 +124,30 @@ def same_items(numbers: Tensor, ids: Tensor | None, ref_ids: Tensor | None, them
     return place if same is None else same | place
 
 
-def chosen_pairs(indices_tuple: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+class Pairs(NamedTuple):
+    """Pairs that count, each bool (queries, items): an `indices_tuple` as masks, whose shape is known."""
+
+    relevant: Tensor
+    irrelevant: Tensor
+
+    def indices(self, device: torch.device) -> tuple[Tensor, ...]:
+        """(anchors, positives, anchors, negatives), on a device."""
+        found = (*self.relevant.nonzero(as_tuple=True), *self.irrelevant.nonzero(as_tuple=True))
+        return tuple(sent(indices, device) for indices in found)
+
+
+def chosen_pairs(indices_tuple: Sequence[Tensor] | Pairs, like: Tensor) -> Pairs:
     """The relevant and the irrelevant pairs that a miner chose, each bool of the shape and device of `like`.
 
     Args:
-        indices_tuple: (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
+        indices_tuple: (anchors, positives, negatives), (anchors, positives, anchors, negatives), or `Pairs`.
         like: (queries, items).
 
     Raises:
         ValueError: If there are neither three nor four index tensors, or an index is out of range.
     """
+    if isinstance(indices_tuple, Pairs):
+        return indices_tuple
     if len(indices_tuple) not in (3, 4):
         raise ValueError(
             "indices_tuple must be (anchors, positives, negatives) or (anchors, positives, anchors, negatives), "
@@ -132,11 +163,11 @@ def chosen_pairs(indices_tuple: Sequence[Tensor], like: Tensor) -> tuple[Tensor,
         raise ValueError(
             f"indices_tuple does not fit {like.shape[0]} queries and {like.shape[1]} items: {error}"
         ) from None
-    return relevant, irrelevant
+    return Pairs(relevant, irrelevant)
 
 
 def judged(
-    same_class: Tensor, itself: Tensor | None, indices_tuple: Sequence[Tensor] | None, ignored: Tensor | None
+    same_class: Tensor, itself: Tensor | None, indices_tuple: Sequence[Tensor] | Pairs | None, ignored: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Which items are relevant to each query, and which count at all; None: all do.
 
@@ -159,7 +190,7 @@ def judged(
 def similarities(
     embeddings: Tensor,
     labels: Labels,
-    indices_tuple: Sequence[Tensor] | None = None,
+    indices_tuple: Sequence[Tensor] | Pairs | None = None,
     ref_emb: Tensor | None = None,
     ref_labels: Labels | None = None,
     ids: Labels | None = None,
@@ -178,8 +209,9 @@ def similarities(
         TypeError: If embeddings are not floating point, or labels no numbers.
         ValueError: If shapes do not fit, or only one half of a pair of arguments is given.
     """
-    numbers = check_embeddings(embeddings, labels)
-    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"))
+    place = meeting_place(embeddings.device, labels, ids, ref_labels, ref_ids, ignored, *(indices_tuple or ()))
+    numbers = check_embeddings(embeddings, labels, place=place)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place)
     queries = references = _vectors(embeddings, normalize)
     ref_numbers, themselves = numbers, True
     if ref_emb is None:
@@ -190,9 +222,9 @@ def similarities(
         if ref_labels is None or (ids is None) != (ref_ids is None):
             raise ValueError("ref_emb needs ref_labels, and ids and ref_ids need each other; give both or neither")
         themselves = (ref_emb is embeddings or ref_labels is labels) and len(ref_emb) == len(embeddings)
-        ref_emb = ref_emb.to(embeddings.device)
-        ref_numbers = check_embeddings(ref_emb, ref_labels, ("ref_emb", "ref_labels"))
-        ref_ids = None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"))
+        ref_emb = sent(ref_emb, embeddings.device)
+        ref_numbers = check_embeddings(ref_emb, ref_labels, ("ref_emb", "ref_labels"), place)
+        ref_ids = None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"), place)
         if ref_emb.shape[1] != embeddings.shape[1]:
             raise ValueError(f"ref_emb has {ref_emb.shape[1]} dimensions, embeddings {embeddings.shape[1]}")
         references = _vectors(ref_emb, normalize).to(queries.dtype)
@@ -203,10 +235,11 @@ def similarities(
     if ref_emb is None and ids is None and indices_tuple is None and ignored is None:
         if exclude_self:
             scores, same_class = without_diagonal(scores), without_diagonal(same_class)
-        return scores, RelevantPlaces(same_class, classes=numbers)
+        return scores, RelevantPlaces(same_class, classes=numbers, device=scores.device)
     itself = same_items(numbers, ids, ref_ids, themselves) if exclude_self else None
     relevance, counted = judged(same_class, itself, indices_tuple, ignored)
-    return scores, RelevantPlaces(relevance, counted, (len(queries) - exclude_self) or None, numbers)
+    items = (len(queries) - exclude_self) or None
+    return scores, RelevantPlaces(relevance, counted, items, numbers, scores.device)
 
 
 def _vectors(embeddings: Tensor, normalize: bool) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rambo.ranking.exact import TIES, Ties, not_negative, one_of
+from rambo.ranking.exact import TIES, Ties, not_negative, one_of, spoiled
 from rambo.ranking.gradient_rules import Blackbox, GradientRule, Scale
 from rambo.ranking.relevant import RelevantPlaces, RelevantRanks, relevant_ranks, score_gradient
 
@@ -126,11 +126,13 @@ class BlackboxLoss(RankingLoss):
         self.health = {"tie_rate": equal.sum() / max(1, equal.numel())}
         if found is None:
             fill = self._empty(values)
-            return values.new_tensor(fill), torch.full_like(values, fill) if differentiate else None
-        value, upstream = found
-        self.health["negatives_before"] = ranked.before.mean()
-        if not differentiate:
-            return value, None
-        gradient = score_gradient(self.rule, ranked, upstream)
-        self.health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
-        return value, gradient
+            results = [values.new_full((), fill), *([torch.full_like(values, fill)] if differentiate else [])]
+        else:
+            value, upstream = found
+            results = [value]
+            self.health["negatives_before"] = ranked.before.mean()
+            if differentiate:
+                results.append(gradient := score_gradient(self.rule, ranked, upstream))
+                self.health["gradient_share"] = gradient.count_nonzero() / max(1, gradient.numel())
+        value, *gradients = spoiled(*results, by=[values])
+        return value, gradients[0] if gradients else None

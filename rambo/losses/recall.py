@@ -130,6 +130,7 @@ class RecallLoss(RankedRetrievalLoss):
             value, upstream = terms.mean(), slopes[:current] / len(terms)
         else:
             weights, whole = query_weights(self.reduction, counts, relevant.classes)
-            shares = (weights / (counts * whole).to(terms.dtype)).repeat_interleave(counts).to(terms.dtype)
+            shares = (weights / (counts * whole).to(terms.dtype)).repeat_interleave(counts, output_size=len(terms))
+            shares = shares.to(terms.dtype)
             value, upstream = total(terms * shares, self.reduction, relevant), slopes[:current] * shares[:current]
         return value, upstream * (len(counts) / length) if by_rows else upstream

@@ -43,7 +43,8 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
         raise ValueError('reduction="class" needs the class of each query; call from_scores with classes=')
     if classes.shape != counts.shape:
         raise ValueError(f"got {len(counts)} queries but classes of shape {tuple(classes.shape)}; give one each")
-    there, (_, numbers) = counts > 0, torch.unique(classes, return_inverse=True)
+    # a number that the queries of a class share, found without asking how many classes there are
+    there, numbers = counts > 0, torch.searchsorted(classes.sort().values, classes.contiguous())
     sizes = torch.zeros_like(counts).index_add_(0, numbers, there.long())
     return there / sizes[numbers].clamp(min=1).double(), sizes.count_nonzero()
 
@@ -132,7 +133,8 @@ class RetrievalLoss(RankingLoss):
 
         Args:
             embeddings: (items, dimensions); half precision is scored in float32.
-            labels: One class number per item, (items,).
+            labels: One class number per item, (items,). Left on the CPU, or with a copy there (`Labels`), they spare a
+                GPU being waited for once a call.
             indices_tuple: A miner's (anchors, positives, negatives) or (anchors, positives, anchors, negatives): for
                 each query only the items of its pairs count, as relevant and irrelevant ones.
             ref_emb: What is ranked instead of the batch itself, (references, dimensions).
@@ -148,8 +150,8 @@ class RetrievalLoss(RankingLoss):
 
         Raises:
             TypeError: If embeddings are not floating point, or labels no numbers.
-            ValueError: If shapes do not fit, labels are not exact, there is NaN, or nothing is relevant and `on_empty`
-                is "error".
+            ValueError: If shapes do not fit, labels are not exact, there is NaN (on a device, the loss is NaN instead),
+                or nothing is relevant and `on_empty` is "error".
         """
         asked = indices_tuple, ref_emb, ref_labels, ids, ref_ids, ignored
         similar = partial(similarities, embeddings, labels, exclude_self=self.exclude_self, normalize=self.normalize)
@@ -190,7 +192,7 @@ class RetrievalLoss(RankingLoss):
             raise ValueError("a gallery memory stores embeddings; call the loss with (embeddings, labels) instead")
         counted = check_scores(scores, relevance, ignored)
         numbers = None if classes is None else whole_numbers(classes, "classes", scores.device)
-        return self._loss(scores, RelevantPlaces(relevance, counted, items, numbers))
+        return self._loss(scores, RelevantPlaces(relevance, counted, items, numbers, scores.device))
 
     def reset_memory(self) -> None:
         """Forgets the stored batches."""

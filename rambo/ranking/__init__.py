@@ -10,7 +10,7 @@ Conventions:
         and by position within each kind). Each gives the same answer on every device.
     Precision: half precision is ranked in float32, float64 stays float64.
     NaN: refused, because a sort would place it somewhere without a word. The check reads the scores once and, on a
-        GPU, waits for the result; `check_nan=False` skips it.
+        GPU, waits for the result; `check_nan=False` skips it. The losses do not wait there: theirs is NaN then.
 
 Source: Rolinek et al. 2020, arXiv:1912.03500, section 4 and algorithm 1.
 """

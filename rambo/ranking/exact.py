@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -55,6 +56,29 @@ def not_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def waits(tensor: Tensor) -> bool:
+    """Whether a look at its numbers makes the CPU wait for a device; the losses then do not look."""
+    return tensor.device.type != "cpu"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, which nobody waits for unless the CPU is to read it."""
+    return tensor if tensor.device == device else tensor.to(device, non_blocking=device.type != "cpu")
+
+
+def spoiled(*results: Tensor, by: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The results, NaN everywhere if one of the tensors `by` holds NaN.
+
+    For numbers on a device, where nobody has looked (`waits`): ranks and comparisons would make finite ones of NaN. On
+    the CPU it has been refused, and the results are returned as they are.
+    """
+    for tensor in by:
+        if waits(tensor) and tensor.numel():
+            holds_nan = tensor.detach().max().isnan()  # a maximum carries NaN along and needs no second array
+            results = tuple(result.masked_fill(holds_nan, math.nan) for result in results)
+    return results
+
+
 def plain(tensor: Tensor) -> Tensor:
     """The tensor as a constant: without its graph, its tangent, and the wrappers of torch.func.
 
@@ -85,7 +109,6 @@ def rankable(scores: Tensor, check_nan: bool = True) -> Tensor:
         raise ValueError("scores must have at least one dimension, the ranked one; got a single number")
     scores = plain(scores) if check_nan else scores.detach()
     scores = scores if scores.dtype == torch.float64 else scores.float()
-    # a maximum carries NaN along and, unlike isnan, needs no second array
     if check_nan and scores.numel() and math.isnan(scores.max().item()):
         raise ValueError("scores hold NaN and cannot be ranked; look for the step that produced it")
     return scores

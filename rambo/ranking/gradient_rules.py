@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import Ties, one_of, positive, ranks
+from rambo.ranking.exact import Ties, one_of, positive, ranks, waits
 from rambo.ranking.unit_vectors import unit_vectors
 
 T = TypeVar("T", int, Tensor)
@@ -149,7 +149,8 @@ class SoftRank(GradientRule):
     def _gradient(self, scores: Tensor, upstream: Tensor, ties: Ties, relevance: Tensor | None, items: int) -> Tensor:
         rows, pushed = (tensor.reshape(-1, scores.shape[-1]) for tensor in (scores, upstream))
         gradient = torch.zeros_like(rows)
-        moving = pushed.ne(0).any(dim=0).nonzero().squeeze(1)
+        everyone = torch.arange(rows.shape[1], device=rows.device)
+        moving = everyone if waits(pushed) else pushed.ne(0).any(dim=0).nonzero().squeeze(1)
         for chunk in torch.split(moving, max(1, _SOFT_RANK_PAIRS // max(1, rows.numel()))):
             # (rows, chunk, items): slope of the chunk's relaxed ranks in every other score; symmetric in the pair
             opened = torch.sigmoid((rows[:, None, :] - rows[:, chunk, None]) / self.temperature)

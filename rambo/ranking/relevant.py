@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import Ties, descending_order, plain, rankable
+from rambo.ranking.exact import Ties, descending_order, plain, rankable, sent, waits
 from rambo.ranking.gradient_rules import Blackbox, GradientRule
 
 COUNTED_AT_MOST = 2
@@ -23,21 +23,30 @@ COUNTED_AT_MOST = 2
 
 
 def rankable_where(scores: Tensor, counted: Tensor | None) -> Tensor:
-    """The scores as `rankable` gives them, with items that do not count behind all that do; None: all count."""
+    """The scores as `rankable` gives them, with items that do not count behind all that do; None: all count.
+
+    On a device they are not searched for NaN, as that would have to be waited for; see `spoiled`.
+    """
+    scores, look = plain(scores), not waits(scores)
     if counted is None or not scores.is_floating_point():
-        return rankable(scores).contiguous()
+        return rankable(scores, look).contiguous()
     lowest = torch.finfo(scores.dtype).min
-    return rankable(plain(scores).clamp(min=lowest).masked_fill(~counted, -math.inf)).contiguous()
+    behind = ~sent(counted, scores.device)
+    return rankable(scores.clamp(min=lowest).masked_fill(behind, -math.inf), look).contiguous()
 
 
 class RelevantPlaces:
     """Where the relevant items of a batch of rows stand.
+
+    They are looked for where the relevance is, and used where the scores are: with a relevance on the CPU, nobody has
+    to wait for a device.
 
     Args:
         relevance: Non-zero where an item is relevant; bool, integer or floating point (rows, items).
         counted: False where an item is ignored, neither relevant nor irrelevant; bool (rows, items). None: all count.
         items: How many items normalised ranks refer to; None: those of the row that count.
         classes: The class of each row, int64 (rows,), for a mean that is balanced over classes.
+        device: Where the scores are; None: where the relevance is.
 
     Attributes:
         mask: Which items count and are relevant, bool (rows, items).
@@ -55,18 +64,21 @@ class RelevantPlaces:
         counted: Tensor | None = None,
         items: int | None = None,
         classes: Tensor | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.counted, self.items = None if counted is None else plain(counted), items
-        self.classes = None if classes is None else plain(classes)
-        mask = plain(relevance)
+        mask, self.items = plain(relevance), items
         mask = mask if mask.dtype == torch.bool else mask != 0
-        self.mask = (mask if self.counted is None else mask & self.counted).contiguous()
-        self.places = self.mask.flatten().nonzero().squeeze(1)  # of one dimension, which is much faster than of two
-        self.rows = self.places.div(max(1, self.mask.shape[1]), rounding_mode="floor")
-        self.columns = self.places - self.rows * self.mask.shape[1]
-        self.counts = self.rows.new_zeros(len(self.mask)).index_add_(0, self.rows, torch.ones_like(self.rows))
-        self.most = int(self.counts.max()) if len(self) else 0
-        self.even = 0 < len(self) == self.most * len(self.mask)
+        mask = (mask if counted is None else mask & plain(counted)).contiguous()
+        places = mask.flatten().nonzero().squeeze(1)  # of one dimension, which is much faster than of two
+        rows = places.div(max(1, mask.shape[1]), rounding_mode="floor")
+        counts = rows.new_zeros(len(mask)).index_add_(0, rows, torch.ones_like(rows))
+        self.most = int(counts.max()) if len(rows) else 0
+        self.even = 0 < len(rows) == self.most * len(mask)
+        device = mask.device if device is None else device
+        self.mask, self.places, self.rows, self.counts = (sent(each, device) for each in (mask, places, rows, counts))
+        self.columns = self.places - self.rows * mask.shape[1]
+        self.counted = None if counted is None else sent(plain(counted), device)
+        self.classes = None if classes is None else sent(plain(classes), device)
 
     def __len__(self) -> int:
         return len(self.rows)

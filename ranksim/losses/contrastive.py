@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rambo.ranking import plain, unit_vectors
-from rambo.ranking.exact import one_of, positive
+from rambo.ranking.exact import one_of, positive, sent, spoiled
 from ranksim.inputs import Shown, as_weights, at_least_float32, constants, features_and_targets, not_negative
 from ranksim.losses.similarities import row_distances
 
@@ -43,7 +43,8 @@ def rank_n_contrast(similarities: Tensor, distances: Tensor) -> Tensor:
     ordered, order = ordered[:, 1:].contiguous(), order[:, 1:]  # the anchor came first, and is not compared
     similarities = similarities.gather(1, order)
     behind = similarities.flip(1).logcumsumexp(1).flip(1)  # of each sample and all that come later
-    first = torch.searchsorted(ordered, ordered)  # where those equally far begin, for they count too
+    # where those equally far begin, for they count too; nowhere for NaN, which nobody may have looked for
+    first = torch.searchsorted(ordered, ordered).clamp_(max=max(0, ordered.shape[1] - 1))
     return behind.gather(1, first) - similarities
 
 
@@ -58,9 +59,9 @@ class _Contrastive(Shown):
         self.health: dict[str, Tensor] = {}
 
     def _checked(self, features: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
-        """Features flattened per sample, in at least float32, and targets."""
+        """Features flattened per sample, in at least float32, and targets beside them."""
         features, targets = features_and_targets(features, targets)
-        return features.flatten(1).to(at_least_float32(features.dtype)), targets
+        return features.flatten(1).to(at_least_float32(features.dtype)), sent(targets, features.device)
 
 
 class RankNContrast(_Contrastive):
@@ -117,9 +118,10 @@ class RankNContrast(_Contrastive):
                 similarities = features @ features.T
             else:
                 similarities = -row_distances(features, 2.0)
-            pairs = rank_n_contrast(similarities / self.temperature, label_distances(targets, self.label_distance))
+            distances = label_distances(targets, self.label_distance)
+            pairs = rank_n_contrast(similarities / self.temperature, distances)
         self.health = {"pair_probability": pairs.detach().neg().exp().mean()}
-        return self.weight * pairs.mean()
+        return spoiled(self.weight * pairs.mean(), by=[distances])[0]
 
 
 class ConR(_Contrastive):
@@ -187,7 +189,7 @@ class ConR(_Contrastive):
             TypeError, ValueError, RuntimeError: As `ranksim.inputs.features_and_targets`, and if a weight is negative.
         """
         features, targets = self._checked(features, targets)
-        predictions = constants("predictions", predictions, features)
+        predictions = sent(constants("predictions", predictions, features), features.device)
         if predictions.shape != targets.shape:
             raise ValueError(
                 f"predictions of shape {tuple(predictions.shape)} do not match targets of shape "
@@ -197,16 +199,14 @@ class ConR(_Contrastive):
             weights = plain(as_weights(weights, features))
         with torch.autocast(features.device.type, enabled=False):
             features = unit_vectors(features)
+            distances, predicted = (label_distances(each, self.label_distance) for each in (targets, predictions))
             values, alike, unlike = self._values(
-                features @ features.T / self.temperature,
-                label_distances(targets, self.label_distance),
-                label_distances(predictions, self.label_distance),
-                weights,
+                features @ features.T / self.temperature, distances, predicted, weights
             )
         rows = max(1, len(features))
         counted = {"anchors": alike.any(1) & unlike.any(1), "positives": alike, "negatives": unlike}
         self.health = {name: pairs.sum() / rows for name, pairs in counted.items()}
-        return self.weight * values.sum() / rows
+        return spoiled(self.weight * values.sum() / rows, by=[features, distances, predicted])[0]
 
     def _values(
         self, similarities: Tensor, distances: Tensor, predicted: Tensor, weights: Tensor | None

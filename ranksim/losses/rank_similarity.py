@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rambo.ranking import Blackbox, Ties, directions_and_lengths, needs_gradient, plain, rank, ranks, with_gradient
-from rambo.ranking.exact import one_of
+from rambo.ranking.exact import one_of, sent, spoiled
 from ranksim.inputs import at_least_float32, features_and_targets, not_negative
 from ranksim.losses.similarities import LabelSimilarity, label_similarities
 
@@ -112,13 +112,15 @@ class RankSimilarity(nn.Module):
         Args:
             features: (samples, ...); dimensions after the first are flattened. Half precision is ranked in float32.
             targets: (samples,) or (samples, 1), compared by distance; or (samples, k), by `label_similarity`. A tensor,
-                an array or a list, of any type.
+                an array or a list, of any type. Equal ones are looked for on the CPU: a tensor on a device has to be
+                waited for, unless its attribute `on_host` holds the same numbers, as one that the trainer moved has.
 
         Raises:
             TypeError, ValueError, RuntimeError: As `ranksim.inputs.features_and_targets`, and if single numbers are to
                 be compared by cosine.
         """
         self.health = {}
+        targets = getattr(targets, "on_host", targets)
         features, targets = features_and_targets(features, targets, finite=self.weight > 0)
         nothing = features[:0].sum(dtype=at_least_float32(features.dtype))  # a zero that can be differentiated
         if self.weight == 0:
@@ -128,8 +130,8 @@ class RankSimilarity(nn.Module):
         if distinct < 2:  # nothing to order
             return nothing
         if chosen is not None:
-            features = features.index_select(0, chosen.to(features.device))
-            targets = targets.index_select(0, chosen.to(targets.device))
+            features = features.index_select(0, sent(chosen, features.device))
+            targets = targets.index_select(0, sent(chosen, targets.device))
         compared = self.compare(features, targets)
         self.health["rank_correlation"] = compared.correlation
         if compared.flipped is not None:
@@ -144,7 +146,7 @@ class RankSimilarity(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):  # half precision would tie most similarities
             samples, features = len(features), features.flatten(1)
-            label_likeness = label_similarities(targets.to(features.device), self.label_similarity)
+            label_likeness = label_similarities(sent(targets, features.device), self.label_similarity)
             # weight * L = factor * the sum of squared differences of ranks, so its slope in a rank is 2 * factor * d
             terms = samples ** (3 if self.rule.scale == "normalized" else 1)
             factor = self.weight / max(1, terms * (samples if self.row_reduction == "mean" else 1))
@@ -152,9 +154,11 @@ class RankSimilarity(nn.Module):
             if self.legacy_backward:
                 directions, _ = directions_and_lengths(values)
                 by_label = ranks(label_likeness, self.ties, check_nan=False, dtype=values.dtype)
-                difference = rank(directions @ directions.T, self.rule, self.ties) - by_label
+                similarities = directions @ directions.T
+                difference = rank(similarities, self.rule, self.ties, check_nan=False) - by_label
                 squares = difference.square().sum()
-                return Compared(squares * factor, _correlation(squares.detach(), samples), None)
+                (loss,) = spoiled(squares * factor, by=[similarities, label_likeness])
+                return Compared(loss, _correlation(squares.detach(), samples), None)
             wanted = needs_gradient(features)
             with torch.no_grad():
                 directions, lengths = directions_and_lengths(plain(values))
@@ -163,7 +167,7 @@ class RankSimilarity(nn.Module):
                 by_feature, by_label = ranks(both, self.ties, check_nan=False, dtype=values.dtype)
                 difference = by_feature - by_label
                 squares = difference.square().sum()
-                loss, correlation = squares * factor, _correlation(squares, samples)
+                (loss,), correlation = spoiled(squares * factor, by=[both]), _correlation(squares, samples)
                 if not wanted:
                     return Compared(loss, correlation, None)
                 strength = self.rule.strength(samples)

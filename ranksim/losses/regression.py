@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import one_of, positive
+from rambo.ranking.exact import one_of, positive, sent
 from ranksim.inputs import Shown, as_targets, as_weights, at_least_float32, check_finite, check_outputs, not_negative
 
 Activation = Literal["sigmoid", "tanh"]
@@ -27,7 +27,7 @@ def focal_factor(error: Tensor, activation: Activation, beta: float, gamma: floa
 def huber(error: Tensor, beta: float | Tensor) -> Tensor:
     """e^2 / (2 beta) where |e| < beta, and |e| - beta / 2 beyond; `beta` is one number, or one per sample."""
     size = error.abs()
-    beta = torch.as_tensor(beta, dtype=error.dtype, device=error.device)
+    beta = beta.to(error) if isinstance(beta, Tensor) else error.new_full((), beta)
     near = size < beta
     # only what is near is squared, so that the branch not taken cannot put NaN into the gradient
     squared = torch.where(near, size, 0.0) ** 2 / (2 * beta)
@@ -43,7 +43,7 @@ def regression_batch(
     those of `RegressionLoss.forward`.
     """
     check_outputs("predictions", prediction)
-    target = as_targets(target, prediction.device)
+    target = as_targets(target)
     shape = tuple(prediction.shape)
     if len(shape) not in (1, 2) or (not vectors and shape[1:] not in ((), (1,))):
         wanted = "(n,), (n, 1) or (n, k)" if vectors else "(n,) or (n, 1)"
@@ -60,7 +60,7 @@ def regression_batch(
     if weight is not None:
         weight = as_weights(weight, prediction).to(precision)
         weight = weight if len(shape) == 1 else weight[:, None]
-    return prediction.to(precision), target.to(precision), weight
+    return prediction.to(precision), sent(target, prediction.device).to(precision), weight
 
 
 class RegressionLoss(Shown):
