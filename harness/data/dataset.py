@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from harness.data import jpeg
 from harness.data.download import RemoteFile
-from harness.data.images import ImageCache, seeded_draws
+from harness.data.images import ImageCache, reduced, seeded_draws
 from harness.data.loading import Batch, BatchSampler, EpochLoader, EvaluationShare
 from harness.data.rows import Rows, check_files, fingerprint
 from harness.device import cores
@@ -30,19 +31,36 @@ class PartDataset(Dataset[Batch], Generic[R]):
     process it is loaded; the global random generator is left as it was. An evaluation set is indexed by index.
 
     `transform` goes from uint8 (3, height, width) to uint8 (3, h, w), the same h and w for every picture; None leaves
-    pictures as they are. `cache` keeps the outcome of `transform.prepare`.
+    pictures as they are. `cache` keeps the outcome of `transform.prepare`. `scaled` decodes JPEGs no larger than the
+    transform needs: than `transform.plan` says of the picture's height and width (see `images.Plan`), or, where there
+    is no plan, `transform.prepare.least`.
     """
 
     def __init__(
-        self, rows: R, transform: Callable[..., Any] | None = None, seed: int = 0, cache: ImageCache | None = None
+        self,
+        rows: R,
+        transform: Callable[..., Any] | None = None,
+        seed: int = 0,
+        cache: ImageCache | None = None,
+        scaled: bool = False,
     ) -> None:
         if cache is not None and not isinstance(getattr(transform, "prepare", None), nn.Module):
             raise ValueError(
                 f"an image cache keeps what transform.prepare makes, and {type(transform).__name__} has none;"
                 " set data.cache=null"
             )
-        self.rows, self.seed, self.cache = rows, seed, cache
+        self.rows, self.seed, self.cache, self.scaled = rows, seed, cache, scaled
         self.transform: Any = transform
+        prepare: Any = getattr(transform, "prepare", None)
+        if scaled and not hasattr(prepare, "least"):
+            raise ValueError(
+                "pictures are decoded at a scale that transform.prepare.least finds enough, and"
+                f" {type(transform).__name__} has none; set data.decode=exact"
+            )
+        if scaled and cache is not None and prepare.least(9999, 9999) == (9999, 9999):
+            raise ValueError(
+                "a cache of whole pictures cannot keep reduced ones; set data.cache=null, or give `resize`"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,10 +83,18 @@ class PartDataset(Dataset[Batch], Generic[R]):
         """The picture at `index` after the transform: uint8 (3, h, w)."""
         if self.cache is not None and self.rows.pixels is None:
             picture = self.cache.load(self.rows.path(index), self.transform.prepare, self.rows.upright)
+        elif self.scaled:
+            return reduced(self.rows.path(index), self._plan, self.rows.upright).contiguous()
         else:
             picture = self.rows.load(index)
         viewed: Tensor = picture if self.transform is None else self.transform(picture)
         return viewed.contiguous()
+
+    def _plan(self, height: int, width: int) -> tuple[tuple[int, int], Callable[[Tensor], Tensor]]:
+        if hasattr(self.transform, "plan"):
+            planned: tuple[tuple[int, int], Callable[[Tensor], Tensor]] = self.transform.plan(height, width)
+            return planned
+        return self.transform.prepare.least(height, width), self.transform
 
 
 class PartedData(Generic[R]):
@@ -81,6 +107,8 @@ class PartedData(Generic[R]):
         train_transform: Augmentation, from uint8 (3, height, width) to uint8 (3, h, w); None for other inputs.
         test_transform: The same without chance.
         cache: Folder in which resized images are kept, or None.
+        decode: "exact" decodes every pixel of a picture; "scaled" decodes JPEGs at half, a quarter or an eighth of
+            their size where the transform needs no more, which is faster and changes pixels a little.
         evaluation_batch_size: Samples per batch when evaluating.
         workers: Loading processes for each loader; never more than there are processor cores.
         seed: Decides batches and augmentation, and nothing else.
@@ -115,6 +143,7 @@ class PartedData(Generic[R]):
         train_transform: Callable[..., Any] | None = None,
         test_transform: Callable[..., Any] | None = None,
         cache: str | Path | None = None,
+        decode: str = "exact",
         evaluation_batch_size: int = 128,
         workers: int = 0,
         seed: int = 0,
@@ -124,6 +153,10 @@ class PartedData(Generic[R]):
         for name, value, least in (("evaluation_batch_size", evaluation_batch_size, 1), ("workers", workers, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if decode not in ("exact", "scaled"):
+            raise ValueError(f"decode must be exact or scaled, got {decode!r}")
+        if decode == "scaled" and not jpeg.available():
+            raise ValueError("decode=scaled needs libjpeg-turbo; run: pip install simplejpeg, or set data.decode=exact")
         self.train_transform, self.test_transform = train_transform, test_transform
         self.seed, self.fixture, self._batch_size = seed, fixture, evaluation_batch_size
         workers = min(workers, cores())  # more would only wait for each other, and torch would warn
@@ -133,7 +166,8 @@ class PartedData(Generic[R]):
         self.parts = self.load_parts()
         self.fingerprint = fingerprint(self.parts)
         in_files = self.parts["train"].folder is not None
-        self.cache = ImageCache(cache) if cache is not None and in_files else None
+        self.scaled = decode == "scaled" and in_files
+        self.cache = ImageCache(cache, self.scaled) if cache is not None and in_files else None
 
     def read(self, root: Path) -> dict[str, R]:
         """The parts as found below `root`."""
@@ -202,7 +236,7 @@ class PartedData(Generic[R]):
 
     def dataset(self, part: str) -> PartDataset[R]:
         """One part as the loaders read it."""
-        return PartDataset(self.parts[part], self.transform_of(part), self.seed, self.cache)
+        return PartDataset(self.parts[part], self.transform_of(part), self.seed, self.cache, self.scaled)
 
     def transform_of(self, part: str) -> Callable[..., Any] | None:
         """What pictures of a part go through."""

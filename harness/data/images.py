@@ -6,14 +6,18 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
+
+from harness.data.jpeg import Jpeg
 
 MARKED_BY_CONTENT = 256 * 2**20  # bytes of a part's files, up to which all of them are read to tell them apart
 
@@ -65,15 +69,11 @@ def seeded_draws(seed: int, epoch: int, index: int) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
-def decode(path: Path, upright: bool = False, content: bytes | None = None) -> Tensor:
-    """The picture in a file as uint8 (3, height, width), whatever the file holds: grayscale, palette, CMYK or alpha.
-
-    `upright` turns the picture as its EXIF orientation says, which the papers' pipelines do not; `content` is what the
-    file holds, where that has been read already. An OSError names a file without a picture of 8 bits a channel.
-    """
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file it is that cannot be read."""
     try:
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
-            return rgb(image, upright)
+        yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image {path}; the data are incomplete: check them, or download again") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -88,7 +88,48 @@ def rgb(image: Image.Image, upright: bool = False) -> Tensor:
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
     turned = ImageOps.exif_transpose(image) if upright else image
-    return torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1)
+    return _planes(np.array(turned if turned.mode == "RGB" else turned.convert("RGB")))
+
+
+def decode(path: Path, upright: bool = False, content: bytes | None = None) -> Tensor:
+    """The picture in a file as uint8 (3, height, width), whatever the file holds: grayscale, palette, CMYK or alpha.
+
+    `upright` turns the picture as its EXIF orientation says, which the papers' pipelines do not; `content` is what the
+    file holds, where that has been read already. An OSError names a file without a picture of 8 bits a channel.
+    """
+    with _named(path):
+        content = path.read_bytes() if content is None else content
+        jpeg = Jpeg.opened(content, upright)
+        pixels = None if jpeg is None else jpeg.pixels()
+        if pixels is not None:
+            return _planes(pixels)
+        with Image.open(io.BytesIO(content)) as image:
+            return rgb(image, upright)
+
+
+Plan = Callable[[int, int], tuple[tuple[int, int], Callable[[Tensor], Tensor]]]
+"""Of a picture's height and width: the least it may be reduced to, and what makes the view of it once it is decoded."""
+
+
+def reduced(path: Path, plan: Plan, upright: bool = False, content: bytes | None = None) -> Tensor:
+    """The view that `plan` makes of the picture in a file, of which a JPEG is decoded no larger than the view needs.
+
+    That is at half, a quarter or an eighth of its size; where this is too little, it is decoded in full, as any other
+    picture, and the view is that of the picture from `decode`. Arguments and errors are as there.
+    """
+    with _named(path):
+        content = path.read_bytes() if content is None else content
+        jpeg = Jpeg.opened(content, upright)
+    if jpeg is None:
+        picture = decode(path, upright, content)
+        return plan(*picture.shape[1:])[1](picture)
+    least, view = plan(jpeg.height, jpeg.width)
+    pixels = jpeg.pixels(least)
+    return view(decode(path, upright, content) if pixels is None else _planes(pixels))
+
+
+def _planes(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class ImageCache:
@@ -96,11 +137,11 @@ class ImageCache:
 
     Entries are named by the content of the source file and the step, so that none is ever stale. Pixels are stored as
     they are: 192 KiB for a 256 x 256 image (CUB-200-2011 2.3 GB, Stanford Online Products 24 GB). Safe with any number
-    of writers: each writes a file of its own and renames it.
+    of writers: each writes a file of its own and renames it. `scaled` decodes as `reduced` does.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, scaled: bool = False) -> None:
+        self.folder, self.scaled = Path(folder), scaled
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, path: Path, prepare: nn.Module, upright: bool = False) -> Tensor:
@@ -110,13 +151,14 @@ class ImageCache:
         except OSError:
             decode(path, upright)  # raises the sentence that names the file
             raise
-        key = hashlib.sha256(content + f"\n{prepare}\n{upright}".encode()).hexdigest()
+        step = f"\n{prepare}\n{upright}" + "\nscaled" * self.scaled
+        key = hashlib.sha256(content + step.encode()).hexdigest()
         entry = self.folder / key[:2] / f"{key}.npy"
         try:
             return torch.from_numpy(np.load(entry, allow_pickle=False))
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or cut short by a crash of the machine: make it anew
-        image: Tensor = prepare(decode(path, upright, content)).contiguous()
+        image = self._made(path, prepare, upright, content).contiguous()
         beside = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.part")
         try:
             entry.parent.mkdir(exist_ok=True)
@@ -130,3 +172,9 @@ class ImageCache:
                 " free some space, or set data.cache=null"
             ) from error
         return image
+
+    def _made(self, path: Path, prepare: Any, upright: bool, content: bytes) -> Tensor:
+        if self.scaled:
+            return reduced(path, lambda height, width: (prepare.least(height, width), prepare), upright, content)
+        made: Tensor = prepare(decode(path, upright, content))
+        return made

@@ -31,6 +31,8 @@ FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")  # in a resumed run, wh
 NOT_THE_RUN = (*FREE_ONCE_FINISHED, *BITS)  # between two runs of one method with one seed
 NOT_THE_METHOD = (*NOT_THE_RUN, "seed")  # between two runs of one method
 
+CAME_LATER = {"data.decode": "exact"}  # options with what they stand for in runs that do not have them
+
 
 def is_under(key: str, keys: Iterable[str]) -> bool:
     """Whether the dotted `key` is one of `keys` or below one: data.cache and data.cache.folder are under data.cache."""
@@ -74,14 +76,14 @@ def shaping(config: Mapping[str, Any], apart: Iterable[str] = NOT_THE_RUN) -> di
     """The values of a resolved config, or of parts of one, that shape the numbers, flat: {"loss.margin": 0.1}.
 
     They are those that the run is built from, without those under a key that is set `apart`. Null counts as absent, so
-    that a new option which is off by default leaves finished runs what they were; 1.0 is 1; a file below `paths.data`
-    is the same wherever that folder is. Of a run in two stages everything counts, since what the first one changes may
-    act through any key.
+    that a new option which is off by default leaves finished runs what they were, and so do those of `CAME_LATER`; 1.0
+    is 1; a file below `paths.data` is the same wherever that folder is. Of a run in two stages everything counts, since
+    what the first one changes may act through any key.
     """
     built = config if config.get("first_stage") else {k: v for k, v in config.items() if k in BUILT}
     data = str((config.get("paths") or {}).get("data") or "")
     found = {k: _plain(v, data.rstrip("/") + "/") for k, v in flat(built).items() if not is_under(k, apart)}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in found.items() if value is not None and value != CAME_LATER.get(key)}
 
 
 def _plain(value: Any, data: str) -> Any:

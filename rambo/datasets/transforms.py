@@ -1,12 +1,15 @@
 """From a decoded picture to what the network sees: modules on uint8 (3, height, width), random ones drawing from torch.
 
-Each begins with `prepare`, a deterministic and idempotent step; its outcome is what an image cache keeps.
+Each begins with `prepare`, a deterministic and idempotent step; its outcome is what an image cache keeps, and of the
+size that it brings pictures to, `prepare.least` says how large they must be decoded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import ceil
 
 import torch
 import torch.nn.functional as functional
@@ -38,6 +41,13 @@ class Resize(nn.Module):
         size = [self.size, self.size] if self.mode == "squash" else [self.size]
         resized: Tensor = vision.resize(image, size, antialias=True)
         return resized
+
+    def least(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of a picture that are enough, as it is only made smaller."""
+        if self.size is None:
+            return height, width
+        shorter = self.size / min(height, width)
+        return (self.size, self.size) if self.mode == "squash" else (ceil(height * shorter), ceil(width * shorter))
 
     def extra_repr(self) -> str:
         """Part of an image cache's key."""
@@ -108,33 +118,51 @@ class RandomCrop(CentreCrop):
     def forward(self, image: Tensor) -> Tensor:
         """A random crop, (3, size, size); a ValueError if the picture is smaller than that."""
         image = self.prepare(image)
-        image = self._random_window(image) if self.crop == "random" else self._resized_window(image)
+        height, width = image.shape[-2:]
+        return self._view((height, width), self._window(height, width), image)
+
+    def plan(self, height: int, width: int) -> tuple[tuple[int, int], Callable[[Tensor], Tensor]]:
+        """How large a picture must be decoded for the crop, and what cuts that from it: here the window is drawn."""
+        if self.prepare.size is not None or self.crop == "random":
+            return self.prepare.least(height, width), self
+        window = self._window(height, width)
+        least = ceil(self.size * height / window[2]), ceil(self.size * width / window[3])
+        return least, partial(self._view, (height, width), window)
+
+    def _window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the next one in a picture."""
+        return self._random_window(height, width) if self.crop == "random" else self._window_to_resize(height, width)
+
+    def _view(self, size: tuple[int, int], window: tuple[int, int, int, int], image: Tensor) -> Tensor:
+        """The window in a picture of a size, cut from `image`, which may be that picture made smaller."""
+        down, right = (now / was for now, was in zip(image.shape[-2:], size, strict=True))
+        top, left, height, width = (
+            round(pixels * share) for pixels, share in zip(window, (down, right) * 2, strict=True)
+        )
+        if self.crop == "random":
+            image = image[..., top : top + height, left : left + width]
+        else:
+            image = vision.resized_crop(image, top, left, height, width, [self.size, self.size], antialias=True)
         return vision.horizontal_flip(image) if float(torch.rand(())) < self.flip else image
 
-    def _random_window(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
+    def _random_window(self, height: int, width: int) -> tuple[int, int, int, int]:
         if height < self.size or width < self.size:
             raise ValueError(
                 f"cannot cut {self.size} x {self.size} from a picture of {height} x {width}; give `resize`"
             )
         top = int(torch.randint(height - self.size + 1, ()))
         left = int(torch.randint(width - self.size + 1, ()))
-        return image[..., top : top + self.size, left : left + self.size]
+        return top, left, self.size, self.size
 
-    def _resized_window(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
+    def _window_to_resize(self, height: int, width: int) -> tuple[int, int, int, int]:
         for _ in range(10):  # a wide window of large area may not fit: draw again, then take the middle
             area = height * width * float(torch.empty(()).uniform_(*self.scale))
             aspect = math.exp(float(torch.empty(()).uniform_(math.log(self.ratio[0]), math.log(self.ratio[1]))))
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
-                top, left = int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ()))
-                break
-        else:
-            h = w = min(height, width)
-            top, left = (height - h) // 2, (width - w) // 2
-        cut: Tensor = vision.resized_crop(image, top, left, h, w, [self.size, self.size], antialias=True)
-        return cut
+                return int(torch.randint(height - h + 1, ())), int(torch.randint(width - w + 1, ())), h, w
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
 
 
 class CharacterWarp(nn.Module):

@@ -119,6 +119,8 @@ class VOCStyle(PartedData[AnnotatedImages]):
         self.classes = _checked_classes(self.default_classes if classes is None else classes)
         if loading.get("cache") is not None:
             raise ValueError("pictures are resized together with their boxes, so none can be kept; set data.cache=null")
+        if loading.get("decode", "exact") != "exact":
+            raise ValueError("boxes are in pixels of the whole picture, so none is reduced; set data.decode=exact")
         loading.setdefault("evaluation_batch_size", 8)
         loading["train_transform"] = train_transform or ResizeAndFlip()
         loading["test_transform"] = test_transform or Resize()

@@ -1,6 +1,7 @@
 """From a decoded picture to what the network sees: modules on uint8 (3, height, width), random ones drawing from torch.
 
-Each has `prepare`, its deterministic and idempotent first step; the outcome of that is what an image cache keeps.
+Each has `prepare`, its deterministic and idempotent first step; the outcome of that is what an image cache keeps, and
+`prepare.least` says how large a picture must be decoded for it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Resize(nn.Module):
         """The resized picture, (3, size, size)."""
         resized: Tensor = vision.resize(image, [self.size, self.size], antialias=True)
         return resized
+
+    def least(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of a picture that are enough, as it is only made smaller."""
+        return self.size, self.size
 
     def extra_repr(self) -> str:
         """Part of an image cache's key."""

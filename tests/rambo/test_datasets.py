@@ -101,11 +101,15 @@ def test_a_batch_depends_on_seed_and_epoch_alone(kind, folder):
     assert not torch.equal(batch(1, 1), first)
 
 
-def test_workers_change_nothing(folder):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"decode": "scaled", "train_transform": RandomCrop(24, None, crop="random_resized", scale=(0.8, 1))}],
+)
+def test_workers_change_nothing(folder, options):
     for epoch in (0, 3):
         seen = []
         for workers in (0, 2):
-            data = make(CUB200, folder, workers=workers)
+            data = make(CUB200, folder, workers=workers, **options)
             data.train.set_epoch(epoch)
             seen.append([(batch["index"], batch["image"]) for batch in data.train])
         assert len(seen[0]) == len(seen[1]) >= 2
@@ -160,9 +164,12 @@ def test_description_counts_what_is_there(kind, folder):
         assert described[part]["images"] >= 2 * described[part]["classes"] - 1 >= 3
 
 
-@pytest.mark.parametrize("kind", ON_DISK)
-def test_the_cache_changes_no_pixel(kind, folder, tmp_path):
-    plain, cached, again = make(kind, folder), make(kind, folder, cache=tmp_path), make(kind, folder, cache=tmp_path)
+@pytest.mark.parametrize(("kind", "decode"), [*((kind, "exact") for kind in ON_DISK), (ImageFolder, "scaled")])
+def test_the_cache_changes_no_pixel(kind, decode, folder, tmp_path):
+    make(kind, folder, cache=tmp_path, decode="exact").train.dataset[
+        (0, 0)
+    ]  # no entry of the other way to decode is taken
+    plain, cached, again = (make(kind, folder, cache=kept, decode=decode) for kept in (None, tmp_path, tmp_path))
     for loader in (lambda data: data.train, lambda data: data.evaluation["test"]):
         expected = next(iter(loader(plain)))["image"]
         assert torch.equal(next(iter(loader(cached)))["image"], expected)
@@ -180,6 +187,7 @@ def test_data_in_memory_need_no_cache(folder, tmp_path):
     [
         ("evaluation_batch_size", 0, "evaluation_batch_size must be at least 1, got 0"),
         ("workers", -1, "workers must be at least 0, got -1"),
+        ("decode", "fast", "decode must be exact or scaled, got 'fast'"),
         ("validation_fraction", 1.0, "validation_fraction must be at least 0 and below 1, got 1.0"),
         ("validation_fraction", 0.99, "would leave 0 of 8 classes for training"),
     ],
@@ -197,6 +205,18 @@ def test_an_unknown_option_is_refused(folder):
 def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_path):
     with pytest.raises(ValueError, match="Flatten has none"):
         make(CUB200, folder, cache=tmp_path, train_transform=nn.Flatten())
+
+
+def test_decoding_at_a_scale_is_refused_where_it_cannot_be_done(folder, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"Flatten has none; set data.decode=exact"):
+        make(CUB200, folder, decode="scaled", train_transform=nn.Flatten())
+    with pytest.raises(
+        ValueError, match=r"whole pictures cannot keep reduced ones; set data.cache=null, or give `resize`"
+    ):
+        make(CUB200, folder, decode="scaled", cache=tmp_path, train_transform=RandomCrop(24, None))
+    monkeypatch.setattr("harness.data.jpeg.simplejpeg", None)
+    with pytest.raises(ValueError, match=r"pip install simplejpeg, or set data.decode=exact"):
+        make(CUB200, folder, decode="scaled")
 
 
 def test_there_are_never_more_workers_than_cores(folder):

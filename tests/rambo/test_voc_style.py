@@ -407,3 +407,4 @@ def test_the_record_describes_the_data_and_the_fingerprint_tells_them_apart(own)
 
 def test_there_is_no_cache_of_pictures_that_are_resized_with_their_boxes(own, tmp_path):
     refused(own, "so none can be kept; set data.cache=null", cache=tmp_path / "cache")
+    refused(own, "so none is reduced; set data.decode=exact", decode="scaled")

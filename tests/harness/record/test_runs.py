@@ -118,8 +118,9 @@ def test_a_run_is_known_by_what_shapes_its_numbers():
     known = runs.fingerprint(demo())
     assert known == runs.fingerprint(demo("workers=3", "threads=1", "+data.root=elsewhere", "trainer.device=cpu"))
     assert known == runs.fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
-    others = [runs.fingerprint(demo(change)) for change in ("seed=1", "loss.margin=0.3", "scale=fixture")]
-    assert len({known, *others}) == 4
+    assert known == runs.fingerprint(demo("+data.decode=exact"))  # nor does one that came with the value it had
+    changes = ("seed=1", "loss.margin=0.3", "scale=fixture", "+data.decode=scaled")
+    assert len({known, *(runs.fingerprint(demo(change)) for change in changes)}) == 5
 
 
 @pytest.mark.parametrize(
