@@ -10,18 +10,28 @@ multiplies the loss later.
 
 from rambo.losses.average_precision import AveragePrecisionLoss, MeanAveragePrecisionLoss
 from rambo.losses.gallery_memory import GalleryMemory
+from rambo.losses.pnp import PNPLoss
 from rambo.losses.ranking import BlackboxLoss, RankingLoss
 from rambo.losses.recall import RecallLoss
 from rambo.losses.retrieval import RetrievalLoss
 from rambo.losses.smooth_ap import SmoothAPLoss
+from rambo.losses.smooth_recall import SiMix, SmoothRecallLoss
+from rambo.losses.sup_rank import CalibrationLoss, RoadmapLoss, SupAPLoss, SupRecallLoss
 
 __all__ = [
     "AveragePrecisionLoss",
     "BlackboxLoss",
+    "CalibrationLoss",
     "GalleryMemory",
     "MeanAveragePrecisionLoss",
+    "PNPLoss",
     "RankingLoss",
     "RecallLoss",
     "RetrievalLoss",
+    "RoadmapLoss",
+    "SiMix",
     "SmoothAPLoss",
+    "SmoothRecallLoss",
+    "SupAPLoss",
+    "SupRecallLoss",
 ]

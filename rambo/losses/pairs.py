@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -199,8 +199,13 @@ def similarities(
     *,
     exclude_self: bool,
     normalize: bool,
+    found: Callable[[Tensor, Tensor], Tensor] = lambda relevance, itself: relevance,
 ) -> tuple[Tensor, RelevantPlaces]:
     """Scores of every item as a query against the references, or all others of the batch; see `RetrievalLoss.forward`.
+
+    Args (beyond those of `RetrievalLoss` and its forward):
+        found: Called where `exclude_self` is off, with what is relevant and where the query itself is, both bool
+            (queries, items); returns what is to be found.
 
     Returns:
         The scores (queries, items), with a graph, and what is asked of them.
@@ -232,12 +237,13 @@ def similarities(
     with torch.autocast(embeddings.device.type, enabled=False):
         scores = queries @ references.T
     same_class = numbers[:, None] == ref_numbers
-    if ref_emb is None and ids is None and indices_tuple is None and ignored is None:
-        if exclude_self:
-            scores, same_class = without_diagonal(scores), without_diagonal(same_class)
+    if exclude_self and ref_emb is None and ids is None and indices_tuple is None and ignored is None:
+        scores, same_class = without_diagonal(scores), without_diagonal(same_class)
         return scores, RelevantPlaces(same_class, classes=numbers, device=scores.device)
-    itself = same_items(numbers, ids, ref_ids, themselves) if exclude_self else None
-    relevance, counted = judged(same_class, itself, indices_tuple, ignored)
+    itself = same_items(numbers, ids, ref_ids, themselves)
+    relevance, counted = judged(same_class, itself if exclude_self else None, indices_tuple, ignored)
+    if itself is not None and not exclude_self:
+        relevance = found(relevance, itself)
     items = (len(queries) - exclude_self) or None
     return scores, RelevantPlaces(relevance, counted, items, numbers, scores.device)
 

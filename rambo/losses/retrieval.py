@@ -154,7 +154,8 @@ class RetrievalLoss(RankingLoss):
                 or nothing is relevant and `on_empty` is "error".
         """
         asked = indices_tuple, ref_emb, ref_labels, ids, ref_ids, ignored
-        similar = partial(similarities, embeddings, labels, exclude_self=self.exclude_self, normalize=self.normalize)
+        choices: dict[str, Any] = {"exclude_self": self.exclude_self, "normalize": self.normalize, "found": self._found}
+        similar = partial(similarities, embeddings, labels, **choices)
         if self.memory is None or self.memory_kind != "gallery":
             return self._loss(*similar(*asked))
         loss = self._loss(*similar(*recall(self.memory, embeddings, labels, *asked, exclude_self=self.exclude_self)))
@@ -203,6 +204,10 @@ class RetrievalLoss(RankingLoss):
     def wants_ids(self) -> bool:
         """Whether it remembers items that could be seen again; see `RetrievalObjective`."""
         return self.memory_kind == "gallery"
+
+    def _found(self, relevance: Tensor, itself: Tensor) -> Tensor:
+        """What is to be found, bool (queries, items), where the query stays in its own row, at `itself`."""
+        return relevance
 
     def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         scores = scores.to(rankable_where(scores, relevant.counted).dtype)

@@ -13,6 +13,19 @@ from rambo.ranking.exact import positive
 from rambo.ranking.relevant import RelevantPlaces
 
 
+def above_relevant(scores: Tensor, relevant: RelevantPlaces) -> tuple[Tensor, Tensor]:
+    """How far each item stands above each relevant one of its row, from which relaxed ranks are made.
+
+    Returns:
+        Differences of scores, (queries, most relevant of a query, items), with a graph; and 1 where there is such a
+        relevant item, 0 where a query has fewer, (queries, most).
+    """
+    columns = relevant.padded(relevant.columns, 0).T
+    present = relevant.padded(torch.ones_like(relevant.columns, dtype=scores.dtype), 0).T
+    own = scores.gather(1, columns)
+    return scores[:, None, :] - own[:, :, None], present
+
+
 class SmoothAPLoss(RetrievalLoss):
     """1 - average precision with relaxed ranks: 1 + sum of sigmoid((other - own) / temperature).
 
@@ -46,11 +59,8 @@ class SmoothAPLoss(RetrievalLoss):
         self.settings |= {"temperature": self.temperature}
 
     def _values(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
-        columns = relevant.padded(relevant.columns, 0).T
-        present = relevant.padded(torch.ones_like(relevant.columns, dtype=scores.dtype), 0).T
-        own = scores.gather(1, columns)
-        # (queries, most, items): how far each item stands before the relevant one; the item itself adds 1/2
-        ahead = torch.sigmoid((scores[:, None, :] - own[:, :, None]) / self.temperature)
+        above, present = above_relevant(scores, relevant)
+        ahead = torch.sigmoid(above / self.temperature)  # the item itself adds 1/2
         if relevant.counted is not None:
             ahead = ahead * relevant.counted[:, None, :]
         among = 0.5 + (ahead * relevant.mask[:, None, :]).sum(dim=2)

@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import (
+    AveragePrecisionLoss,
+    MeanAveragePrecisionLoss,
+    PNPLoss,
+    RecallLoss,
+    RoadmapLoss,
+    SmoothAPLoss,
+    SmoothRecallLoss,
+    SupAPLoss,
+    SupRecallLoss,
+)
 from rambo.ranking import Blackbox, Identity, rank, with_gradient
 from ranksim.losses import RankSimilarity
 
@@ -34,7 +44,14 @@ RULED_LATER = {
     "rank": lambda x: rank(x.tanh(), Blackbox(1.0)).square().mean(),
     "rank similarity, legacy": lambda x: RankSimilarity(2.0, 100.0, "none", legacy_backward=True)(x, LABELS.float()),
 }
-SMOOTH = {"smooth AP": lambda x: SmoothAPLoss(0.1)(x, LABELS)}
+SMOOTH = {
+    "smooth AP": lambda x: SmoothAPLoss(0.1)(x, LABELS),
+    "SupAP": lambda x: SupAPLoss(0.1)(x, LABELS),
+    "SupRecall": lambda x: SupRecallLoss((1, 2), temperature=0.1)(x, LABELS),
+    "RS@k": lambda x: SmoothRecallLoss((1, 2), 0.1)(x, LABELS),
+    "PNP": lambda x: PNPLoss("I_b", 0.1)(x, LABELS),
+    "ROADMAP": lambda x: RoadmapLoss(temperature=0.1)(x, LABELS),
+}
 
 
 def every(*losses):

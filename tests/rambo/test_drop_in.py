@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rambo.losses import AveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import AveragePrecisionLoss, PNPLoss, RecallLoss, SmoothAPLoss, SmoothRecallLoss, SupAPLoss
 
 pytest.importorskip("pytorch_metric_learning", reason="optional extra: peers")
 from pytorch_metric_learning import losses as theirs
@@ -23,6 +23,9 @@ OURS = {
     "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
     "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
     "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
+    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
+    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
+    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
 }
 EVERY_LOSS = pytest.mark.parametrize("build", OURS.values(), ids=OURS)
 

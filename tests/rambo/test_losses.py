@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import (
+    AveragePrecisionLoss,
+    MeanAveragePrecisionLoss,
+    PNPLoss,
+    RecallLoss,
+    SmoothAPLoss,
+    SmoothRecallLoss,
+    SupAPLoss,
+)
 from rambo.ranking import Identity, SoftRank
 
 # of (embeddings, labels)
@@ -23,6 +31,9 @@ RETRIEVAL = {
     "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
     "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
     "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
+    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
+    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
+    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
 }
 EVERY_RANKING_LOSS = pytest.mark.parametrize(
     "build", [functools.partial(kind, 1.0) for kind in (RecallLoss, AveragePrecisionLoss, MeanAveragePrecisionLoss)]
@@ -326,8 +337,9 @@ def test_options_are_looked_at(build):
     stretched = embeddings * torch.rand(12, 1, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     torch.testing.assert_close(build()(stretched, labels), build()(embeddings, labels))
     assert build(normalize=False)(stretched, labels) != build()(embeddings, labels)
-    # kept, an item is its own first neighbour, and so the rest matters less
-    assert build(exclude_self=False)(embeddings, labels) < build()(embeddings, labels)
+    # kept, an item is its own first neighbour, and so the rest matters less; RS@k only lets it stand in the way
+    less = build(exclude_self=False)(embeddings, labels) < build()(embeddings, labels)
+    assert less != isinstance(build(), SmoothRecallLoss)
 
 
 def test_numbers_out_of_range_are_refused():

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import (
+    AveragePrecisionLoss,
+    MeanAveragePrecisionLoss,
+    PNPLoss,
+    RecallLoss,
+    SmoothAPLoss,
+    SmoothRecallLoss,
+    SupAPLoss,
+)
 from rambo.ranking import Blackbox, Identity, SoftRank
 
 LOSSES = {
@@ -18,6 +26,9 @@ LOSSES = {
     "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
     "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
     "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
+    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
+    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
+    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
 }
 EVERY_LOSS = pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
 
