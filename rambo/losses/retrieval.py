@@ -154,8 +154,14 @@ class RetrievalLoss(RankingLoss):
                 or nothing is relevant and `on_empty` is "error".
         """
         asked = indices_tuple, ref_emb, ref_labels, ids, ref_ids, ignored
-        choices: dict[str, Any] = {"exclude_self": self.exclude_self, "normalize": self.normalize, "found": self._found}
-        similar = partial(similarities, embeddings, labels, **choices)
+        similar = partial(
+            similarities,
+            embeddings,
+            labels,
+            exclude_self=self.exclude_self,
+            normalize=self.normalize,
+            found=self._found,
+        )
         if self.memory is None or self.memory_kind != "gallery":
             return self._loss(*similar(*asked))
         loss = self._loss(*similar(*recall(self.memory, embeddings, labels, *asked, exclude_self=self.exclude_self)))
