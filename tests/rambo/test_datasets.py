@@ -106,6 +106,8 @@ def test_a_batch_depends_on_seed_and_epoch_alone(kind, folder):
     [{}, {"decode": "scaled", "train_transform": RandomCrop(24, None, crop="random_resized", scale=(0.8, 1))}],
 )
 def test_workers_change_nothing(folder, options):
+    if options:
+        pytest.importorskip("simplejpeg")
     for epoch in (0, 3):
         seen = []
         for workers in (0, 2):
@@ -166,6 +168,8 @@ def test_description_counts_what_is_there(kind, folder):
 
 @pytest.mark.parametrize(("kind", "decode"), [*((kind, "exact") for kind in ON_DISK), (ImageFolder, "scaled")])
 def test_the_cache_changes_no_pixel(kind, decode, folder, tmp_path):
+    if decode == "scaled":
+        pytest.importorskip("simplejpeg")
     make(kind, folder, cache=tmp_path, decode="exact").train.dataset[
         (0, 0)
     ]  # no entry of the other way to decode is taken
@@ -208,6 +212,7 @@ def test_a_cache_needs_a_transform_that_begins_with_a_fixed_step(folder, tmp_pat
 
 
 def test_decoding_at_a_scale_is_refused_where_it_cannot_be_done(folder, tmp_path, monkeypatch):
+    pytest.importorskip("simplejpeg")
     with pytest.raises(ValueError, match=r"Flatten has none; set data.decode=exact"):
         make(CUB200, folder, decode="scaled", train_transform=nn.Flatten())
     with pytest.raises(
