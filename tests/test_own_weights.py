@@ -90,8 +90,16 @@ def test_weights_from_elsewhere_are_left_to_the_backbone(tmp_path):
     assert own_start({"encoder": {"layers": 2}}) == ({"encoder": {"layers": 2}}, None)
 
 
-def test_a_finished_run_says_how_to_go_on_from_it(run, tmp_path):
-    first, _ = run("retrieval", "first", "trainer.epochs=1", "trainer.pictures=false")
+def test_a_finished_run_goes_on_and_ends_as_one_that_was_longer_from_the_start(run):
+    same = ("scheduler=constant", "trainer.pictures=false", "trainer.evaluate_first=false")
+    whole, expected = run("retrieval", "whole", *same, "trainer.epochs=2")
+    folder, _ = run("retrieval", "first", *same, "trainer.epochs=1")
     with pytest.raises(FileExistsError, match=r"that run is finished; .* new run: model.weights="):
-        run("retrieval", "first", "trainer.epochs=5", f"resume={first}")
-    assert runs.read_config(first)["trainer"]["epochs"] == 1
+        run("retrieval", "first", *same, "trainer.epochs=1", f"resume={folder}")
+    assert (folder / "DONE").exists()
+    _, report = run("retrieval", "first", *same, "trainer.epochs=2", f"resume={folder}")
+    assert all(report["results"][name] == expected["results"][name] for name in ("last", "best_on_test"))
+    ends = [checkpoint.load(one / "checkpoints" / "last.pt")["model"] for one in (folder, whole)]
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+    assert runs.read_report(folder)["config"]["trainer"]["epochs"] == 2
+    assert (folder / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()

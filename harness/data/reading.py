@@ -57,6 +57,8 @@ class Images:
             ValueError: If it is none of what a `Picture` is.
         """
         if isinstance(entry, str | Path):
+            if not Path(entry).exists():
+                raise FileNotFoundError(f"there is no image {entry}")
             return decode(Path(entry), self.upright)
         if isinstance(entry, Image.Image):
             return rgb(entry, self.upright)

@@ -79,21 +79,23 @@ def check_unused(folder: Path) -> None:
 def check_resumed(folder: Path, config: DictConfig) -> None:
     """Refuses to go on with a run under a composed config that is not its own, before anything is built or written.
 
-    It may go on for more epochs, though not for fewer than it has, and none of its stages may be finished with others.
+    It may go on for more epochs, also when it is finished, though not for fewer than it has, and none of its stages may
+    be finished with others.
 
     Raises:
         FileNotFoundError: If `folder` holds no run.
-        FileExistsError: If the run is finished.
+        FileExistsError: If the run is finished, and no more epochs are asked for.
         ValueError: If a value that shapes the numbers differs; the first few are named.
         CheckpointError: If its checkpoint cannot be read.
     """
-    if (folder / "DONE").exists():
+    last, finished = folder / "checkpoints" / "last.pt", (folder / "DONE").exists()
+    if finished and (not last.is_file() or config.trainer.epochs <= read_config(folder)["trainer"]["epochs"]):
         raise FileExistsError(
-            f"resume={folder}: that run is finished; to go on from its weights in a new run: model.weights={folder} "
-            "instead of resume (in regression model.encoder.weights)"
+            f"resume={folder}: that run is finished; give more trainer.epochs to go on with it"
+            f"{'' if last.is_file() else f' (which takes {last})'}, or go on from its weights in a new run: "
+            f"model.weights={folder} instead of resume (in regression model.encoder.weights)"
         )
     check_config(folder, resolved(config))
-    last = folder / "checkpoints" / "last.pt"
     done = checkpoint.load(last, mapped=True)["epoch"] if last.is_file() else 0
     if done > config.trainer.epochs:
         raise ValueError(
@@ -119,7 +121,10 @@ def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = 
     more = f" and {len(told) - 3} more" if len(told) > 3 else ""
     epochs = tuple(shaping(one, ()).get("trainer.epochs") for one in (own, config))
     follow = [key for key, values in differences(was, now).items() if values == epochs]  # as a cosine's length does
-    tied = f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
+    tied = (
+        f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run, from "
+        f"these weights by model.weights={folder}"
+    )
     raise ValueError(
         f"resume={folder} was run with another config: {'; '.join(told[:3])}{more}{tied if follow else ''}"
     )
@@ -130,10 +135,11 @@ def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> No
 
     Of what it began with, the resolved config and, from `record`, overrides and command are replaced.
     """
+    (folder / "DONE").unlink(missing_ok=True)
     write_config(folder, config)
     if began := read_began(folder):
         write_json(folder / BEGAN, began | {key: record[key] for key in ("overrides", "command")})
-    (folder / "report.json").unlink(missing_ok=True)  # without DONE it was cut off, or is of fewer epochs
+    (folder / "report.json").unlink(missing_ok=True)  # it was cut off, or is of fewer epochs
 
 
 def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,10 +26,18 @@ def test_resuming_nothing_is_said(tmp_path):
         runs.check_resumed(tmp_path, config())
 
 
-def test_a_finished_run_does_not_go_on(tmp_path):
-    runs.finish(begun(tmp_path), {"results": {}})
-    with pytest.raises(FileExistsError, match="that run is finished"):
+def test_a_finished_run_goes_on_for_more_epochs_alone(tmp_path):
+    runs.finish(begun(tmp_path, 2), {"results": {}})
+    with pytest.raises(FileExistsError, match=r"that run is finished; give more trainer.epochs to go on with it, or"):
         runs.check_resumed(tmp_path, config())
+    longer = config(trainer={"epochs": 3})
+    runs.check_resumed(tmp_path, longer)
+    runs.begin(tmp_path, resolved(config(scheduler={"T_max": 2})))
+    with pytest.raises(ValueError, match=r"T_max follows trainer.epochs here: keep trainer.epochs=2 or start a new"):
+        runs.check_resumed(tmp_path, OmegaConf.merge(longer, {"scheduler": {"T_max": 3}}))
+    (tmp_path / "checkpoints" / "last.pt").unlink()
+    with pytest.raises(FileExistsError, match=r"give more trainer.epochs .* \(which takes .*last.pt\), or go on from"):
+        runs.check_resumed(tmp_path, longer)
 
 
 def test_a_folder_says_what_a_run_has_become(tmp_path):
