@@ -230,6 +230,8 @@ def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.M
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     way = "set trainer.chunk=null" if chunk is not None else "start one process"
     reason: str | None = getattr(model, "needs_whole_batch", None)
+    if chunk is not None:
+        reason = reason or getattr(model, "takes_no_chunks", None)
     if reason is not None:
         raise ValueError(f"{reason}; {way}")
     model.train()

@@ -13,6 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from harness.data.backbones import build_backbone
+from rambo.detection.heads import at_least_single
 
 
 class TimmPyramid(nn.Module):
@@ -69,8 +70,8 @@ class TimmPyramid(nn.Module):
         if self._channels_last:
             maps = [part.permute(0, 3, 1, 2) for part in maps]
         named = {str(place): part for place, part in enumerate(maps)}
-        # boxes and pooling take their precision from the maps, and half precision is too coarse for coordinates
-        return {name: part.float() for name, part in self.pyramid(named).items()}
+        # boxes and pooling take their precision from the maps
+        return {name: at_least_single(part) for name, part in self.pyramid(named).items()}
 
     def train(self, mode: bool = True) -> TimmPyramid:
         """As usual, but frozen batch norm stays in evaluation mode."""

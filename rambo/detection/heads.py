@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
@@ -19,22 +20,66 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from harness import distributed
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
 
 
 class Detected(NamedTuple):
-    """What a detector makes of a training batch.
+    """What a detector makes of a training batch: rows, so that those of several processes make one output.
 
     Attributes:
         class_logits: Of every region that is trained on, background first, float32 (regions, classes + 1).
         labels: What each region shows, 0 for background, int64 (regions,).
-        losses: Named scalars with a graph: `rpn_objectness`, `rpn_box`, `roi_box`, and `cross_entropy`, the
-            classification loss of the baseline.
+        region_boxes: The smooth L1 loss of the box of every region with an object, (regions with one, 4).
+        objectness: The logit of every anchor that is trained on, float32 (anchors,).
+        on_object: 1 for anchors on an object, 0 for others, float32 (anchors,).
+        anchor_boxes: The smooth L1 loss of the box of every anchor on an object, (anchors on one, 4).
     """
 
     class_logits: Tensor
     labels: Tensor
-    losses: dict[str, Tensor]
+    region_boxes: Tensor
+    objectness: Tensor
+    on_object: Tensor
+    anchor_boxes: Tensor
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """Named scalars, means over all anchors or regions; `cross_entropy` is the baseline's classification loss."""
+        return {
+            "rpn_objectness": F.binary_cross_entropy_with_logits(self.objectness, self.on_object),
+            "rpn_box": self.anchor_boxes.sum() / len(self.on_object),
+            "roi_box": self.region_boxes.sum() / len(self.labels),
+            "cross_entropy": F.cross_entropy(self.class_logits, self.labels),
+        }
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Half precision, which is too coarse for coordinates and ranks, as float32; float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+class Sampler(BalancedPositiveNegativeSampler):  # type: ignore[misc]
+    """torchvision's, with the draws that one process would make for the images of all.
+
+    Attributes:
+        padding: Whether the image of this process does not count.
+    """
+
+    padding = False
+
+    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Which places of each image are drawn among those with a label from 1, and among those with the label 0."""
+        if distributed.world() == 1:
+            return super().__call__(labels)  # type: ignore[no-any-return]
+        if self.padding:  # there is nothing to draw from
+            labels = [torch.full_like(labels[0], -1)]
+        counts = torch.stack([torch.stack([(shown >= 1).sum(), (shown == 0).sum()]) for shown in labels])
+        rows, own = distributed.gather(counts)
+        everyone = [labels[0].new_tensor([1, 0]).repeat_interleave(count) for count in rows]  # draws depend on counts
+        everyone[own] = labels
+        positive, negative = super().__call__(everyone)
+        return positive[own], negative[own]
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
@@ -57,7 +102,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 class _Float32Head(RPNHead):  # type: ignore[misc]
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, offsets = super().forward(maps)
-        return [part.float() for part in logits], [part.float() for part in offsets]
+        return [at_least_single(part) for part in logits], [at_least_single(part) for part in offsets]
 
 
 class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
@@ -76,16 +121,16 @@ class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
             settings.nms_iou,
         )
         self.box_beta = settings.box_beta
+        self.fg_bg_sampler = Sampler(settings.samples, settings.positive_fraction)
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy and smooth L1 loss, each a mean over the sampled anchors."""
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """`objectness` and `on_object` of `Detected`, and its `anchor_boxes`."""
         positive, negative = (torch.cat(chosen).bool() for chosen in self.fg_bg_sampler(labels))
-        sampled, targets = positive | negative, torch.cat(regression_targets)
-        objectness_loss = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], torch.cat(labels)[sampled])
-        box_loss = F.smooth_l1_loss(pred_bbox_deltas[positive], targets[positive], beta=self.box_beta, reduction="sum")
-        return objectness_loss, box_loss / sampled.sum()
+        sampled, targets = positive | negative, torch.cat(regression_targets).to(pred_bbox_deltas)
+        boxes = F.smooth_l1_loss(pred_bbox_deltas[positive], targets[positive], beta=self.box_beta, reduction="none")
+        return (objectness.flatten()[sampled], torch.cat(labels)[sampled].to(objectness)), boxes
 
 
 class RegionHeads(RoIHeads):  # type: ignore[misc]
@@ -112,6 +157,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
             settings.detections,
         )
         self.settings = settings
+        self.fg_bg_sampler = Sampler(settings.samples, settings.positive_fraction)
         for layer in (self.box_head.fc6, self.box_head.fc7):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -131,23 +177,19 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None,
         padded: tuple[int, int],
-    ) -> Detected | list[dict[str, Tensor]]:
-        """In training mode, `Detected` with the losses `roi_box` and `cross_entropy`, otherwise `detections`.
+    ) -> tuple[Tensor, Tensor, Tensor] | list[dict[str, Tensor]]:
+        """In training mode, the first three of `Detected`, otherwise `detections`.
 
         `image_shapes` are without padding; by `padded`, height and width with it, the strides of the maps are known.
         """
         if self.training:
             proposals, _, labels, box_targets = self.select_training_samples(proposals, targets)
         pooled = self.box_roi_pool(features, proposals, [padded])
-        logits, offsets = (output.float() for output in self.box_predictor(self.box_head(pooled)))
+        logits, offsets = (at_least_single(output) for output in self.box_predictor(self.box_head(pooled)))
         if not self.training:
             return self.detections(logits, offsets, proposals, image_shapes)
         shown = torch.cat(labels)
-        losses = {
-            "roi_box": region_box_loss(offsets, shown, torch.cat(box_targets), self.settings.box_beta),
-            "cross_entropy": F.cross_entropy(logits, shown),
-        }
-        return Detected(logits, shown, losses)
+        return logits, shown, region_box_losses(offsets, shown, torch.cat(box_targets), self.settings.box_beta)
 
     def subsample(self, labels: list[Tensor]) -> list[Tensor]:
         """Positions of the regions to train on, by image."""
@@ -184,12 +226,12 @@ def foreground(logits: Tensor, kind: str) -> Tensor:
     return logits[:, 1:].sigmoid() if kind == "sigmoid" else logits[:, 1:]
 
 
-def region_box_loss(offsets: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Tensor:
-    """Smooth L1 loss of the boxes of regions with an object, each by the offsets of its own class.
+def region_box_losses(offsets: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Tensor:
+    """Smooth L1 loss of the boxes of regions with an object, each by the offsets of its own class, (objects, 4).
 
-    It is the sum over the number of all regions, as in torchvision and mmdetection; offsets (regions,
+    Their loss is the sum over the number of all regions, as in torchvision and mmdetection; offsets (regions,
     4 * (classes + 1)), labels (regions,) with 0 for background, targets (regions, 4).
     """
     shows = torch.where(labels > 0)[0]
-    own = offsets.reshape(len(offsets), -1, 4)[shows, labels[shows]]
-    return F.smooth_l1_loss(own, targets[shows], beta=beta, reduction="sum") / len(labels)
+    own = offsets.reshape(len(offsets), offsets.shape[1] // 4, 4)[shows, labels[shows]]
+    return F.smooth_l1_loss(own, targets[shows], beta=beta, reduction="none")

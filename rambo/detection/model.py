@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from harness import distributed
 from harness.data.backbones import colours, register_colours
+from harness.data.loading import PADDING
 from rambo.detection.backbone import TimmPyramid
 from rambo.detection.heads import Anchors, Detected, ProposalNetwork, RegionHeads
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
@@ -58,6 +61,7 @@ class FasterRCNN(nn.Module):
     """
 
     task = "detection"
+    takes_no_chunks = "a detector pads pictures to the largest of the batch, and draws regions of all of them in turn"
     mean: Tensor
     std: Tensor
 
@@ -133,28 +137,30 @@ class FasterRCNN(nn.Module):
         """
         if self.classes is None:
             raise RuntimeError("the detector needs the number of classes: give classes, or call prepare(data) first")
-        images = self._batched(batch["images"])
+        padding = PADDING in batch
+        self.proposals.fg_bg_sampler.padding = self.regions.fg_bg_sampler.padding = padding
+        images = self._batched(batch["images"], padding)
         targets = self._checked(batch) if self.training else None
         maps = self.backbone(images.tensors)
         proposals, losses = self.proposals(images, maps, targets)
         padded = (int(images.tensors.shape[2]), int(images.tensors.shape[3]))
-        found: Detected | Detections = self.regions(maps, proposals, images.image_sizes, targets, padded)
-        if isinstance(found, Detected):
-            first = {"rpn_objectness": losses["loss_objectness"], "rpn_box": losses["loss_rpn_box_reg"]}
-            return found._replace(losses=first | found.losses)
+        found: Any = self.regions(maps, proposals, images.image_sizes, targets, padded)
+        if self.training:
+            return Detected._make((*found, *losses["loss_objectness"], losses["loss_rpn_box_reg"]))
         if "scales" in batch:
             for image, scale in zip(found, batch["scales"].to(self.mean), strict=True):
                 image["boxes"] = image["boxes"] / scale.repeat(2)
-        return found
+        return found  # type: ignore[no-any-return]
 
     def without_data(self) -> dict[str, Any]:
         """The settings by which it is built again when its weights are at hand, and no other file."""
         return {"weights": "none", "classes": self.classes, **colours(self)}
 
-    needs_whole_batch = "a detector's losses are means over the regions of the whole batch"
+    def _batched(self, images: Sequence[Tensor], padding: bool = False) -> ImageList:
+        """The images, normalised, at the top left of one float tensor that is zero elsewhere.
 
-    def _batched(self, images: Sequence[Tensor]) -> ImageList:
-        """The images, normalised, at the top left of one float tensor that is zero elsewhere."""
+        In training it is as large as the images of all processes need, because the padding has anchors too.
+        """
         for image in images:
             if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
                 raise ValueError(
@@ -164,7 +170,8 @@ class FasterRCNN(nn.Module):
             raise ValueError('batch["images"] is empty')
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         multiple = max(PADDED_TO, self.backbone.strides[len(self.backbone.pooled) - 1])
-        height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True))
+        everyone = distributed.gather_objects([] if padding else sizes) if self.training else [sizes]
+        height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*chain(*everyone), strict=True))
         padded = self.mean.new_zeros(len(images), 3, height, width)
         for place, image in zip(padded, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = (image.to(self.mean) / 255 - self.mean) / self.std

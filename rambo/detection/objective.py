@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.named_class import class_named
-from rambo.detection.heads import Detected, foreground
+from rambo.detection.heads import Detected, at_least_single, foreground
 from rambo.detection.settings import SCORED_BY
 from rambo.ranking.exact import one_of, positive
 
@@ -97,7 +97,7 @@ class DetectionObjective(nn.Module):
     def _ranked(self, output: Detected) -> Tensor:
         logits, loss = output.class_logits, self.classification
         with torch.autocast(logits.device.type, enabled=False):  # in half precision many scores are equal
-            logits = logits if logits.dtype == torch.float64 else logits.float()
+            logits = at_least_single(logits)
             classes = torch.arange(1, logits.shape[1], device=logits.device)
             return loss(foreground(logits, self.scores), output.labels[:, None] == classes)  # type: ignore[misc, no-any-return]
 

@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from harness.data.backbones import build_backbone
 from rambo.detection.backbone import TimmPyramid, copy_by_name
-from rambo.detection.heads import Anchors, RegionHeads, region_box_loss
+from rambo.detection.heads import Anchors, RegionHeads, region_box_losses
 from rambo.detection.model import Detected, FasterRCNN
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
 
@@ -281,9 +281,10 @@ def test_box_loss_values():
     offsets[2, 4:8] = 100.0  # not its class
     offsets[0] = offsets[3] = 7.0  # background
     labels, targets = torch.tensor([0, 1, 2, 0]), torch.zeros(4, 4)
-    assert region_box_loss(offsets, labels, targets, beta=1.0) == (0.5 * 0.5**2 + (3 - 0.5)) / 4
-    assert region_box_loss(offsets, labels, targets, beta=0.0) == (0.5 + 3) / 4
-    assert region_box_loss(offsets, labels * 0, targets, beta=1.0) == 0
+    squared, absolute = (region_box_losses(offsets, labels, targets, beta) for beta in (1.0, 0.0))
+    assert squared.tolist() == [[0.5 * 0.5**2, 0, 0, 0], [0, 0, 3 - 0.5, 0]]
+    assert absolute.tolist() == [[0.5, 0, 0, 0], [0, 0, 3, 0]]
+    assert region_box_losses(offsets, labels * 0, targets, beta=1.0).shape == (0, 4)
 
 
 def heads(**settings):

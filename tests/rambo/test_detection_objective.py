@@ -1,6 +1,7 @@
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from hydra.utils import instantiate
 from torch import nn
 from torchvision.ops import box_iou
 
-from rambo.detection.heads import Detected
 from rambo.detection.model import FasterRCNN
 from rambo.detection.objective import DetectionObjective
 from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
@@ -41,7 +41,7 @@ def detected(logits, labels, **losses):
     first = {"rpn_objectness": 1.0, "rpn_box": 2.0, "roi_box": 4.0} | losses
     named = {name: torch.tensor(value) for name, value in first.items()}
     named["cross_entropy"] = nn.functional.cross_entropy(logits, labels)
-    return Detected(logits, labels, named)
+    return SimpleNamespace(class_logits=logits, labels=labels, losses=named)
 
 
 def random_regions(labels, classes=3, seed=0):
@@ -252,14 +252,15 @@ def test_the_official_weight_is_a_weight_and_a_lambda():
 def test_half_precision_logits_are_ranked_in_single_precision():
     logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
     labels = torch.tensor([0, 0, 1, 2, 3] * 12)
-    losses = {"cross_entropy": torch.tensor(0.0), "roi_box": torch.tensor(0.0)}
-    loss = Recorder()
+    regions, loss = detected([[0.0]], [0]), Recorder()
+    regions.class_logits, regions.labels = logits.requires_grad_(), labels
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        DetectionObjective(loss, scores="softmax")(Detected(logits, labels, losses), {})
-        half = average_precision()(Detected(logits.requires_grad_(), labels, losses), {})["loss"]
+        DetectionObjective(loss, scores="softmax")(regions, {})
+        half = average_precision()(regions, {})["loss"]
     assert loss.scores.dtype == torch.float32
     assert torch.equal(loss.scores, logits.detach().float().softmax(dim=1)[:, 1:])
-    assert half.item() == average_precision()(Detected(logits.float(), labels, losses), {})["loss"].item()
+    regions.class_logits = logits.float()
+    assert half.item() == average_precision()(regions, {})["loss"].item()
     half.backward()
     assert logits.grad.dtype == torch.bfloat16
 

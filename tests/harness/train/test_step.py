@@ -14,7 +14,10 @@ from harness import distributed
 from harness.data.loading import PADDING, EpochLoader, EvaluationShare, ShuffledBatches
 from harness.train.answers import answers
 from harness.train.step import Step, chunks, divisible
-from rambo.losses import AveragePrecisionLoss, RecallLoss
+from rambo.detection.model import FasterRCNN
+from rambo.detection.objective import DetectionObjective
+from rambo.detection.settings import AnchorSettings, ProposalSettings, RegionSettings
+from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss
 from rambo.objective import RetrievalObjective
 from ranksim.bins import Bins, Density
 from ranksim.imbalance import Reweighting
@@ -59,6 +62,36 @@ def batches(size=SAMPLES):
         }
 
 
+def pictures(size=5):
+    """Of other heights and widths, every third without an object, from labels 1 to 3."""
+    draws = torch.Generator().manual_seed(3)
+    for _ in range(STEPS):
+        sides = torch.randint(33, 80, (size, 2), generator=draws).tolist()
+        corners = torch.randint(0, 10, (size, 2, 2), generator=draws).float()
+        boxes = torch.cat([corners, corners + torch.randint(8, 22, (size, 2, 2), generator=draws)], dim=2)
+        labels = torch.randint(1, 4, (size, 2), generator=draws)
+        yield {
+            "images": [torch.randint(256, (3, *side), dtype=torch.uint8, generator=draws) for side in sides],
+            "targets": [{"boxes": boxes[i, : i % 3], "labels": labels[i, : i % 3]} for i in range(size)],
+            "index": torch.arange(size),
+        }
+
+
+def detection(classification):
+    model = FasterRCNN(
+        "test_resnet",
+        weights="none",
+        levels=(2, 3),
+        pyramid_channels=16,
+        extra_level=False,
+        classes=3,
+        anchors=AnchorSettings(scales=(3,)),
+        proposals=ProposalSettings(samples=30, train_before_nms=60, train_after_nms=60),
+        regions=RegionSettings(samples=14, hidden=32),
+    )
+    return model, DetectionObjective(classification)
+
+
 def retrieval(loss, dropout=0.0):
     return Embedder(dropout), RetrievalObjective(loss)
 
@@ -86,20 +119,26 @@ CASES = {
     "rank similarity, LDS and FDS": regression,
     "ConR": lambda: regression(ConR(weight=1.0)),
 }
+mean_average_precision = functools.partial(MeanAveragePrecisionLoss, interpolation=0.5, margin=0.15)
+DETECTION = {
+    "detection by cross-entropy": lambda: detection("cross_entropy"),
+    "detection": lambda: detection(mean_average_precision(margin_noise="half_normal")),
+    "detection with a memory": lambda: detection(mean_average_precision(memory_batches=2)),
+}
 
 
-def trained(case, chunk=None, accumulate=1, size=SAMPLES, padding_from=None):
+def trained(case, chunk=None, accumulate=1, size=None):
     """Losses and weights after some steps, each on this process's share of every batch."""
     torch.manual_seed(0)
-    model, loss = CASES[case]()
+    model, loss = (CASES | DETECTION)[case]()
     model.double(), loss.double()
     parameters = [*model.parameters(), *loss.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
     step = Step(model, loss, contextlib.nullcontext, torch.amp.GradScaler("cpu", enabled=False), chunk)
     torch.manual_seed(1)
-    losses = []
-    for number, batch in enumerate(batches(size), start=1):
-        own = distributed.share(size)
+    losses, given = [], [size] if size else []
+    for number, batch in enumerate((pictures if case in DETECTION else batches)(*given), start=1):
+        own = distributed.share(len(batch["index"]))
         part = {key: value[own] for key, value in batch.items()}
         if not len(part["index"]):
             part = {key: value[:1] for key, value in batch.items()} | {PADDING: True}
@@ -111,6 +150,12 @@ def trained(case, chunk=None, accumulate=1, size=SAMPLES, padding_from=None):
     return torch.stack(losses), torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
+@functools.cache
+def alone(case, **way):
+    """What one process gives, which is asked for more than once."""
+    return trained(case, **way)
+
+
 def same(found, wanted):
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
@@ -119,7 +164,7 @@ def same(found, wanted):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("chunk", [1, 5, 11, 100])
 def test_chunks_change_no_loss_and_no_weight(case, chunk):
-    same(trained(case, chunk), trained(case))
+    same(trained(case, chunk), alone(case))
 
 
 def test_a_chunk_goes_through_with_the_same_draws_twice(monkeypatch):
@@ -167,18 +212,21 @@ def test_processes_change_no_loss_and_no_weight(tmp_path, count):
     """Of every loss, in pieces of unequal size, with chunks and without, with accumulation and a share of nothing."""
     ways = [{}, {"chunk": 3}, {"accumulate": 2}, {"chunk": 4, "accumulate": 2}]
     plans = [(case, way) for case in CASES for way in ways] + [("recall", {"size": 2}), ("proxies", {"size": 1})]
+    plans += [(case, {}) for case in DETECTION] + [("detection with a memory", {"accumulate": 2, "size": 2})]
     torch.set_num_threads(1)
     found = processes(count, lambda: [trained(case, **way) for case, way in plans], tmp_path)
     for number, (case, way) in enumerate(plans):
-        alone = trained(case, **{key: value for key, value in way.items() if key != "chunk"})
+        wanted = alone(case, **{key: value for key, value in way.items() if key != "chunk"})
         for rank in range(count):
-            same(found[rank][number], alone)
+            same(found[rank][number], wanted)
 
 
 def test_what_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match=r"batch norm that trains \(0\) would see a part .* or set trainer.chunk=null"):
         divisible(nn.Sequential(nn.BatchNorm1d(3)), 4, torch.device("cpu"))
     divisible(nn.Sequential(nn.BatchNorm1d(3)), None, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"^a detector pads pictures [^.;]* in turn; set trainer\.chunk=null$"):
+        divisible(DETECTION["detection"]()[0], 4, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"a batch of 3 samples has 2 'b', so it cannot be cut .* trainer.chunk=null"):
         chunks({"a": torch.zeros(3), "b": torch.zeros(2)}, 2)
 
