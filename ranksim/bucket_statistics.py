@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rambo.ranking.exact import widest_float
+
 NOTHING_VARIES = 1e-10  # a bucket with less variance in all its features together is not smoothed, as officially
 
 
@@ -100,8 +102,3 @@ def fill_from_neighbours(values: Tensor, empty: Tensor, known: Tensor) -> None:
         beside = [k for k in (bucket - 1, bucket + 1) if 0 <= k < len(values) and there[k]]
         if beside:
             values[bucket] = values[beside].mean(dim=0)
-
-
-def widest_float(device: torch.device) -> torch.dtype:
-    """float64, where the device knows it."""
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs know no float64

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rambo.ranking import plain
-from rambo.ranking.exact import sent, waits
+from rambo.ranking.exact import sent, waits, widest_float
 
 WHOLE = {torch.float16: 2**11, torch.bfloat16: 2**8}
 """Up to which number half precision tells whole numbers apart."""
@@ -82,7 +82,8 @@ def constants(name: str, values: Any, batch: Tensor) -> Tensor:
     if numbers.dtype in WHOLE or not numbers.numel():
         return numbers.float()
     small = constant(numbers)
-    return numbers.double() if small is None or bool((small.double().abs() > 2**24).any()) else numbers.float()
+    large = small is None or bool((small.double().abs() > 2**24).any())
+    return numbers.to(widest_float(numbers.device)) if large else numbers.float()
 
 
 def features_and_targets(features: Tensor, targets: Any, finite: bool = True) -> tuple[Tensor, Tensor]:

@@ -116,6 +116,7 @@ class FeatureSmoothing(nn.Module):
         self.empty_buckets, self.kernel_over = empty_buckets, kernel_over
         self._observed: BucketMoments | None = None
         self.register_buffer("epoch", torch.tensor(0))
+        self._epoch = 0  # the same, to be asked in every step without waiting for a GPU
         self.register_buffer("tracked", torch.zeros(bins.count, dtype=torch.int64))
         for name in ("running", "last", "smoothed"):
             self.register_buffer(f"{name}_mean", torch.zeros(bins.count, features))
@@ -126,17 +127,18 @@ class FeatureSmoothing(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
+        self._epoch = int(self.epoch)
         self._calibrate()
 
     @property
     def collecting(self) -> bool:
         """Whether this epoch ends with a pass over the training samples."""
-        return int(self.epoch) >= self.start_update
+        return self._epoch >= self.start_update
 
     @property
     def smoothing(self) -> bool:
         """Whether this epoch's features are smoothed in training."""
-        return int(self.epoch) >= self.start_smooth
+        return self._epoch >= self.start_smooth
 
     def forward(self, features: Tensor, targets: Any) -> Tensor:
         """Smooths features, (samples, features), of targets (samples,) or (samples, 1): a tensor, an array or a list.
@@ -195,6 +197,7 @@ class FeatureSmoothing(nn.Module):
             self._calibrate()
             self._observed = None
         self.epoch += 1
+        self._epoch += 1
 
     def update(self, features: Tensor, targets: Any) -> None:
         """`observe` with all training samples at once, then `finish_epoch`."""

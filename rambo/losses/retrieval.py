@@ -14,7 +14,7 @@ from rambo.losses.metric_learning import admit
 from rambo.losses.pairs import Labels, check_scores, similarities, whole_numbers
 from rambo.losses.ranking import BlackboxLoss, RankingLoss
 from rambo.ranking import needs_gradient, with_gradient
-from rambo.ranking.exact import one_of
+from rambo.ranking.exact import one_of, widest_float
 from rambo.ranking.relevant import RelevantPlaces, RelevantRanks, rankable_where
 
 Reduction = Literal["macro", "micro", "class", "none"]
@@ -46,7 +46,7 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
     # a number that the queries of a class share, found without asking how many classes there are
     there, numbers = counts > 0, torch.searchsorted(classes.sort().values, classes.contiguous())
     sizes = torch.zeros_like(counts).index_add_(0, numbers, there.long())
-    return there / sizes[numbers].clamp(min=1).double(), sizes.count_nonzero()
+    return there / sizes[numbers].clamp(min=1).to(widest_float(sizes.device)), sizes.count_nonzero()
 
 
 def total(terms: Tensor, reduction: str, relevant: RelevantPlaces) -> Tensor:

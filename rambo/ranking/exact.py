@@ -61,6 +61,11 @@ def waits(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, where the device knows it."""
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs know no float64
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device, which nobody waits for unless the CPU is to read it."""
     return tensor if tensor.device == device else tensor.to(device, non_blocking=device.type != "cpu")

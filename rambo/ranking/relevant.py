@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from rambo.ranking.exact import Ties, descending_order, plain, rankable, sent, waits
+from rambo.ranking.exact import Ties, descending_order, plain, rankable, sent, waits, widest_float
 from rambo.ranking.gradient_rules import Blackbox, GradientRule
 
 COUNTED_AT_MOST = 2
@@ -90,7 +90,7 @@ class RelevantPlaces:
             return max(1, self.items)
         if self.counted is None:
             return max(1, self.mask.shape[1])
-        return self.counted.sum(dim=1).clamp(min=1).double()
+        return self.counted.sum(dim=1).clamp(min=1).to(widest_float(self.counted.device))
 
     def padded(self, values: Tensor, padding: float) -> Tensor:
         """Lays (relevant,) values out as (most, rows), rows with fewer filled up."""

@@ -12,6 +12,7 @@ from ranksim.bins import Bins
 from ranksim.bucket_statistics import BucketMoments, calibration
 from ranksim.imbalance import window
 from ranksim.smoothing import FeatureSmoothing
+from tests.harness.host_reads import HostReads
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "ranksim_golden.npz", allow_pickle=False)
 CASES = sorted({key.split("/")[1] for key in GOLDEN.files if key.startswith("fds/") and key.endswith("/config")})
@@ -526,6 +527,18 @@ def test_empty_batches_are_welcome():
     module.observe(*nothing)
     module.update(*drawn(10))
     assert int(module.epoch) == 4
+
+
+def test_a_step_asks_no_state_that_may_be_on_a_gpu():
+    module = after(built(), 3)
+    twin = built()
+    twin.load_state_dict(module.state_dict())
+    features, targets = drawn(40)
+    for each in (module, twin):
+        with HostReads() as reads:
+            smoothed = each(features, targets)
+        assert not torch.equal(smoothed, features)
+        assert [place for place in reads.found if "ranksim/smoothing.py" in place] == []
 
 
 # ---- state

@@ -24,12 +24,12 @@ FUSED = functools.partial(torch.optim.Adam, lr=0.1, fused=True)
 @pytest.mark.parametrize(
     ("settings", "saved"),
     [
-        ({"clip_norm": 1.0}, 0),
+        ({"clip_norm": 1.0, "average": 0.9}, 0),
         ({"accumulate": 2, "chunk": 1}, 0),
         ({"precision": "bf16", "matmul": "high"}, 0),
         ({"precision": "fp16", "clip_norm": 1.0, "optimizer": FUSED}, 4),  # the state of the scaler, with checkpoints
     ],
-    ids=["clipped", "accumulated chunks", "bf16", "fp16 fused"],
+    ids=["clipped and averaged", "accumulated chunks", "bf16", "fp16 fused"],
 )
 def test_a_step_waits_for_the_device_only_where_a_line_is_written(tmp_path, settings, saved):
     """Once for a line and once at the end of an epoch, where the weights are looked at too."""
