@@ -117,8 +117,8 @@ def load(path: str | Path, which: str | None = None, device: str = "auto", allow
 
     Args:
         path: The folder of a run, finished or not, or one that `Trained.save` wrote, such as `model/` in that of a run.
-        which: Of a run, `best` (on validation, else on test, else the last; also None), `last`, or any file in its
-            checkpoints, such as `best_on_test`.
+        which: Of a run, `best` (on validation, else on test, else the last; also None), `last`, `average` (the best of
+            `trainer.average`), or any file in its checkpoints, such as `best_on_test`.
         device: Where the model goes; `auto` takes a GPU when there is one.
         allow: Packages of your own that the config may name; see `harness.record.allowed`.
 
@@ -219,8 +219,8 @@ def _chosen(folder: Path, which: str | None) -> str:
     there = {path.stem for path in (folder / "checkpoints").glob("*.pt")}
     if not there:
         raise FileNotFoundError(f"{folder} has no checkpoint yet; go on with it: resume={folder}")
-    others = sorted(name for name in there if name.startswith("best_on_"))
-    wanted = [*BEST, *others, "last"] if which in (None, "best") else [which]
+    ending = {None: "", "best": "", "average": "_average"}.get(which)
+    wanted = [which] if ending is None else [f"{name}{ending}" for name in (*BEST, "last")]
     for name in wanted:
         if name in there:
             return str(name)

@@ -202,6 +202,10 @@ def test_what_cannot_be_loaded_is_answered_by_a_sentence(runs_of, tmp_path):
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match="has no checkpoint average; there are best, best_on_test, last"):
         load(runs_of("demo_rambo"), "average")
+    averaged = shutil.copytree(runs_of("demo_rambo"), tmp_path / "averaged")
+    for name in ("last", "best_on_test"):
+        (averaged / "checkpoints" / f"{name}.pt").rename(averaged / "checkpoints" / f"{name}_average.pt")
+    assert load(averaged, "average").facts["checkpoint"] == "best_on_test_average"
     saved = load(runs_of("demo_rambo")).save(tmp_path / "saved")
     with pytest.raises(FileNotFoundError, match="holds best_on_test, not last; load the folder of the run"):
         load(saved, "last")
