@@ -106,7 +106,7 @@ def features_of(network: Callable[[Tensor], Tensor], image: Tensor, mean: Tensor
             f'batch["image"] must be uint8 (images, 3, height, width), got {image.dtype} {tuple(image.shape)}'
         )
     try:
-        return network((image.to(mean.dtype) / 255 - mean) / std)
+        return network(image.to(mean.dtype).div_(255).sub_(mean).div_(std))  # in place: no array but one is made
     except AssertionError as error:  # of timm
         height, width = image.shape[-2:]
         size = str(height) if height == width else f"[{height},{width}]"
