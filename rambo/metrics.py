@@ -22,9 +22,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rambo.neighbours import RelevantItems, irrelevant_before, nearest, score_chunks
+from rambo.blocks import Scores
+from rambo.neighbours import RelevantItems, irrelevant_before
+from rambo.search import nearest, search
 
-__all__ = ["checked_recall_at", "nearest", "retrieval_metrics"]
+__all__ = ["checked_recall_at", "nearest", "retrieval_metrics", "search"]
 
 
 @torch.no_grad()
@@ -37,6 +39,8 @@ def retrieval_metrics(
     own_positions: Tensor | None = None,
     recall_at: Sequence[int] = (1, 2, 4, 8),
     map: bool = False,
+    engine: str = "exact",
+    device: torch.device | str | None = None,
 ) -> dict[str, float]:
     """Ranks the gallery for every query by dot product (the cosine, for unit vectors), and scores the rankings.
 
@@ -51,6 +55,9 @@ def retrieval_metrics(
             find itself; which item that is, is told by position, as another image may have an equal embedding.
         recall_at: The k of `recall@k`.
         map: Whether to compute average precision over the whole list.
+        engine: `exact`, or `faiss`, which finds the same numbers; see `rambo.search.search`.
+        device: Where to compare; None is where the queries are. Embeddings mapped from a file are brought there block
+            by block.
 
     Returns:
         The metrics by name, and `queries_without_match`, how many queries were left out for want of a relevant item.
@@ -60,21 +67,16 @@ def retrieval_metrics(
             embedding is not finite, or no query has a relevant item.
     """
     recall_at = checked_recall_at(recall_at)
-    query_labels = query_labels.to(query_embeddings.device)
+    device = torch.device(query_embeddings.device if device is None else device)
+    query_labels = query_labels.to(device)
     if gallery_embeddings is None:
         gallery_embeddings, gallery_labels = query_embeddings, query_labels
         own_positions = torch.arange(len(query_labels), device=query_labels.device)
     if gallery_labels is None:
         raise ValueError("gallery_embeddings came without gallery_labels: give both, or neither for leave-one-out")
-    gallery_labels = gallery_labels.to(query_embeddings.device)
+    gallery_labels = gallery_labels.to(device)
     _check("query", query_embeddings, query_labels)
-    if gallery_embeddings is not query_embeddings:
-        _check("gallery", gallery_embeddings, gallery_labels)
-        if gallery_embeddings.shape[1] != query_embeddings.shape[1]:
-            raise ValueError(
-                f"queries of {query_embeddings.shape[1]} dimensions cannot be compared with a gallery of "
-                f"{gallery_embeddings.shape[1]}: embed both with one model"
-            )
+    _check("gallery", gallery_embeddings, gallery_labels)
     own_positions = _checked_positions(own_positions, query_labels, len(gallery_labels))
     relevant = RelevantItems(query_labels.long(), gallery_labels.long(), own_positions)
     asking = relevant.queries_with_match
@@ -82,16 +84,10 @@ def retrieval_metrics(
         raise ValueError(
             f"none of the {len(query_labels)} queries has a relevant item in the gallery: check the labels"
         )
+    scores = Scores(query_embeddings, gallery_embeddings, device)
     totals = torch.zeros(len(recall_at) + 3, dtype=torch.float64)
-    widest = int(relevant.in_class.max())
-    for queries, scores in score_chunks(query_embeddings, asking, gallery_embeddings, extra_columns=8 * widest):
-        columns, is_relevant = relevant.places(queries)
-        counts = relevant.counts[queries]
-        depth = len(gallery_labels) if map else int(counts.max())
-        own = relevant.own[queries, None]
-        scores.scatter_(1, own.clamp(min=0), scores.gather(1, own.clamp(min=0)).masked_fill(own >= 0, -torch.inf))
-        before = irrelevant_before(scores, columns, is_relevant, depth, first_depth=max(recall_at))
-        totals += _sums(before.cpu(), counts.cpu(), recall_at)
+    for queries, before in irrelevant_before(scores, relevant, max(recall_at), map, engine):
+        totals += _sums(before.cpu(), relevant.counts[queries].cpu(), recall_at)
     means = (totals / len(asking)).tolist()  # the last is not to be trusted without `map`
     means = [*(means if map else means[:-1]), float(len(query_labels) - len(asking))]
     return dict(zip(metric_names(recall_at, map), means, strict=True))
@@ -158,9 +154,3 @@ def _check(name: str, embeddings: Tensor, labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"{name} labels must be integers, as large ones would collide in {labels.dtype}: got floats")
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not bool(finite.all()):
-        raise ValueError(
-            f"{int((~finite).sum())} of {len(embeddings)} {name} embeddings hold nan or infinity, so nothing can be "
-            "ranked: the model has diverged; lower the learning rate or go back to an earlier checkpoint"
-        )

@@ -1,93 +1,20 @@
-"""Which gallery items stand near a query: exact and chunk by chunk, so that the scores of all pairs are never held.
-
-A score is a dot product, which is the cosine for vectors of unit length.
-"""
+"""How many irrelevant items of a gallery stand before each relevant one, counted block by block."""
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-SCORE_BYTES = 128 * 2**20  # of scores held at a time; more makes the matrix product no faster
+from rambo.blocks import Highest, Scores, ascending, places_between
+from rambo.search import by_faiss, checked_engine, nearest
 
+__all__ = ["RelevantItems", "irrelevant_before", "nearest"]
 
-@torch.no_grad()
-def nearest(queries: Tensor, gallery: Tensor, count: int, own_positions: Tensor | None = None) -> Tensor:
-    """Positions of the `count` gallery items of highest score with each query, best first, int64 (queries, count).
-
-    Args:
-        queries: (queries, dimensions).
-        gallery: (gallery, dimensions).
-        count: How many to find. Of equal ones the first in the gallery comes first.
-        own_positions: Where each query stands in the gallery, so that it does not find itself, or -1 if it does not;
-            int64 (queries,).
-
-    Raises:
-        ValueError: If the gallery holds fewer than `count` other items.
-    """
-    count = operator.index(count)
-    available = len(gallery) - (own_positions is not None)
-    if not 1 <= count <= available:
-        raise ValueError(f"count must lie between 1 and the {available} items that can be found, got {count}")
-    found = torch.empty(len(queries), count, dtype=torch.int64, device=queries.device)
-    for rows, scores in score_chunks(queries, torch.arange(len(queries), device=queries.device), gallery):
-        if own_positions is not None:
-            own = own_positions[rows].to(scores.device)
-            scores[(own >= 0).nonzero()[:, 0], own[own >= 0]] = -torch.inf
-        found[rows] = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return found
-
-
-def score_chunks(
-    queries: Tensor, which: Tensor, gallery: Tensor, extra_columns: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some of the queries and their scores, (some, gallery), until all of `which` have had their turn.
-
-    Scores are float32, or float64 for float64 queries, each times a power of two that is the same for all of them, so
-    that none is too large or too small for its type. The caller may overwrite them, as the next chunk does.
-
-    Args:
-        queries: (queries, dimensions).
-        which: The queries to go through, and their order, int64.
-        gallery: (gallery, dimensions).
-        extra_columns: Memory that the caller needs for each query, in columns of scores.
-    """
-    kind = torch.float64 if queries.dtype == torch.float64 else torch.float32
-    queries, gallery = _moderate(queries, kind), _moderate(gallery, kind)
-    distinct, equal_to = _without_repeats(gallery)
-    rows = max(1, SCORE_BYTES // ((len(gallery) + extra_columns) * distinct.element_size()))
-    buffer = distinct.new_empty(min(rows, len(which)), len(distinct))
-    with torch.autocast(queries.device.type, enabled=False):  # half precision would invent ties
-        for start in range(0, len(which), rows):
-            some = which[start : start + rows]
-            scores = torch.mm(queries[some], distinct.T, out=buffer[: len(some)])
-            yield some, scores if equal_to is None else scores[:, equal_to]
-
-
-def _moderate(vectors: Tensor, kind: torch.dtype) -> Tensor:
-    """The vectors times a power of two, if their products might leave the range of the type; no order changes by it."""
-    vectors = vectors.to(kind)
-    largest = float(vectors.abs().max()) if vectors.numel() else 0.0
-    power = math.frexp(largest)[1]
-    widest = math.frexp(torch.finfo(kind).max)[1] // 4
-    if not largest or abs(power) < widest:
-        return vectors
-    half = power // 2  # in two steps, as one factor may itself be out of range
-    return vectors * 2.0**-half * 2.0 ** (half - power)
-
-
-def _without_repeats(gallery: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The distinct rows, and for every row which of them it equals (None if all are distinct).
-
-    A matrix product may round one dot product differently in different columns. Computing it once for equal rows makes
-    their ties exact.
-    """
-    distinct, equal_to = torch.unique(gallery, dim=0, return_inverse=True)
-    return (gallery, None) if len(distinct) == len(gallery) else (distinct, equal_to)
+STATE_BYTES = 512 * 2**20  # what may be kept of all queries at once, so that a product serves two of them
+FEW = 64  # highest scores that are cheaper to keep than to count
+FEWER = 32  # highest scores that are cheap to find in the columns of a block
 
 
 class RelevantItems:
@@ -100,6 +27,7 @@ class RelevantItems:
     """
 
     def __init__(self, query_labels: Tensor, gallery_labels: Tensor, own_positions: Tensor | None) -> None:
+        self.query_labels, self.gallery_labels = query_labels, gallery_labels
         ordered = gallery_labels.sort(stable=True)
         self.by_class = ordered.indices
         self.start = torch.searchsorted(ordered.values, query_labels)
@@ -108,9 +36,11 @@ class RelevantItems:
         # the gallery may hold the query under another label
         alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
         self.counts = self.in_class - alike.long()
-        # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty.
-        order = self.counts.sort(stable=True)
-        self.queries_with_match = order.indices[order.values > 0]
+        # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty, and so do
+        # those of one class.
+        by_class = self.start.sort(stable=True).indices
+        order = self.counts[by_class].sort(stable=True)
+        self.queries_with_match = by_class[order.indices[order.values > 0]]
 
     def places(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Gallery positions of the items of each query's class, itself included, and which of them are relevant.
@@ -123,40 +53,135 @@ class RelevantItems:
         return columns, (number < sizes) & (columns != self.own[queries, None])
 
 
-def irrelevant_before(scores: Tensor, columns: Tensor, is_relevant: Tensor, depth: int, first_depth: int) -> Tensor:
-    """How many irrelevant items stand before each relevant one, best first, int64 (queries, widest class).
+def irrelevant_before(
+    scores: Scores, relevant: RelevantItems, first_depth: int, whole: bool = False, engine: str = "exact"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some of the queries, and how many irrelevant items stand before each relevant one, best first.
 
     An irrelevant item stands before a relevant one of equal score. Counting is cheaper when it may stop: numbers below
-    `depth` are exact and others are at least `depth`. Places at the end without a relevant item have no meaning.
+    the largest number of relevant items are exact and others are at least that; likewise for the best relevant item
+    and `first_depth`. Places at the end without a relevant item have no meaning.
 
     Args:
-        scores: (queries, gallery); overwritten.
-        columns: Positions of the items of each query's class, (queries, widest class).
-        is_relevant: Which of them are relevant, bool (queries, widest class).
-        depth: How far to count.
+        scores: Of the queries with the gallery.
+        relevant: Its items.
         first_depth: How far to count before the best relevant item.
+        whole: Whether to count to the end.
+        engine: See `rambo.search`.
+
+    Yields:
+        Numbers of queries, int64 (queries,), and the counts, int64 (queries, widest class).
     """
-    relevant = scores.gather(1, columns).masked_fill_(~is_relevant, -torch.inf).sort(dim=1, descending=True).values
-    irrelevant = scores.scatter_(1, columns, -torch.inf)
-    before = torch.searchsorted(-_highest(irrelevant, depth), -relevant, right=True)  # highest ones >= the relevant one
-    if first_depth > depth:
-        before[:, 0] = _count_at_least(irrelevant, relevant[:, :1])
-    return before
+    left = relevant.queries_with_match
+    depth = int(relevant.counts.max())
+    keep = depth if first_depth > FEW else max(depth, first_depth)
+    whole = whole or 8 * keep > len(scores.gallery)
+    if checked_engine(engine) == "faiss":
+        if whole:
+            raise ValueError("faiss finds the first of a list, and most of it is asked for: use engine=exact")
+        again = []
+        for rows, before, close in _by_faiss(scores, relevant, left, max(depth, first_depth)):
+            yield rows[~close], before[~close]
+            again.append(rows[close])
+        left = torch.cat(again)
+    everyone = torch.arange(len(relevant.own), device=relevant.own.device)
+    one_set = scores.queries is scores.gallery and torch.equal(relevant.own, everyone)
+    bytes_of_a_query = scores.kind.itemsize * (2 * keep + int(relevant.in_class.max())) + 64
+    few_bytes = bytes_of_a_query * len(everyone) <= STATE_BYTES
+    if one_set and few_bytes and keep <= FEWER and not whole and 2 * len(left) > len(everyone):
+        before = _Before(scores, relevant, everyone, keep, first_depth, whole)
+        for rows in scores.chunks(everyone):
+            begin, end = int(rows[0]), int(rows[-1]) + 1
+            for start, block in before.hiding(rows, begin):
+                before.update(block, start, slice(begin, end))
+                others = block[:, max(0, end - start) :].T  # a score serves both of its items
+                if len(others):
+                    before.update(others, begin, slice(max(start, end), max(start, end) + len(others)))
+            yield from before.result(rows, slice(begin, end))
+        return
+    for rows in scores.chunks(left):
+        before = _Before(scores, relevant, rows, keep, first_depth, whole)
+        for start, block in before.hiding(rows):
+            before.update(block, start, slice(None))
+        yield from before.result(rows, slice(None))
+
+
+class _Before:
+    """Counts for some queries, while blocks of their scores come by; arguments as of `irrelevant_before`."""
+
+    def __init__(
+        self, scores: Scores, relevant: RelevantItems, which: Tensor, keep: int, first_depth: int, whole: bool
+    ) -> None:
+        self.scores, self.relevant = scores, relevant
+        self.deep = not whole and first_depth > keep
+        parts = []
+        widest = int(relevant.in_class[which].max())
+        for rows in which.split(1024):
+            columns, is_relevant = relevant.places(rows)
+            part = scores.of(rows, columns).masked_fill_(~is_relevant, -torch.inf).sort(dim=1, descending=True).values
+            parts.append(torch.nn.functional.pad(part, (0, widest - part.shape[1]), value=-torch.inf))
+        self.best = torch.cat(parts)  # scores of the relevant items, best first
+        self.highest = None if whole else Highest(len(which), keep, scores.kind, scores.device, places=False)
+        self.counts = torch.zeros(len(which), widest if whole else 1, dtype=torch.int64, device=scores.device)
+
+    def hiding(self, rows: Tensor, begin: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """As `Scores.blocks` of the queries `rows`, with -inf for the items of their class and for themselves."""
+        own = self.relevant.own[rows, None]
+        columns, _ = self.relevant.places(rows)
+        columns = torch.cat([columns, torch.where(own < 0, columns[:, :1], own)], dim=1)
+        ordered, order = columns.flatten().sort()
+        row = order // columns.shape[1]
+        for start, block in self.scores.blocks(self.scores.asking(rows), begin):
+            first, last = places_between(ordered, start, start + block.shape[1])
+            block[row[first:last], ordered[first:last] - start] = -torch.inf
+            yield start, block
+
+    def update(self, scores: Tensor, start: int, rows: slice) -> None:
+        """Takes in scores of the queries `rows` with irrelevant items; may overwrite them."""
+        if self.highest is not None:
+            self.highest.update(scores, start, rows)
+        if self.deep:
+            self.counts[rows, 0] += _count_at_least(scores, self.best[rows, :1])
+        if self.highest is None:
+            self.counts[rows] += scores.shape[1] - torch.searchsorted(ascending(scores), self.best[rows])
+
+    def result(self, rows: Tensor, places: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """The counts of the queries `rows`, which stand at `places` among all, if they have a relevant item."""
+        before = self.counts[places]
+        if self.highest is not None:
+            before = _at_least(self.highest.result(places)[0], self.best[places])
+        if self.deep:
+            before[:, 0] = self.counts[places, 0]
+        asked = self.relevant.counts[rows] > 0
+        yield rows[asked], before[asked]
+
+
+def _by_faiss(
+    scores: Scores, relevant: RelevantItems, which: Tensor, depth: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Some of the queries, the counts up to `depth`, and which of them rounding might change."""
+    before_all = depth + int(relevant.in_class.max()) + 1
+    for rows, found, places in by_faiss(scores, which, min(before_all, len(scores.gallery))):
+        columns, is_relevant = relevant.places(rows)
+        best = scores.of(rows, columns).masked_fill_(~is_relevant, -torch.inf).sort(dim=1, descending=True).values
+        hidden = (relevant.gallery_labels[places] == relevant.query_labels[rows, None]) | (
+            places == relevant.own[rows, None]
+        )
+        found = found.masked_fill_(hidden, -torch.inf).sort(dim=1, descending=True).values[:, :depth].contiguous()
+        error = scores.rounding(rows)
+        before = _at_least(found, best)
+        sure = (_at_least(found, best - error) == before) & (_at_least(found, best + error) == before)
+        yield rows, before, ~(sure | (best == -torch.inf)).all(dim=1)
+
+
+def _at_least(highest: Tensor, scores: Tensor) -> Tensor:
+    """How many of the highest scores, best first, reach each of `scores`; both (queries, some)."""
+    return torch.searchsorted(-highest, -scores, right=True)
 
 
 def _count_at_least(scores: Tensor, threshold: Tensor) -> Tensor:
     """Scores of each row that reach its threshold, (queries, 1), as int64 (queries,)."""
-    pairs = zip(
-        torch.split(scores, 16), torch.split(threshold, 16), strict=True
-    )  # so few rows at a time stay in the cache
+    if scores.stride(0) == 1:  # a transposed block
+        return torch.stack([(some >= threshold).sum(1) for some in scores.split(16, dim=1)]).sum(0)
+    pairs = zip(scores.split(16), threshold.split(16), strict=True)  # so few rows at a time stay in the cache
     return torch.cat([(some >= least).sum(1, dtype=torch.int32) for some, least in pairs]).long()
-
-
-def _highest(scores: Tensor, count: int) -> Tensor:
-    """The `count` highest scores of each row in falling order."""
-    if 4 * count < scores.shape[1]:
-        return scores.topk(count, dim=1).values
-    if scores.device.type == "cpu":  # NumPy sorts plain numbers several times as fast as torch
-        scores.numpy().sort(axis=1)
-        return scores.flip(1)[:, :count]
-    return scores.sort(dim=1, descending=True).values[:, :count]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from harness.show.figures import RIGHT, WRONG, drawing
 from rambo.evaluation import Embedded, embed
-from rambo.neighbours import nearest
 from rambo.ranking import ranks
+from rambo.search import nearest
 
 
 def loss_landscape(

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rambo import neighbours
+from rambo import blocks
 from rambo.evaluation import RetrievalMetrics, embed
-from rambo.metrics import retrieval_metrics
+from rambo.metrics import nearest, retrieval_metrics
 
 
 def slow_definition(queries, query_labels, gallery, gallery_labels, own, recall_at):
@@ -123,12 +123,21 @@ def test_equals_the_slow_definition(data):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([1, 3, 17]), st.sampled_from([200, 999, 2500]))
-def test_the_highest_scores_are_those_of_a_sort(seed, count, items):
-    """Also where maxima of groups are searched, and with ties."""
+def test_the_highest_scores_are_those_of_a_stable_sort(seed, count, items):
+    """In blocks of any size, in either layout, with ties and where too few of a row count."""
     torch.manual_seed(seed)
-    scores = torch.randint(-300, 300, (4, items)).float()
-    expected = scores.sort(dim=1, descending=True).values[:, :count]
-    assert torch.equal(neighbours._highest(scores, count), expected)
+    scores = torch.randint(-30, 30, (4, items)).float()
+    scores[1, 5:] = -torch.inf
+    expected = scores.sort(dim=1, descending=True, stable=True)
+    highest, start = blocks.Highest(4, count, torch.float32, scores.device), 0
+    for part in scores.split(1 + seed % 701, dim=1):
+        rows = slice(0, 3) if seed % 2 else slice(0, 4)
+        highest.update(part[rows].T.contiguous().T if seed % 3 else part[rows].contiguous(), start, rows)
+        highest.update(part[3:].contiguous(), start, slice(3, 4)) if seed % 2 else None
+        start += part.shape[1]
+    found, places = highest.result()
+    assert torch.equal(found, expected.values[:, :count])
+    assert torch.equal(places[found > -torch.inf], expected.indices[:, :count][found > -torch.inf])
 
 
 @pytest.mark.parametrize(("items", "classes"), [(300, 12), (2000, 400)])
@@ -153,8 +162,12 @@ def test_neither_chunks_nor_order_change_a_number(monkeypatch):
     torch.manual_seed(1)
     embeddings, labels = nn.functional.normalize(torch.randn(150, 8), dim=1), torch.randint(0, 20, (150,))
     whole = retrieval_metrics(embeddings, labels, map=True)
-    monkeypatch.setattr(neighbours, "SCORE_BYTES", 150 * 4 * 7)  # seven queries at a time, or fewer
-    assert retrieval_metrics(embeddings, labels, map=True) == pytest.approx(whole, abs=1e-12)
+    for columns, queries in ((150, 7), (13, 150), (64, 64), (39, 5)):
+        monkeypatch.setitem(blocks.COLUMNS, "cpu", columns)
+        monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", columns * 4 * queries)
+        assert retrieval_metrics(embeddings, labels, map=True) == pytest.approx(whole, abs=1e-12)
+        few = retrieval_metrics(embeddings, labels, recall_at=[1, 2, 4, 8])
+        assert few == pytest.approx({name: value for name, value in whole.items() if name != "map"}, abs=1e-12)
     order = torch.randperm(150)
     assert retrieval_metrics(embeddings[order], labels[order], map=True) == pytest.approx(whole, abs=1e-12)
 
@@ -186,11 +199,11 @@ def test_refusals():
 
 def test_nearest_leaves_out_the_query_and_keeps_order():
     embeddings = on_circle(0.0, 10.0, 25.0, 47.0, 80.0)
-    found = neighbours.nearest(embeddings[[2, 4]], embeddings, 3, own_positions=torch.tensor([2, 4]))
+    found = nearest(embeddings[[2, 4]], embeddings, 3, own_positions=torch.tensor([2, 4]))
     assert found.tolist() == [[1, 3, 0], [3, 2, 1]]
-    assert neighbours.nearest(embeddings[[2]], embeddings, 2).tolist() == [[2, 1]]
+    assert nearest(embeddings[[2]], embeddings, 2).tolist() == [[2, 1]]
     with pytest.raises(ValueError, match="between 1 and the 4 items"):
-        neighbours.nearest(embeddings, embeddings, 5, own_positions=torch.arange(5))
+        nearest(embeddings, embeddings, 5, own_positions=torch.arange(5))
 
 
 class Points(nn.Module):
