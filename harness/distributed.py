@@ -6,9 +6,9 @@ One process is the world of size one, so nothing else needs a special case.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -114,10 +114,30 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
 
 def told_by_main(value: T) -> T:
     """What the main process holds, in every process."""
+    return told_by(0, value)
+
+
+def told_by(source: int, value: T) -> T:
+    """What the process `source` holds, in every process."""
     held: list[Any] = [value]
     if world() > 1:
-        dist.broadcast_object_list(held)
+        dist.broadcast_object_list(held, src=source)
     return held[0]  # type: ignore[no-any-return]
+
+
+def of_main(work: Callable[[], T]) -> T:
+    """What `work()` returns, or raises, in the main process, in every process; the others do not call it."""
+    if world() == 1:
+        return work()
+    result, error = None, None
+    try:
+        result = work() if is_main() else None
+    except Exception as raised:
+        error = raised
+    result, error = told_by_main((result, error))
+    if error is not None:
+        raise error
+    return cast(T, result)
 
 
 def started_together() -> int:

@@ -53,7 +53,9 @@ class Scores:
         copies, original, originals = _copies(gallery, hashes)
         self._copies, self._original = copies.to(self.device), original.to(self.device)
         self._originals = self.items(originals)
-        longest = (float(self.items(some).norm(dim=1).max()) for some in _parts(gallery, self.kind))
+        longest = (
+            float(torch.linalg.vector_norm(self.items(part), dim=1).max()) for part in _parts(gallery, self.kind)
+        )
         self._longest = max(longest, default=0.0)
 
     @property
@@ -63,8 +65,9 @@ class Scores:
 
     def rounding(self, rows: Tensor) -> Tensor:
         """How far two ways to sum up one score of each of the queries `rows` may lie apart, (rows, 1), generously."""
-        error = 2 * torch.finfo(self.kind).eps * math.sqrt(self.queries.shape[1])
-        return error * self._longest * self.asking(rows).norm(dim=1, keepdim=True)
+        error = 2 * torch.finfo(self.kind).eps * math.sqrt(self.queries.shape[1]) * self._longest
+        lengths: Tensor = torch.linalg.vector_norm(self.asking(rows), dim=1, keepdim=True)
+        return lengths * error
 
     def asking(self, rows: Tensor) -> Tensor:
         """Some of the queries, as they are multiplied."""
@@ -90,7 +93,7 @@ class Scores:
         rows = max(1, BLOCK_BYTES[place] // bytes_of_a_row)
         rows -= rows % GROUP if rows > GROUP else 0
         self._buffer = self._originals.new_empty(min(rows, len(which)) * self.columns)
-        yield from which.split(rows)
+        yield from torch.split(which, rows) if len(which) else ()
 
     def blocks(self, asking: Tensor, begin: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Where a block of the gallery begins, and its scores with what `asking` gave for a part of `chunks`.
@@ -115,8 +118,8 @@ class Scores:
         """
         found = []
         with torch.autocast(self.device.type, enabled=False):
-            for some, wanted in zip(rows.split(128), columns.split(128), strict=True):
-                distinct, where = wanted.unique(return_inverse=True)
+            for some, wanted in zip(torch.split(rows, 128), torch.split(columns, 128), strict=True):
+                distinct, where = torch.unique(wanted, return_inverse=True)
                 asking = self.asking(some)
                 scores = asking @ self.items(distinct).T
                 if len(self._copies):
@@ -178,7 +181,7 @@ def _copies(vectors: Tensor, hashes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for some in _parts(vectors[: len(copies)], vectors.dtype):
         equal[some] = (vectors[copies[some]] == vectors[originals[some]]).all(dim=1)
     copies, by_position = copies[equal].sort()
-    distinct, number = originals[equal][by_position].unique(return_inverse=True)
+    distinct, number = torch.unique(originals[equal][by_position], return_inverse=True)
     return copies, number, distinct
 
 
@@ -222,7 +225,7 @@ class Highest:
         if scores.is_contiguous():
             some = scores.view(-1, size).index_select(0, row * best.shape[1] + group)
         else:
-            some = scores.unflatten(1, (-1, size))[row, group]
+            some = _in_groups(scores, size)[row, group]
         which, within = (some > least[row]).nonzero(as_tuple=True)
         if len(which):
             self._add(rows, row[which], some[which, within], start + group[which] * size + within)
@@ -262,9 +265,15 @@ class Highest:
         return self._scores[rows, : self.count], self._places[rows, : self.count]
 
 
+def _in_groups(scores: Tensor, size: int) -> Tensor:
+    """Each `size` items after each other as one, (queries, groups, size), without a copy."""
+    groups, (of_query, of_item) = scores.shape[1] // size, scores.stride()
+    return scores.as_strided((len(scores), groups, size), (of_query, size * of_item, of_item))
+
+
 def _best_of_groups(scores: Tensor, size: int) -> Tensor:
     """The highest of each `size` items after each other, (queries, groups)."""
-    grouped = scores.unflatten(1, (-1, size))
+    grouped = _in_groups(scores, size)
     if scores.stride(0) == 1:  # a transposed block, whose rows are far slower to go through than its columns
         return grouped.permute(1, 2, 0).amax(dim=1).T
     return grouped.amax(dim=2)

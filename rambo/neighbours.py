@@ -80,8 +80,8 @@ def irrelevant_before(
         if whole:
             raise ValueError("faiss finds the first of a list, and most of it is asked for: use engine=exact")
         again = []
-        for rows, before, close in _by_faiss(scores, relevant, left, max(depth, first_depth)):
-            yield rows[~close], before[~close]
+        for rows, counts, close in _by_faiss(scores, relevant, left, max(depth, first_depth)):
+            yield rows[~close], counts[~close]
             again.append(rows[close])
         left = torch.cat(again)
     everyone = torch.arange(len(relevant.own), device=relevant.own.device)
@@ -116,7 +116,7 @@ class _Before:
         self.deep = not whole and first_depth > keep
         parts = []
         widest = int(relevant.in_class[which].max())
-        for rows in which.split(1024):
+        for rows in torch.split(which, 1024):
             columns, is_relevant = relevant.places(rows)
             part = scores.of(rows, columns).masked_fill_(~is_relevant, -torch.inf).sort(dim=1, descending=True).values
             parts.append(torch.nn.functional.pad(part, (0, widest - part.shape[1]), value=-torch.inf))
@@ -182,6 +182,8 @@ def _at_least(highest: Tensor, scores: Tensor) -> Tensor:
 def _count_at_least(scores: Tensor, threshold: Tensor) -> Tensor:
     """Scores of each row that reach its threshold, (queries, 1), as int64 (queries,)."""
     if scores.stride(0) == 1:  # a transposed block
-        return torch.stack([(some >= threshold).sum(1) for some in scores.split(16, dim=1)]).sum(0)
-    pairs = zip(scores.split(16), threshold.split(16), strict=True)  # so few rows at a time stay in the cache
+        return torch.stack([(some >= threshold).sum(1) for some in torch.split(scores, 16, dim=1)]).sum(0)
+    pairs = zip(
+        torch.split(scores, 16), torch.split(threshold, 16), strict=True
+    )  # so few rows at a time stay in the cache
     return torch.cat([(some >= least).sum(1, dtype=torch.int32) for some, least in pairs]).long()

@@ -112,6 +112,6 @@ def by_faiss(scores: Scores, which: Tensor, k: int) -> Iterator[tuple[Tensor, Te
     if gallery.dtype != torch.float32 or gallery.device.type != "cpu" or scores.factors[1] != 1:
         gallery = scores.items(slice(None)).cpu()
     faiss, there = _faiss(), gallery.contiguous().numpy()
-    for rows in which.split(4096):
+    for rows in torch.split(which, 4096):
         found, places = faiss.knn(scores.asking(rows).cpu().numpy(), there, k, metric=faiss.METRIC_INNER_PRODUCT)
         yield rows, torch.from_numpy(found).to(scores.device), torch.from_numpy(places).to(scores.device)

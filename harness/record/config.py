@@ -19,11 +19,11 @@ BUILT = (
 # What a key affects, with all below it. A key that is in none of these shapes the numbers.
 STARTS_A_RUN = ("experiment", "hydra", "objective", "resume", "reuse")  # how a run is started or found
 SPEED = (  # how fast it is, where it writes and what it shows
-    "data.cache", "data.pin_memory", "data.workers", "paths", "pictures", "tracking", "trainer.log_every",
-    "trainer.pictures", "workers",
+    "data.cache", "data.pin_memory", "data.workers", "metrics.memory", "paths", "pictures", "tracking",
+    "trainer.log_every", "trainer.pictures", "workers",
 )  # fmt: skip
 PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
-BITS = ("threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers
+BITS = ("metrics.engine", "threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers
 ORDER = ("data.seed",)  # order and augmentation of the data, though not which they are
 REPORTED = ("metrics.map", "metrics.recall_at")  # which metrics are given, though not how they are measured
 FREE_ONCE_FINISHED = (*STARTS_A_RUN, *SPEED, *PLACE)  # in a finished stage of a resumed run
