@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
-
+PATIENCE = timedelta(minutes=30)  # in which a process that does not answer is waited for
 
 _apart = False
 
@@ -112,6 +113,13 @@ def add_up_gradients(parameters: Iterable[Tensor]) -> None:
             dist.all_reduce(parameter.grad)
 
 
+def agree(tensors: Iterable[Tensor]) -> None:
+    """Gives every process the numbers of the main one, where those of the others may be rounded otherwise."""
+    if world() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
 def told_by_main(value: T) -> T:
     """What the main process holds, in every process."""
     return told_by(0, value)
@@ -145,24 +153,55 @@ def started_together() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_started() -> bool:
+    """Whether this process will be the main one, as its launcher says before the processes know each other."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """Inside, the processes that were started together know each other."""
+    """Inside, the processes that were started together know each other.
+
+    Raises:
+        ConnectionError: If they do not find each other.
+    """
+    if "SUBMITIT_EXECUTOR" in os.environ and "WORLD_SIZE" not in os.environ:
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        if JobEnvironment().num_tasks > 1:  # hydra.launcher.tasks_per_node
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if started_together() == 1:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
-    dist.init_process_group()  # gloo for what is on CPUs, nccl for what is on GPUs
+    try:
+        dist.init_process_group(timeout=PATIENCE)  # gloo for what is on CPUs, nccl for what is on GPUs
+    except (RuntimeError, ValueError) as error:
+        raise ConnectionError(
+            f"the {started_together()} processes of this run (WORLD_SIZE) did not find each other "
+            f"({str(error).splitlines()[0]}); start them with torchrun --standalone, or unset WORLD_SIZE to start one"
+        ) from error
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
+def tells() -> bool:
+    """Whether this process is the one that says why the run ends: the first that asks."""
+    if world() == 1:
+        return True
+    try:
+        return int(dist.distributed_c10d._get_default_store().add("the end is told", 1)) == 1
+    except RuntimeError:  # the process that keeps the store has ended
+        return True
+
+
 def others_are_gone(error: BaseException) -> bool:
-    """Whether `error` says that another process has ended, so that this one waits in vain."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
+    """Whether `error` says that another process has ended, or does not answer, so that this one waits in vain."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "NCCL")
     return world() > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

@@ -95,6 +95,7 @@ class Evaluation:
                     f"trainer.monitor={self.monitor} is no metric of {split}; there are {', '.join(found)}"
                 )
             numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
+        numbers = distributed.told_by_main(numbers)  # by them all decide which epoch is best, and when to stop
         result = self.results[f"last{self.weights}"] = {"epoch": epoch, "metrics": numbers}
         if note:
             self.results[note] = result

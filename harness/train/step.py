@@ -7,8 +7,9 @@ case, and pays nothing for it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness import distributed
 from harness.data.loading import PADDING, Batch
 from harness.device import all_finite, float32_products, map_tensors, tensors_in
+from harness.seeds import seed_everything
 
 
 class NotFiniteError(ValueError):
@@ -51,6 +53,18 @@ class Step:
     ) -> None:
         self.forward, self.loss, self.autocast, self.scaler, self.chunk = forward, loss, autocast, scaler, chunk
         self.products = products
+        self.of_loss: Draws | None = None  # where several processes draw for the loss, and all the same
+
+    def seed(self, device: torch.device, *parts: int | str) -> None:
+        """Seeds what is drawn from here on, as `seed_everything`, but the model of each process draws its own.
+
+        The loss, which all processes find, draws what it would in one process.
+        """
+        seed_everything(*parts)
+        if distributed.world() > 1:
+            self.of_loss = Draws(torch.empty(0, device=device))
+        if distributed.rank():
+            seed_everything(*parts, distributed.rank())
 
     def __call__(self, batch: Batch, divisor: int = 1) -> dict[str, Any]:
         """Back-propagates the loss of a batch, divided by `divisor`, and returns what the loss named.
@@ -75,7 +89,8 @@ class Step:
             with torch.set_grad_enabled(not again):
                 outputs.append(self._embed(part))
         whole = _Whole(outputs, padding=PADDING in batch, differentiable=again)
-        named = self._named(whole.output, Everyone(batch) if distributed.world() > 1 else batch)
+        with self.of_loss.gone_on_with() if self.of_loss else nullcontext():
+            named = self._named(whole.output, Everyone(batch) if distributed.world() > 1 else batch)
         self._back_propagate(named["loss"], divisor)
         for number, part in enumerate(parts):
             if again:
@@ -192,19 +207,21 @@ def _cut(value: Any, samples: slice) -> Any:
 
 
 class Draws:
-    """The random generators of the CPU and of the device of a batch, as they are now, to be gone through again."""
+    """The random generators of Python, the CPU and the device of a batch, as they are now, to be gone on from."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Any) -> None:
         found = {tensor.device for tensor in tensors_in(batch)}
         self.generators = [(torch.get_device_module(d), d) for d in found if d.type in ("cuda", "mps")]
         self.states = self._now()
 
-    def _now(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(module.get_rng_state(device) for module, device in self.generators)]
+    def _now(self) -> tuple[Any, list[Tensor]]:
+        devices = [module.get_rng_state(device) for module, device in self.generators]
+        return random.getstate(), [torch.get_rng_state(), *devices]
 
-    def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for (module, device), state in zip(self.generators, states[1:], strict=True):
+    def _set(self, states: tuple[Any, list[Tensor]]) -> None:
+        random.setstate(states[0])
+        torch.set_rng_state(states[1][0])
+        for (module, device), state in zip(self.generators, states[1][1:], strict=True):
             module.set_rng_state(state, device)
 
     @contextmanager
@@ -216,6 +233,13 @@ class Draws:
             yield
         finally:
             self._set(before)
+
+    @contextmanager
+    def gone_on_with(self) -> Iterator[None]:
+        """The draws that follow those of the last time inside; outside, the generators are left as they were."""
+        with self.repeated():
+            yield
+            self.states = self._now()
 
 
 def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.Module:

@@ -22,7 +22,6 @@ from torch import nn
 from harness import checkpoint, distributed
 from harness.data.loading import Batch, Data
 from harness.device import half_precision, to_device
-from harness.seeds import seed_everything
 from harness.train.average import Average
 from harness.train.evaluation import Evaluation
 from harness.train.optimization import rates
@@ -90,7 +89,7 @@ class Training:
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training batches; returns the means of what the loss names, and the learning rates."""
         trainer, since = self.trainer, time.perf_counter()
-        seed_everything(trainer.seed, self.epoch, *([distributed.rank()] if distributed.rank() else []))
+        self.backward.seed(trainer.chosen, trainer.seed, self.epoch)
         if hasattr(self.data.train, "set_epoch"):
             self.data.train.set_epoch(self.epoch)
         self.model.train()
@@ -168,6 +167,7 @@ class Training:
         self.step += 1
         numbers: dict[str, Any] = {}
         distributed.add_up_gradients(p for p in self.model.parameters() if p.requires_grad)
+        distributed.agree(p.grad for p in self.loss.parameters() if p.grad is not None)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:  # no batch had anything to learn from; a scaler that has scaled nothing could not go on
             return numbers

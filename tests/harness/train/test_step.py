@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-import torch.distributed as dist
 from pytorch_metric_learning.losses import ProxyAnchorLoss
+from spawned import processes
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -36,7 +36,7 @@ class Embedder(nn.Module):
         self.unused = nn.Linear(1, 1)
 
     def forward(self, batch):
-        return self.layers(batch["numbers"])
+        return self.layers(batch["numbers"].to(self.unused.weight.dtype))
 
 
 class Encoder(nn.Module):
@@ -58,7 +58,7 @@ def batches(size=SAMPLES):
             "numbers": numbers,
             "label": torch.randint(5, (size,), generator=draws),
             "index": torch.arange(size),
-            "target": 3 * torch.rand(size, generator=draws, dtype=torch.float64),
+            "target": (12 * torch.rand(size, generator=draws, dtype=torch.float64)).round() / 4,  # some more than once
         }
 
 
@@ -117,6 +117,7 @@ CASES = {
     "average precision": lambda: retrieval(AveragePrecisionLoss(interpolation=0.5, margin=0.02)),
     "proxies": lambda: retrieval(ProxyAnchorLoss(num_classes=5, embedding_size=4)),
     "rank similarity, LDS and FDS": regression,
+    "rank similarity as officially drawn": lambda: regression(RankSimilarity(interpolation=2.0, subsample="python")),
     "ConR": lambda: regression(ConR(weight=1.0)),
 }
 mean_average_precision = functools.partial(MeanAveragePrecisionLoss, interpolation=0.5, margin=0.15)
@@ -135,7 +136,7 @@ def trained(case, chunk=None, accumulate=1, size=None):
     parameters = [*model.parameters(), *loss.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
     step = Step(model, loss, contextlib.nullcontext, torch.amp.GradScaler("cpu", enabled=False), chunk)
-    torch.manual_seed(1)
+    step.seed(torch.device("cpu"), 1)
     losses, given = [], [size] if size else []
     for number, batch in enumerate((pictures if case in DETECTION else batches)(*given), start=1):
         own = distributed.share(len(batch["index"]))
@@ -186,25 +187,6 @@ def test_a_chunk_goes_through_with_the_same_draws_twice(monkeypatch):
         for part in chunks(next(batches()), 8):
             model(part)
     assert torch.equal(after, torch.rand(1))
-
-
-def processes(count, work, folder):
-    """What `work()` returns in each of `count` processes that know each other."""
-
-    def one(rank):
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
-        torch.save(work(), f"{folder}/{rank}.pt")
-        dist.destroy_process_group()
-
-    context = torch.multiprocessing.get_context("fork")
-    started = [context.Process(target=one, args=(rank,)) for rank in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(f"{folder}/{rank}.pt") for rank in range(count)]
 
 
 @pytest.mark.parametrize("count", [2, 3])
