@@ -77,6 +77,8 @@ class RetrievalObjective(nn.Module):
                 which image each is, for a loss that remembers images and must know those seen again (`wants_ids`).
         """
         loss, labels = self._ready(), batch["label"].to(output.device)
+        own = next((part.dtype for part in loss.parameters() if part.is_floating_point()), output.dtype)
+        output = output.to(torch.promote_types(output.dtype, own))  # else a peer's proxies become half precision, too
         arguments, known = [output, labels], {}
         if self.miner is not None:
             with torch.no_grad():  # choosing pairs is not part of the function that is differentiated

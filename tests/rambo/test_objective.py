@@ -55,6 +55,16 @@ def test_reports_the_loss_and_its_health():
     assert torch.allclose(embeddings.grad, torch.full((3, 16), 1 / 48))
 
 
+def test_a_network_in_half_precision_leaves_the_proxies_as_they_are():
+    objective = RetrievalObjective("pytorch_metric_learning.losses.ProxyAnchorLoss", embedding_size=16)
+    objective.prepare(SimpleNamespace(classes=2))
+    embeddings, batch = batch_of([0, 0, 1])
+    loss = objective(embeddings.to(torch.bfloat16), batch)["loss"]
+    assert loss.dtype == objective.loss.proxies.dtype == torch.float32
+    loss.backward()
+    assert embeddings.grad.isfinite().all()
+
+
 def test_health_never_takes_the_place_of_the_loss():
     loss = Spread()
     embeddings, batch = batch_of([0, 0])
