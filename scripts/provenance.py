@@ -68,7 +68,7 @@ def command_step(run: Recorded, allow: Sequence[str]) -> tuple[list[str], list[s
     """The command, and whether this checkout makes the same config of it."""
     command = run.report["command"]
     try:
-        other = changes(shaping(run.config), shaping(composed(command[2:], allow=allow)))
+        other = changes(shaping(run.config), shaping(composed(repeat.arguments(command) or [], allow=allow)))
     except NotAllowedError as error:
         return [], [f"Not shown, as it should not be run unseen. {error}"]
     except (ValueError, ImportError) as error:

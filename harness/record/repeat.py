@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,25 @@ def command(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """
     # A repeat is one run, begins anew, and takes no finished one for it.
     kept = [one for one in without_sweep(record["overrides"]) if not is_under(key_of(one), STARTS_A_RUN)]
-    named = {"seed": config["seed"], "threads": record["hardware"]["threads"], "trainer.device": record["device"]}
+    processes, device = record.get("processes", 1), record["device"]
+    if processes > 1:  # each has a GPU of its own
+        device = device.partition(":")[0]
+    named = {"seed": config["seed"], "threads": record["hardware"]["threads"], "trainer.device": device}
     if config["paths"]["data"] != "data":  # the default
         named["paths.data"] = config["paths"]["data"]
     given = [key_of(one) for one in kept]
     experiment = record["experiment"].removesuffix(f"_{stages.FOLDER}")  # a first stage is repeated with its run
     added = [override(key, value) for key, value in named.items() if key not in given]
-    return ["python", "train.py", f"experiment={experiment}", *kept, *added]
+    started = ["python"] if processes == 1 else ["torchrun", "--standalone", f"--nproc-per-node={processes}"]
+    return [*started, "train.py", f"experiment={experiment}", *kept, *added]
+
+
+def arguments(command: Sequence[Any]) -> list[Any] | None:
+    """What follows train.py in a command that a run has written down; None if it is no such command."""
+    words = list(map(str, command))
+    several = words[:2] == ["torchrun", "--standalone"] and re.fullmatch(r"--nproc-per-node=\d+", "".join(words[2:3]))
+    start = 3 if several else 1 if words[:1] == ["python"] else len(words)
+    return list(command[start + 1 :]) if words[start : start + 1] == ["train.py"] else None
 
 
 def read(folder: Path) -> Recorded:
@@ -84,7 +96,8 @@ def check(run: Recorded) -> None:
             f"settings are in {run.folder / 'config.yaml'}"
         )
     command = run.report["command"]
-    if command[:2] != ["python", "train.py"] or any(not isinstance(w, str) or w.startswith("-") for w in command):
+    words = arguments(command)
+    if words is None or any(not isinstance(word, str) or word.startswith("-") for word in words):
         raise ValueError(f"{run.folder} holds a command that no run writes: {line(map(str, command))}")
 
 
@@ -171,11 +184,12 @@ def _sections(run: Recorded) -> dict[str, dict[str, Any]]:
     code = report.get("code") or {}
     if code.get("dirty") and "changes" not in code:  # an old run: its changes could be any
         code = {}
+    several = {"processes": report["processes"]} if report.get("processes", 1) != 1 else {}
     found = {
         "code": code,
         "data": report.get("data"),
         "versions": {"python": report.get("python"), **(report.get("packages") or {})},
-        "hardware": {"device": report.get("device"), **(report.get("hardware") or {})},
+        "hardware": {"device": report.get("device"), **several, **(report.get("hardware") or {})},
         "loss as built": report.get("loss"),
     }
     known = {name: {k: v for k, v in flat(part or {}).items() if v is not None} for name, part in found.items()}

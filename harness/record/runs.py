@@ -39,7 +39,7 @@ LEFT = (
     "report.json", "DONE", stages.FOLDER,
 )  # fmt: skip
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
-SURROUNDINGS = ("code", "python", "packages", "hardware", "device")  # what a resumed run may find changed
+SURROUNDINGS = ("code", "python", "packages", "hardware", "device", "processes")  # what a resumed run may find changed
 
 
 def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None = None, patch: bytes = b"") -> None:

@@ -94,6 +94,19 @@ def test_the_command_of_a_first_stage_is_that_of_its_run():
     assert repeat.command(record, composed(["experiment=demo_rambo"]))[2] == "experiment=demo_rambo"
 
 
+def test_a_run_of_several_processes_is_repeated_by_as_many(tmp_path):
+    """Each on a GPU of its own, and not all on the first; also where one process has begun the run."""
+    run = recorded(tmp_path, processes=3, device="cuda:0", finished=False)
+    repeat.check(run)
+    assert run.report["command"][:4] == ["torchrun", "--standalone", "--nproc-per-node=3", "train.py"]
+    words = repeat.arguments(run.report["command"])
+    assert runs.fingerprint(composed(words)) == runs.fingerprint(run.config)
+    assert "trainer.device=cuda" in words
+    runs.go_on(tmp_path, run.config, RECORD | {"command": repeat.command(RECORD, run.config)})
+    repeat.check(repeat.read(tmp_path))
+    assert runs.begun_otherwise(tmp_path, RECORD | {"processes": 1})["began"]["processes"] == 3
+
+
 def test_code_comes_back_by_its_revision_and_the_patch_that_was_kept(tmp_path):
     revision = "git checkout " + "a" * 40
     assert repeat.code_steps(recorded(tmp_path / "clean")) == ([revision], "")
@@ -189,7 +202,15 @@ def test_a_run_that_wrote_nothing_down_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["rm", "-rf", "~"], ["python", "train.py", "--config-dir=theirs"], ["python", "train.py", 1]]
+    "command",
+    [
+        ["rm", "-rf", "~"],
+        ["python", "train.py", "--config-dir=theirs"],
+        ["python", "train.py", 1],
+        ["torchrun", "--standalone", "--nproc-per-node=2;x", "train.py"],
+        ["torchrun", "--standalone", "train.py"],
+        [],
+    ],
 )
 def test_a_command_that_no_run_writes_is_refused(tmp_path, command):
     with pytest.raises(ValueError, match="holds a command that no run writes"):
