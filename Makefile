@@ -30,6 +30,9 @@ test: $(READY)  ## every test, with coverage (about 15 minutes)
 	@echo "running all tests, about 15 minutes on two cores"
 	$(BIN)/pytest -q -n 2 --dist worksteal --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
+test-distributed: $(READY)  ## the slow tests of runs over several processes (about 2 minutes)
+	$(BIN)/pytest -q -m distributed
+
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"
 	$(BIN)/python scripts/demo.py letters
@@ -75,4 +78,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test demo demo-regression demo-detection report tables results benchmark lock
+.PHONY: help setup check test test-distributed demo demo-regression demo-detection report tables results benchmark lock

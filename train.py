@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +31,6 @@ from harness.train.optimization import build_optimizer, build_scheduler
 from harness.train.trainer import TrainingStoppedError
 
 log = logging.getLogger("train")
-QUIET = "hydra/job_logging=disabled"
 CONFIGS = Path(__file__).parent / "configs"
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
@@ -103,6 +101,34 @@ def attempt(config: DictConfig, folder: Path, data: Any, name: str, overrides: l
         if distributed.is_main():
             runs.stop(folder, sentence(error))
         raise
+
+
+def lead(config: DictConfig, folder: Path, make: reuse.Train) -> dict[str, Any]:
+    """`reuse.once` in the main process, which tells the others what is to be made, or that nothing is."""
+    told = []
+
+    def make_together(config: DictConfig, folder: Path, data: Any) -> dict[str, Any]:
+        told.append(distributed.told_by_main((config, folder, data is not None)))
+        return make(config, folder, data)
+
+    try:
+        report = reuse.once(config, folder, prepared, make_together)
+    except reuse.InUseError:
+        distributed.told_by_main(None)
+        raise
+    if not told:
+        distributed.told_by_main(None)
+    return report
+
+
+def follow(config: DictConfig, make: reuse.Train) -> dict[str, Any] | None:
+    """Beside the main process: makes what it makes; None if that is nothing."""
+    data = prepared(config) if config.reuse and not config.resume else None
+    told: Any = distributed.told_by_main(None)
+    if told is None:
+        return None
+    config, folder, with_data = told
+    return make(config, folder, data if with_data else None)
 
 
 def prepared(config: DictConfig) -> Any:
@@ -176,34 +202,48 @@ def complete(noun: str, started: Callable[..., Any], *arguments: Any, **named: A
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float | None:
-    """Runs what the command line composed, and turns bad input into one sentence; returns the objective of a search."""
+    """Runs what the command line composed, with all processes that were started for it."""
     at_home(config)
+    answer_sigterm()
+    try:
+        with distributed.together():
+            return answered(config)
+    except ConnectionError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def answered(config: DictConfig) -> float | None:
+    """Makes the run, and turns bad input into one sentence; returns the objective of a search."""
     chosen = HydraConfig.get()
     name = str(chosen.runtime.choices["experiment"])
-    folder = Path(distributed.told_by_main(config.resume or chosen.runtime.output_dir))
-    answer_sigterm()
+    own = Path(chosen.runtime.output_dir)
+    folder = Path(distributed.told_by_main(config.resume or own))
+    if not distributed.is_main():  # the main process alone writes the folder, and says how it goes
+        if own != folder:
+            reuse.discard(own)
+        logging.getLogger().handlers = [logging.NullHandler()]
     overrides = [o for o in chosen.overrides.task if not o.startswith(("resume=", "experiment="))]
     swept = chosen.mode == RunMode.MULTIRUN
     try:
-        if config.reuse and distributed.world() > 1:
-            raise ValueError("reuse=true finds runs for one process; start several with reuse=false")
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
         make = partial(attempt, name=name, overrides=overrides)
-        report = reuse.once(config, folder, prepared, make) if distributed.is_main() else make(config, folder, None)
-        return objective.value(report, config.objective, config.trainer.higher_is_better)
+        report = lead(config, folder, make) if distributed.is_main() else follow(config, make)
+        return None if report is None else objective.value(report, config.objective, config.trainer.higher_is_better)
     except (Exception, KeyboardInterrupt) as error:
         if is_interrupt(error):
             if swept:  # told once for all jobs
                 raise KeyboardInterrupt from None
-            print(interrupted(folder=folder))
+            if distributed.tells():
+                print(interrupted(folder=folder), flush=True)
             raise SystemExit(exit_status(error)) from None
         if distributed.others_are_gone(error):
-            raise SystemExit(f"error: another process of this run has ended{interrupted(folder=folder)}") from None
+            way = interrupted(folder=folder)
+            raise ended(f"error: another process of this run has ended or does not answer{way}") from None
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         said = told(error)
         if not swept:
-            raise SystemExit(f"error: {said}") from None
+            raise ended(f"error: {said}") from None
         if isinstance(error, reuse.InUseError):
             log.warning("left alone: %s", error)
             return None
@@ -213,17 +253,23 @@ def main(config: DictConfig) -> float | None:
         raise CompactHydraException(said) from None  # Hydra goes on with the other jobs and fails at the end
 
 
+def ended(said: str) -> SystemExit:
+    """The end of this process; of several one tells why, and at once, for torchrun ends all with the first."""
+    if distributed.world() == 1:
+        return SystemExit(said)
+    if distributed.tells():
+        print(said, file=sys.stderr, flush=True)
+    return SystemExit(1)
+
+
 if __name__ == "__main__":
     if (answer := refusal(sys.argv[1:], CONFIGS)) is not None:
         if not {"--help", "-h"} & set(sys.argv[1:]):
-            raise SystemExit(answer if os.environ.get("RANK", "0") == "0" else 1)
+            raise SystemExit(answer if distributed.is_first_started() else 1)
         print(answer)
         raise SystemExit(0)
     try:
-        with distributed.together():
-            if not distributed.is_main():  # the main process alone writes the folder, and says how it goes
-                sys.argv += [f"hydra.run.dir={tempfile.mkdtemp()}", "hydra.output_subdir=null", QUIET]
-            main()
+        main()
     except KeyboardInterrupt as error:
         print(interrupted(sys.argv[1:]))
         raise SystemExit(exit_status(error)) from None

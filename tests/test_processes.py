@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
 RUN = ["experiment=demo_rambo", "scale=fixture", "model.freeze_batch_norm=true", "trainer.device=cpu", "threads=1"]
 RUN += ["scheduler=constant", "tracking.wandb=disabled", "trainer.pictures=false", "trainer.average=0.9"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
 
 def started(arguments, several=True):
@@ -72,6 +72,28 @@ def test_a_killed_process_ends_the_run_in_good_order(tmp_path):
     done = torch.load(folder / "checkpoints" / "last.pt")["epoch"]
     finished([f"resume={folder}", f"trainer.epochs={done + 1}"], several=False)
     assert (folder / "DONE").is_file()
+
+
+def test_an_error_is_told_once(tmp_path):
+    process = started([f"hydra.run.dir={tmp_path / 'run'}", "optimizer.lr=-1"])
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert said.count("error: ") == said.count("Invalid learning rate: -1") == 1
+
+
+def test_the_tasks_of_a_submitit_job_make_one_run_and_go_on_with_it(tmp_path):
+    """As after a time-out: the same command finds the run unfinished, and ends it in its folder."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "reuse=true"]
+    command = [sys.executable, "train.py", "-m", *RUN, *launcher, "trainer.epochs=1", f"paths.outputs={tmp_path}"]
+    for _ in range(2):
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        (report,) = tmp_path.rglob("report.json")
+        assert json.loads(report.read_text())["processes"] == 2
+        assert [path.name for path in report.parents[1].iterdir()] == [report.parent.name]
+        report.unlink()
+        (report.parent / "DONE").unlink()
 
 
 def is_second(environ, folder):

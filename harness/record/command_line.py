@@ -56,7 +56,8 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     if given.multirun and (processes := distributed.started_together()) > 1:
         return (
             f"error: {processes} processes were started together (WORLD_SIZE), which make one run, and a sweep starts "
-            "runs of its own; start it with python train.py -m, without torchrun"
+            "runs of its own; start it with python train.py -m, without torchrun; runs of several processes each: "
+            "hydra/launcher=submitit_local or submitit_slurm, with hydra.launcher.tasks_per_node"
         )
     several = [o for o in overrides if o.is_sweep_override() and not given.multirun]
     if several:

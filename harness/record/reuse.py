@@ -67,7 +67,7 @@ def once(config: DictConfig, folder: Path, prepare: Callable[[DictConfig], Any],
             return _found_or_made(config, folder, data, str(mark), train)
         except InUseError as busy:
             if not config.objective:
-                _discard(folder)
+                discard(folder)
                 raise
             if not waiting:
                 log.info("%s; waiting, since the search needs its result", busy)
@@ -86,7 +86,7 @@ def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train
         found = runs.index(outputs).get(fingerprint(settings), runs.Found()).on(mark)
         if found.finished:
             log.info("already done: %s", found.finished[-1])
-            _discard(folder)
+            discard(folder)
             return runs.read_report(found.finished[-1])
         if not found.interrupted:
             with held(folder / LOCK):
@@ -94,7 +94,7 @@ def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train
         there = found.interrupted[-1]
         with held(there / LOCK):
             log.info("goes on: %s", there)
-            _discard(folder, log_to=there)
+            discard(folder, log_to=there)
             return train(_as_begun(config, there), there, None)
 
 
@@ -134,7 +134,7 @@ def held(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _discard(folder: Path, log_to: Path | None = None) -> None:
+def discard(folder: Path, log_to: Path | None = None) -> None:
     """Removes the folder that Hydra made for a run of which nothing came; what is logged next goes to `log_to`."""
     if (folder / "config.yaml").exists() or not folder.is_dir():
         return  # somebody's run
