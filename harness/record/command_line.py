@@ -32,7 +32,7 @@ from harness.record.config import flat, resolved, targets
 # Packages with Hydra's plugins, by the choice that needs them.
 PLUGINS = {
     "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
-    "submitit_slurm": "hydra-submitit-launcher", "optuna": "hydra-optuna-sweeper",
+    "submitit_slurm": "hydra-submitit-launcher", "optuna": "hydra-optuna-sweeper", "ray": "hydra-ray-launcher",
 }  # fmt: skip
 WIDTH = 110
 NO_GROUP = ("experiment", "scale", "table", "fair", "sweep", "task")  # listed apart, or by other commands
@@ -167,7 +167,8 @@ def _missing_plugin(values: Mapping[str, str], configs: Path) -> str | None:
         chosen = {f"+sweep={name}, by {key}": choice for key, choice in overrides} | chosen
     for key, name in chosen.items():
         if name in PLUGINS and not _is_installed(PLUGINS[name]):
-            return f'error: {key}={name} needs {PLUGINS[name]}; run: pip install "blackbox-ranking[sweeps]"'
+            group = PLUGINS[name] if name == "ray" else '"blackbox-ranking[sweeps]"'  # its pins do not fit the others
+            return f"error: {key}={name} needs {PLUGINS[name]}; run: pip install {group}"
     return None
 
 

@@ -8,6 +8,7 @@ import pytest
 from hydra.errors import InstantiationException
 from torch.utils.data import DataLoader, Dataset
 
+from harness.record import command_line
 from harness.record.command_line import PLUGINS, interrupted, refusal
 from harness.record.faults import sentence, told
 
@@ -81,6 +82,13 @@ def test_processes_that_were_started_together_make_no_sweep(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert refusal(["experiment=cub_rambo"], CONFIGS) is None
     assert "2 processes were started together" in refusal(["-m", "experiment=cub_rambo", "seed=0,1"], CONFIGS)
+
+
+def test_a_launcher_that_is_not_installed_is_told_with_its_package(monkeypatch):
+    monkeypatch.setattr(command_line, "_is_installed", lambda package: False)
+    for name, package in (("ray", "hydra-ray-launcher"), ("joblib", '"blackbox-ranking[sweeps]"')):
+        said = refusal(["-m", "experiment=demo_rambo", f"hydra/launcher={name}"], CONFIGS)
+        assert said == f"error: hydra/launcher={name} needs hydra-{name}-launcher; run: pip install {package}"
 
 
 def test_an_error_in_somebodys_code_is_told_with_its_place_and_its_trace_is_kept(tmp_path, monkeypatch):
