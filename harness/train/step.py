@@ -58,11 +58,12 @@ class Step:
     def seed(self, device: torch.device, *parts: int | str) -> None:
         """Seeds what is drawn from here on, as `seed_everything`, but the model of each process draws its own.
 
-        The loss, which all processes find, draws what it would in one process.
+        The loss, which all processes find, draws what it would in one process; so does a model that `draws_for_all`.
         """
         seed_everything(*parts)
-        if distributed.world() > 1:
-            self.of_loss = Draws(torch.empty(0, device=device))
+        if distributed.world() == 1 or getattr(self.forward, "draws_for_all", False):
+            return
+        self.of_loss = Draws(torch.empty(0, device=device))
         if distributed.rank():
             seed_everything(*parts, distributed.rank())
 

@@ -62,6 +62,7 @@ class FasterRCNN(nn.Module):
 
     task = "detection"
     takes_no_chunks = "a detector pads pictures to the largest of the batch, and draws regions of all of them in turn"
+    draws_for_all = True  # of several processes: see `harness.train.step.Step.seed` and `heads.Sampler`
     mean: Tensor
     std: Tensor
 
