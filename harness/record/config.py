@@ -20,7 +20,7 @@ BUILT = (
 STARTS_A_RUN = ("experiment", "hydra", "objective", "resume", "reuse")  # how a run is started or found
 SPEED = (  # how fast it is, where it writes and what it shows
     "data.cache", "data.pin_memory", "data.workers", "metrics.memory", "paths", "pictures", "tracking",
-    "trainer.log_every", "trainer.pictures", "workers",
+    "trainer.log_every", "trainer.pictures", "trainer.profile", "workers",
 )  # fmt: skip
 PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
 BITS = ("metrics.engine", "threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers

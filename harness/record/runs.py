@@ -35,7 +35,7 @@ LARGEST_PATCH = 2**20
 MODEL = "model"  # beside it: a folder with the model alone, see harness.record.standalone
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
-    "config.yaml", BEGAN, STOPPED, PATCH, MODEL, "metrics.jsonl", "checkpoints", "pictures",
+    "config.yaml", BEGAN, STOPPED, PATCH, MODEL, "metrics.jsonl", "checkpoints", "pictures", "profile",
     "report.json", "DONE", stages.FOLDER,
 )  # fmt: skip
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names

@@ -20,6 +20,7 @@ from harness import distributed
 from harness.data.loading import PADDING, Batch
 from harness.device import all_finite, float32_products, map_tensors, tensors_in
 from harness.seeds import seed_everything
+from harness.train.profiling import part_of_step
 
 
 class NotFiniteError(ValueError):
@@ -100,10 +101,12 @@ class Step:
             whole.back_propagate(number, outputs[number])
         return named
 
+    @part_of_step("forward")
     def _embed(self, part: Batch) -> Any:
         with self.autocast():
             return self.forward(part)
 
+    @part_of_step("loss")
     def _named(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         try:
             with self.autocast(), float32_products("highest" if self.products else None):
@@ -113,6 +116,7 @@ class Step:
                 raise
             raise NotFiniteError(str(error)) from error
 
+    @part_of_step("backward")
     def _back_propagate(self, loss: Tensor, divisor: int) -> None:
         if loss.requires_grad:  # a batch without anything to learn from has no graph
             self.scaler.scale(loss / divisor).backward()  # type: ignore[no-untyped-call]
@@ -146,6 +150,7 @@ class _Whole:
         rest = iter(self.leaves)
         self.output = map_tensors(outputs[0], lambda _: next(rest))
 
+    @part_of_step("backward")
     def back_propagate(self, part: int, output: Any) -> None:
         """Goes on from the outputs of a part, which has a graph, with its rows of the gradient."""
         tensors, slopes = [], []

@@ -53,6 +53,8 @@ class Trainer:
             `best_on_<split>_average`. Stopping and searches go by the weights themselves.
         splits: The evaluation splits that are looked at; None: all. A search for settings leaves test out.
         pictures: Whether pictures are drawn at the end.
+        profile: Whether the first steps show where their time goes: a table and a trace in `profile/` of the run
+            folder. It changes no number.
         seed: What every epoch's draws derive from.
 
     Raises:
@@ -78,6 +80,7 @@ class Trainer:
     average: float | None = None
     splits: Sequence[str] | None = None
     pictures: bool = True
+    profile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

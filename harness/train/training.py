@@ -25,6 +25,7 @@ from harness.device import half_precision, to_device
 from harness.train.average import Average
 from harness.train.evaluation import Evaluation
 from harness.train.optimization import rates
+from harness.train.profiling import Profile, part_of_step
 from harness.train.step import NotFiniteError, Step, divisible
 from harness.train.tracking import Means, Tracker, Unread
 
@@ -66,6 +67,8 @@ class Training:
         self.scaler = torch.amp.GradScaler(trainer.chosen.type, enabled=trainer.precision == "fp16")
         autocast = partial(half_precision, trainer.chosen, trainer.precision)
         self.backward = Step(forward, self.loss, autocast, self.scaler, trainer.chunk, trainer.matmul)
+        watched = trainer.profile and distributed.is_main()
+        self.profile = Profile(self.tracker.folder / "profile", trainer.chosen) if watched else None
         self.by_step = getattr(self.scheduler, "interval", "epoch") == "step"
         self.unread, self.means = Unread(), Means()
         self.folder = self.tracker.folder / "checkpoints"
@@ -95,8 +98,9 @@ class Training:
         self.model.train()
         self.loss.train()
         self.means, micro_batches = Means(), 0
+        batches, self.profile = self.data.train if self.profile is None else self.profile.watch(self.data.train), None
         with Progress(disable=not (sys.stdout.isatty() and distributed.is_main()), transient=True) as bar:
-            for batch in bar.track(self.data.train, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
+            for batch in bar.track(batches, description=f"epoch {self.epoch + 1}/{trainer.epochs}"):
                 step = self.step + 1
                 numbers = self._backward(to_device(batch, trainer.chosen, trainer.channels_last))
                 micro_batches += 1
@@ -160,6 +164,7 @@ class Training:
             self.average.update(self.step)
         return numbers
 
+    @part_of_step("optimizer")
     def _update(self) -> dict[str, Any]:
         """One step along the mean gradient of the micro-batches gathered since the last; its norm if it is clipped."""
         # Each of their losses was divided by `accumulate`, and an epoch's last group may be smaller.
