@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -87,25 +87,27 @@ def all_finite(value: Any) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value))
 
 
-def half_precision(device: torch.device, precision: str) -> torch.autocast:
+def half_precision(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context in which `device` computes in the `precision` of that name."""
     dtype = PRECISIONS[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-@contextmanager
-def float32_products(precision: str | None) -> Iterator[None]:
+def float32_products(precision: str | None) -> AbstractContextManager[None]:
     """Inside, float32 products and convolutions are computed as `precision` says; None leaves them as they are.
 
     `highest` in float32, `high` in TF32 or alike, `medium` in bfloat16 where that is faster.
     """
+    return nullcontext() if precision is None else _float32_products(precision)
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    if precision is not None:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = precision != "highest"
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         yield
     finally:
-        if precision is not None:
-            torch.set_float32_matmul_precision(before[0])
-            torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

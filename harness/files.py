@@ -70,7 +70,10 @@ def read_json(path: Path) -> Any:
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """`value` as JSON: a number that is not finite becomes null, and what JSON does not know becomes text."""
-    return json.dumps(from_json(json.dumps(value, default=str)), indent=indent)
+    try:
+        return json.dumps(value, default=str, indent=indent, allow_nan=False)
+    except ValueError:  # what is not finite
+        return json.dumps(from_json(json.dumps(value, default=str)), indent=indent)
 
 
 def from_json(text: str) -> Any:

@@ -17,7 +17,8 @@ from torch.profiler import profile, record_function
 from harness.files import write_text
 
 log = logging.getLogger(__name__)
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 PARTS = ("data", "forward", "loss", "backward", "optimizer")
 SKIPPED, TIMED, TRACED = 3, 10, 5  # steps, where an epoch has as many
 

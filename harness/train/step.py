@@ -119,7 +119,7 @@ class Step:
     @part_of_step("backward")
     def _back_propagate(self, loss: Tensor, divisor: int) -> None:
         if loss.requires_grad:  # a batch without anything to learn from has no graph
-            self.scaler.scale(loss / divisor).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss if divisor == 1 else loss / divisor).backward()  # type: ignore[no-untyped-call]
 
 
 class _Whole:

@@ -27,12 +27,15 @@ class Unread:
     def __init__(self) -> None:
         self._kept: list[tuple[int, dict[str, Tensor | float]]] = []
 
+    @torch.no_grad()
     def add(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Keeps numbers, or tensors of one number each, as they are now."""
-        kept = {
-            name: value.detach().reshape(()).clone() if isinstance(value, Tensor) else float(value)
-            for name, value in numbers.items()
-        }
+        kept: dict[str, Tensor | float] = {}
+        for name, value in numbers.items():
+            if isinstance(value, Tensor):
+                kept[name] = value.clone() if value.ndim == 0 else value.reshape(()).clone()
+            else:
+                kept[name] = float(value)
         self._kept.append((step, kept))
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
