@@ -28,6 +28,7 @@ def demo(*overrides):
     "override",
     [
         "workers=3",
+        "trainer.profile=true",
         "data.pin_memory=true",
         "+data.cache=elsewhere",
         "+data.root=elsewhere",
