@@ -74,7 +74,13 @@ class Trained:
         )
         return list(named)
 
-    def answers(self, inputs: Any, batch_size: int | None = None, workers: int = 0) -> Iterator[Any]:
+    def answers(
+        self,
+        inputs: Any,
+        batch_size: int | None = None,
+        workers: int = 0,
+        skipped: dict[int, str] | None = None,
+    ) -> Iterator[Any]:
         """What the network gives for each batch, in order, moved to the CPU.
 
         Args:
@@ -83,6 +89,8 @@ class Trained:
                 sentences.
             batch_size: None: as the run evaluated, which gives its numbers to the last bit.
             workers: Processes that read.
+            skipped: Takes up the place of each input that cannot be read, and why; such are left out then. Whatever the
+                batches so far give is of the other inputs, in order.
 
         Raises:
             ValueError: If there is no input, or one is not what the model takes.
@@ -93,9 +101,16 @@ class Trained:
         entries, size = self.reader.listed(inputs), batch_size or self.facts.get("batch_size", 64)
         if not entries:
             raise ValueError("there is no input to read")
-        options: dict[str, Any] = {"num_workers": workers, "collate_fn": self.reader.collate}
+        there = _Entries(self.reader, entries)
+        options: dict[str, Any] = {"num_workers": workers, "collate_fn": there.collate}
         device = next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
-        for batch in DataLoader(_Entries(self.reader, entries), size, generator=torch.Generator(), **options):
+        for batch, faults in DataLoader(there, size, generator=torch.Generator(), **options):
+            for place, fault in faults.items():
+                if skipped is None:
+                    raise fault
+                skipped[place] = str(fault)
+            if batch is None:
+                continue
             with torch.no_grad():
                 output = self.network(to_device(batch, device))
             yield map_tensors(output, Tensor.cpu)
@@ -257,7 +272,7 @@ def _write(folder: Path, facts: Mapping[str, Any], state: Mapping[str, Any]) -> 
 
 
 class _Entries(Dataset[Any]):
-    """What a reader reads, one by one."""
+    """What a reader reads, one by one, each with its place; an error in place of what cannot be read."""
 
     def __init__(self, reader: Any, entries: Sequence[Any]) -> None:
         self.reader, self.entries = reader, entries
@@ -265,5 +280,14 @@ class _Entries(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.reader.read(self.entries[index])
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        try:
+            return index, self.reader.read(self.entries[index])
+        except (OSError, ValueError) as error:
+            return index, error
+
+    def collate(self, read: Sequence[tuple[int, Any]]) -> tuple[Any, dict[int, Exception]]:
+        """The batch of what could be read, None if nothing could, and the errors by place."""
+        faults = {place: one for place, one in read if isinstance(one, Exception)}
+        samples = [one for place, one in read if place not in faults]
+        return self.reader.collate(samples) if samples else None, faults

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.images import files_below
+from harness.data.inputs import EXTENSIONS
 from harness.data.spreadsheet import PARTS, part_named, plain, read_spreadsheet
 from rambo.datasets.records import ROLES
 
 log = logging.getLogger(__name__)
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 OTHER_NAMES = {
     **dict.fromkeys(("query", "queries", "probe"), "query"),
     **dict.fromkeys(("gallery", "boundingboxtest"), "gallery"),

@@ -14,6 +14,7 @@ from toy import Line, PointData
 
 import train
 from harness import checkpoint
+from harness.data.inputs import told
 from harness.data.reading import Images
 from harness.record import load, runs, standalone
 from harness.record.allowed import NotAllowedError
@@ -93,6 +94,26 @@ def test_files_and_images_are_read_as_in_evaluation(runs_of, tmp_path, monkeypat
     for pictures in (files, [str(file) for file in files], [Image.open(file) for file in files]):
         torch.testing.assert_close(model.embed(pictures), expected)
     assert model.embed(files[0], workers=1).shape == (1, expected.shape[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_left_out_on_request(workers, runs_of, tmp_path):
+    model = load(runs_of("demo_rambo"), device="cpu")
+    pictures = torch.randint(256, (5, 3, 48, 48), dtype=torch.uint8)
+    (tmp_path / "damaged.png").write_bytes(b"none")
+    inputs = [tmp_path / "gone.png", *pictures[:3], tmp_path / "damaged.png", *pictures[3:]]
+    skipped = {}
+    found = torch.cat(list(model.answers(inputs, 1, workers, skipped)))
+    torch.testing.assert_close(found, model.embed(list(pictures), 1), rtol=0, atol=0)
+    assert list(skipped) == [0, 4]
+    assert told(skipped, inputs) == [
+        f"left out: there is no image {tmp_path / 'gone.png'}",
+        f"left out: cannot read the image {tmp_path / 'damaged.png'} (it is none, or damaged); replace the file, or "
+        "leave it out of the data",
+        "2 of 7 inputs could not be read and were left out",
+    ]
+    with pytest.raises(OSError, match=r"^cannot read the image .*damaged.png \("):
+        list(model.answers(inputs[1:], 1, workers))
 
 
 @pytest.mark.parametrize("overrides", [(), ("data.image=path",)])
