@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rambo.losses.pairs import Labels, check_embeddings, similarities
+from rambo.losses.pairs import Labels, check_embeddings, meeting_place, similarities
 from rambo.losses.retrieval import RetrievalLoss
 from rambo.losses.smooth_ap import above_relevant
-from rambo.ranking.exact import positive
+from rambo.ranking.exact import positive, sent
 from rambo.ranking.relevant import RelevantPlaces
 from rambo.ranking.unit_vectors import unit_vectors
 
@@ -115,14 +115,15 @@ class SiMix(nn.Module):
         """
         if not self.training:
             return self.loss(embeddings, labels)  # type: ignore[no-any-return]
-        numbers = check_embeddings(embeddings, labels)
+        numbers = check_embeddings(embeddings, labels, place=meeting_place(embeddings.device, labels))
         vectors = unit_vectors(embeddings) if self.loss.normalize else embeddings
         first, second = torch.triu_indices(len(numbers), len(numbers), 1, device=numbers.device)
         pairs = numbers[first] == numbers[second]
         first, second = first[pairs], second[pairs]
         if shares is None:
             shares = torch.rand(len(first), dtype=vectors.dtype, device=vectors.device)
-        mixtures = shares[:, None] * vectors[first] + (1 - shares[:, None]) * vectors[second]
+        one, other = (vectors[sent(place, vectors.device)] for place in (first, second))
+        mixtures = shares[:, None] * one + (1 - shares[:, None]) * other
         whole, classes = torch.cat([vectors, mixtures]), torch.cat([numbers, numbers[first]])
         alone = self.loss.exclude_self
         scores, relevant = similarities(whole, classes, exclude_self=alone, normalize=False, found=self.loss._found)

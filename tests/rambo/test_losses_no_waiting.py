@@ -8,7 +8,18 @@ from pretend_gpu import DEVICE, OnDevice, PretendGPU, WaitedForError
 
 from harness.device import to_device
 from harness.train.step import Step
-from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss
+from rambo.losses import (
+    AveragePrecisionLoss,
+    MeanAveragePrecisionLoss,
+    PNPLoss,
+    RecallLoss,
+    RoadmapLoss,
+    SiMix,
+    SmoothAPLoss,
+    SmoothRecallLoss,
+    SupAPLoss,
+    SupRecallLoss,
+)
 from rambo.objective import RetrievalObjective
 
 LOSSES = {
@@ -23,6 +34,13 @@ LOSSES = {
     "AP, memory": lambda: AveragePrecisionLoss(4.0, 0.02, memory_batches=2),
     "SmoothAP": lambda: SmoothAPLoss(0.1),
     "SmoothAP, memory": lambda: SmoothAPLoss(0.1, memory_batches=2),
+    "RS@k": lambda: SmoothRecallLoss((1, 2)),
+    "RS@k, SiMix": lambda: SiMix(SmoothRecallLoss((1, 2))),
+    "SupAP": SupAPLoss,
+    "ROADMAP": RoadmapLoss,
+    "SupRecall": lambda: SupRecallLoss((1, 2)),
+    "PNP": PNPLoss,
+    "PNP, lone queries": lambda: PNPLoss("D_q", lone="count"),
 }
 PER_CLASS = {"equal classes": torch.arange(24) // 4, "other classes": torch.arange(24).float().sqrt().long()}
 
@@ -37,6 +55,7 @@ def batches(labels):
 def gradient(loss, embeddings, batch):
     leaf = embeddings.clone() if not isinstance(embeddings, OnDevice) else OnDevice(embeddings.numbers.clone())
     leaf.requires_grad_()
+    torch.manual_seed(0)
     value = loss(leaf, batch)["loss"]
     value.sum().backward()
     return value.detach(), leaf.grad
@@ -53,6 +72,23 @@ def test_nobody_waits_where_labels_come_from_the_cpu(kind, labels):
         assert all(each.device == DEVICE for each in found)
         for got, wanted in zip(found, expected, strict=True):
             assert torch.equal(got.numbers, wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("labels", PER_CLASS.values(), ids=PER_CLASS)
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_gpu_is_not_waited_for_and_finds_the_same(kind, labels):
+    device = torch.device("cuda")
+    here, there = RetrievalObjective(LOSSES[kind]()), RetrievalObjective(LOSSES[kind]())
+    for embeddings, batch in batches(labels):
+        wanted, moved = gradient(here, embeddings, batch), embeddings.to(device)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = gradient(there, moved, to_device(batch, device))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close([each.cpu() for each in found], list(wanted), rtol=1e-4, atol=1e-6)
 
 
 def test_labels_of_a_device_alone_have_to_be_waited_for():
