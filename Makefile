@@ -72,10 +72,13 @@ benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on
 	$(BIN)/python benchmarks/smoothing.py
 	$(BIN)/python benchmarks/detection.py
 
+gpu:  ## what this machine's GPU makes of losses, steps and evaluation (8 minutes; PYTHON=python3 with torch 2.10 will do)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py
+
 lock: $(READY)  ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
 	@echo "# Every package of the development environment, for Python 3.10 to 3.13. Made by: make lock" > requirements.lock
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test test-distributed demo demo-regression demo-detection report tables results benchmark lock
+.PHONY: help setup check test test-distributed demo demo-regression demo-detection report tables results benchmark gpu lock

@@ -26,7 +26,8 @@ STATE = {
     "smoothed_var": "smoothed_variance",
     "num_tracked": "tracked",
 }
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 
 
 def read(*names):

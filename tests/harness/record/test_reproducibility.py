@@ -131,6 +131,7 @@ def test_only_a_gpu_counts_its_peak_anew(monkeypatch):
     assert devices == [torch.device("cuda", 1)]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_peak_of_a_gpu_is_that_of_the_run():
     device = torch.device("cuda")
