@@ -31,6 +31,7 @@ from rambo.losses import AveragePrecisionLoss, RecallLoss, SmoothAPLoss
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = ("recall", (4096, 65536, 3))
+STANFORD = (60502, 11316, 512)  # items and classes of the test half of Stanford Online Products, dimensions
 
 
 class NotHereError(Exception):
@@ -212,13 +213,12 @@ def share(device: torch.device, small: bool) -> list[Finding]:
 
 def evaluation(device: torch.device, small: bool) -> list[Finding]:
     """The retrieval metrics at the size of Stanford Online Products, against their matrix product alone."""
-    from benchmarks.evaluation import SOP_CLASSES, SOP_ITEMS, make
+    from benchmarks.evaluation import make
     from rambo.metrics import retrieval_metrics
-    from rambo.neighbours import SCORE_BYTES
 
-    items, classes = (2000, 200) if small else (SOP_ITEMS, SOP_CLASSES)
-    embeddings, labels = (tensor.to(device) for tensor in make(items, classes))
-    rows = SCORE_BYTES // (4 * items)
+    items, classes, dimensions = (2000, 200, 512) if small else STANFORD
+    embeddings, labels = (tensor.to(device) for tensor in make(items, classes, dimensions))
+    rows = 2**25 // items  # of which the scores take 128 MiB
     buffer = torch.empty(rows, items, device=device)
 
     def product() -> None:

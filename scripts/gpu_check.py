@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import torch
 
+from benchmarks.evaluation import processor
 from benchmarks.gpu import PARTS, Finding, NotHereError
 
 OURS = ("harness", "rambo", "ranksim", "benchmarks")
@@ -39,13 +40,6 @@ def device_name(device: torch.device, small: bool) -> list[Finding]:
     torch.empty(0, device=device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return [Finding("device", name)]
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def in_child(name: str, limit: float, device: str, small: bool) -> dict[str, Any]:
