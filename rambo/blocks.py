@@ -14,7 +14,7 @@ from torch import Tensor
 
 BLOCK_BYTES = {"cpu": 16 * 2**20, "other": 512 * 2**20}  # of scores held at a time; on a CPU they stay in its cache
 COLUMNS = {"cpu": 4096, "other": 16384}  # gallery items of a block
-READ_BYTES = 8 * 2**20  # of vectors looked at in one go
+READ_BYTES = 2 * 2**20  # of vectors looked at in one go
 GROUP = 32  # scores of which only the highest is looked at, unless it may count; half as many in a transposed block
 
 
@@ -140,7 +140,7 @@ def _survey(name: str, vectors: Tensor, kind: torch.dtype) -> tuple[float, Tenso
     """The largest magnitude, and a number for each vector, int64, that is the same for equal ones."""
     factors = torch.randint(-(2**62), 2**62, vectors.shape[1:], generator=torch.Generator().manual_seed(0))
     factors = factors.to(vectors.device)
-    largest, broken, hashes = 0.0, 0, []
+    largest, broken, hashes = 0.0, 0, factors.new_empty(len(vectors))
     bits = torch.int64 if kind == torch.float64 else torch.int32
     for some in _parts(vectors, kind):
         part = vectors[some].to(kind) + 0.0  # which makes one of 0.0 and -0.0
@@ -149,13 +149,13 @@ def _survey(name: str, vectors: Tensor, kind: torch.dtype) -> tuple[float, Tenso
             largest = max(largest, highest)
         else:
             broken += int((~part.isfinite()).any(dim=1).sum())
-        hashes.append((part.view(bits) * factors).sum(dim=1))
+        hashes[some] = (part.view(bits) * factors).sum(dim=1)
     if broken:
         raise ValueError(
             f"{broken} of {len(vectors)} {name} embeddings hold nan or infinity, so nothing can be ranked: the model "
             "has diverged; lower the learning rate or go back to an earlier checkpoint"
         )
-    return largest, torch.cat(hashes)
+    return largest, hashes
 
 
 def _parts(vectors: Tensor, kind: torch.dtype) -> Iterator[slice]:
