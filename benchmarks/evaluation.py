@@ -146,8 +146,10 @@ def draw(path: Path, rows: list[dict]) -> None:
                 look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": DASHES[number]}
                 axes.plot([r["items"] for r in mine], [r[key] / scale for r in mine], label=method, **look)
             axes.set(xscale="log", yscale="log", xlabel="items", ylabel=label)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.yaxis.set_major_formatter("{x:,.0f}")
             axes.grid(True, linewidth=0.5)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center right")
 
 
 def main() -> None:
