@@ -52,7 +52,7 @@ class Perceptron(nn.Module):
 
 CASES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {  # network, pixels, steps in a round
     "perceptron": (Perceptron, 8, 200),
-    "four convolutions": (partial(RetrievalModel, SmallConvNet(24), embedding_size=128, weights="none"), 32, 10),
+    "four convolutions": (lambda: RetrievalModel(SmallConvNet(24), embedding_size=128, weights="none"), 32, 20),
     "EfficientNet-Lite0": (partial(RetrievalModel, "tf_efficientnet_lite0", weights="none"), 96, 2),
 }
 
@@ -75,9 +75,6 @@ def parts(network: Callable[[], nn.Module]) -> tuple[nn.Module, nn.Module, torch
     """A new network with the weights that seed 0 gives, its loss and its optimizer."""
     torch.manual_seed(0)
     model, loss = network(), RetrievalObjective(RecallLoss(interpolation=4.0, margin=0.02))
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()  # also where the network was given ready-made
     return model, loss, build_optimizer(partial(torch.optim.Adam, lr=1e-4), model, loss)
 
 
