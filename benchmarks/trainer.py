@@ -63,8 +63,10 @@ class Batches:
     evaluation: Mapping[str, list[Batch]] = MappingProxyType({"test": []})
 
     def __init__(self, batch: int, pixels: int, steps: int) -> None:
-        image = torch.randint(256, (batch, 3, pixels, pixels), dtype=torch.uint8)
-        self.train = [{"image": image, "label": torch.arange(batch) // 4, "index": torch.arange(batch)}] * steps
+        label = torch.arange(batch) // 4
+        colours, noise = torch.randint(256, (batch, 3, 1, 1))[label], torch.randint(256, (batch, 3, pixels, pixels))
+        image = ((colours + noise) // 2).to(torch.uint8)  # something to learn
+        self.train = [{"image": image, "label": label, "index": torch.arange(batch)}] * steps
 
     def describe(self) -> dict[str, str]:
         """Nothing that is kept."""
@@ -110,6 +112,7 @@ def main() -> None:
         network, pixels, steps = CASES[case]
         data = Batches(options.batch, pixels, steps)
         loop, (model, loss, optimizer) = parts(network), parts(network)
+        at_first = [(name, weights.detach().clone()) for name, weights in model.named_parameters()]
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(1, device="cpu")
             scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
@@ -122,6 +125,9 @@ def main() -> None:
                     taken = measured(contestants[name])
                     if number >= 0:
                         seconds[name].append(taken)
+        still = [name for name, weights in model.named_parameters() if torch.equal(weights, dict(at_first)[name])]
+        if still:
+            raise SystemExit(f"{case}: nothing was trained in {', '.join(still)}")
         if not all(map(torch.equal, loop[0].state_dict().values(), model.state_dict().values())):
             raise SystemExit(f"{case}: the two have trained different networks")
         a_step = {name: 1000 * statistics.median(taken) / steps for name, taken in seconds.items()}
