@@ -81,9 +81,10 @@ class PartDataset(Dataset[Batch], Generic[R]):
 
     def image(self, index: int) -> Tensor:
         """The picture at `index` after the transform: uint8 (3, h, w)."""
+        crop = self.rows.crop(index)
         if self.cache is not None and self.rows.pixels is None:
-            picture = self.cache.load(self.rows.path(index), self.transform.prepare, self.rows.upright)
-        elif self.scaled:
+            picture = self.cache.load(self.rows.path(index), self.transform.prepare, self.rows.upright, crop)
+        elif self.scaled and crop is None:
             return reduced(self.rows.path(index), self._plan, self.rows.upright).contiguous()
         else:
             picture = self.rows.load(index)

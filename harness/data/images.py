@@ -107,6 +107,20 @@ def decode(path: Path, upright: bool = False, content: bytes | None = None) -> T
             return rgb(image, upright)
 
 
+Crop = tuple[int, int, int, int]
+"""Left, top, right and bottom of what is looked at, in pixels of the picture as `decode` gives it; ends excluded."""
+
+
+def cropped(picture: Tensor, crop: Crop | None, path: Path) -> Tensor:
+    """That part of a picture (3, height, width); None: all. A ValueError names the file that the crop goes beyond."""
+    if crop is None:
+        return picture
+    (left, top, right, bottom), (height, width) = crop, picture.shape[1:]
+    if right > width or bottom > height:
+        raise ValueError(f"the crop {crop} goes beyond {path}, which is {width} wide and {height} high; correct it")
+    return picture[:, top:bottom, left:right]
+
+
 Plan = Callable[[int, int], tuple[tuple[int, int], Callable[[Tensor], Tensor]]]
 """Of a picture's height and width: the least it may be reduced to, and what makes the view of it once it is decoded."""
 
@@ -144,21 +158,21 @@ class ImageCache:
         self.folder, self.scaled = Path(folder), scaled
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, path: Path, prepare: nn.Module, upright: bool = False) -> Tensor:
-        """`prepare` applied to the picture in `path`: uint8 (3, height, width)."""
+    def load(self, path: Path, prepare: nn.Module, upright: bool = False, crop: Crop | None = None) -> Tensor:
+        """`prepare` applied to the picture in `path`, or to a crop of it: uint8 (3, height, width)."""
         try:
             content = path.read_bytes()
         except OSError:
             decode(path, upright)  # raises the sentence that names the file
             raise
-        step = f"\n{prepare}\n{upright}" + "\nscaled" * self.scaled
+        step = f"\n{prepare}\n{upright}" + "\nscaled" * self.scaled + (f"\n{crop}" if crop else "")
         key = hashlib.sha256(content + step.encode()).hexdigest()
         entry = self.folder / key[:2] / f"{key}.npy"
         try:
             return torch.from_numpy(np.load(entry, allow_pickle=False))
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or cut short by a crash of the machine: make it anew
-        image = self._made(path, prepare, upright, content).contiguous()
+        image = self._made(path, prepare, upright, content, crop).contiguous()
         beside = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.part")
         try:
             entry.parent.mkdir(exist_ok=True)
@@ -173,8 +187,8 @@ class ImageCache:
             ) from error
         return image
 
-    def _made(self, path: Path, prepare: Any, upright: bool, content: bytes) -> Tensor:
-        if self.scaled:
+    def _made(self, path: Path, prepare: Any, upright: bool, content: bytes, crop: Crop | None) -> Tensor:
+        if self.scaled and crop is None:
             return reduced(path, lambda height, width: (prepare.least(height, width), prepare), upright, content)
-        made: Tensor = prepare(decode(path, upright, content))
+        made: Tensor = prepare(cropped(decode(path, upright, content), crop, path))
         return made

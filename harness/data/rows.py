@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from harness.data.images import decode, file_marks
+from harness.data.images import Crop, cropped, decode, file_marks
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Rows:
     pixels: Tensor | None = None  # uint8 (n, 1 or 3, height, width), for images that are held in memory
     marks: list[str] | None = None  # what tells the file of each image from another, where `pixels` came from files
     upright: bool = False  # whether image files are turned as their EXIF orientation says
+    crops: list[Crop | None] | None = None  # what of each image file is looked at; several rows may name one file
 
     # The attributes with a row for each sample: tensors, lists, mappings of these, or None.
-    columns: ClassVar[tuple[str, ...]] = ("names", "pixels", "marks")
+    columns: ClassVar[tuple[str, ...]] = ("names", "pixels", "marks", "crops")
 
     def __post_init__(self) -> None:
         for what in self.columns:
@@ -56,6 +57,14 @@ class Rows:
         found = [name for name in ("train", "validation", "test") if name in parts]
         return {name: self.where(torch.tensor([part == name for part in parts])) for name in found}
 
+    def keys(self) -> list[str]:
+        """What tells each sample from all others: its name, and its crop."""
+        return [f"{name} {crop}" if (crop := self.crop(row)) else name for row, name in enumerate(self.names)]
+
+    def crop(self, index: int) -> Crop | None:
+        """What of the picture at `index` is looked at; None: all."""
+        return None if self.crops is None else self.crops[index]
+
     def path(self, index: int) -> Path:
         """The image file of the sample at `index`."""
         assert self.folder is not None
@@ -65,7 +74,8 @@ class Rows:
         """The picture at `index` as uint8 (3, height, width)."""
         if self.pixels is not None:
             return self.pixels[index].expand(3, -1, -1)
-        return decode(self.path(index), self.upright)
+        path = self.path(index)
+        return cropped(decode(path, self.upright), self.crop(index), path)
 
     def entries(self, index: int) -> dict[str, Any]:
         """What the sample at `index` brings to its batch, beside its picture."""
@@ -90,7 +100,7 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
         on_disk = rows.pictured and rows.pixels is None
         marks = rows.marks or (file_marks([rows.path(i) for i in range(len(rows))]) if on_disk else [])
         whole, *lines = rows.described()
-        for line in (f"{part} {whole}", marks, *lines):
+        for line in (f"{part} {whole}", marks, *lines, *([] if rows.crops is None else [rows.crops])):
             digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from harness.data.images import Crop
+
 log = logging.getLogger(__name__)
 
 PARTS = {
@@ -23,6 +25,8 @@ PARTS = {
 LIKE_SPLIT = {"split", "splits", "datasplit", "subset", "partition", "fold", "set", "istrain", "istest", "holdout"}
 _WORKBOOKS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet"}
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+CROP = ("left", "top", "right", "bottom")
+"""Columns that say together which part of an image a row is about; or one column `crop` with the four numbers."""
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
@@ -80,24 +84,58 @@ class Spreadsheet:
                 )
         return [float(text) for text in texts]
 
-    def paths(self, name: str) -> list[str]:
+    def crops(self, besides: Sequence[str] = ()) -> list[Crop | None] | None:
+        """Left, top, right and bottom of each image, rounded; None: the whole one. None: no column says that.
+
+        Raises:
+            ValueError: If a row does not have four numbers that leave something of an image, or nothing.
+        """
+        one, *four = (self.column(name) for name in ("crop", *CROP))
+        told = one is not None and any(len(_parted(row[one])) == len(CROP) for row in self.rows)  # and not wheat
+        names = [name for name in ([one] if told else four) if name is not None and name not in besides]
+        if len(names) != (1 if told else len(CROP)):
+            return None
+        crops = [self._crop(number, [row[name] for name in names]) for number, row in enumerate(self.rows, start=1)]
+        if not any(crops):
+            return None
+        log.info("%s says in %s which part of each image is meant", self.path, ", ".join(names))
+        return crops
+
+    def _crop(self, number: int, said: Sequence[str]) -> Crop | None:
+        if not any(said):
+            return None
+        try:
+            left, top, right, bottom = (round(float(text)) for text in _parted(" ".join(said)))
+        except (ValueError, OverflowError):
+            left = top = right = bottom = 0
+        if not (0 <= left < right and 0 <= top < bottom):
+            raise ValueError(
+                f"{self.path}, row {number}: a crop is left, top, right and bottom in pixels, with left < right and"
+                f" top < bottom, got {' '.join(said)!r}; correct it, or leave it empty for the whole image"
+            )
+        return left, top, right, bottom
+
+    def paths(self, name: str, crops: Sequence[Crop | None] | None = None) -> list[str]:
         """A column of paths, in one form for one file: a/b.png for .\\a\\b.png too.
 
         Raises:
-            ValueError: If one is missing, or two rows name one file.
+            ValueError: If one is missing, or two rows name one file, and the same of `crops` where there are such.
         """
-        first: dict[str, int] = {}
+        first: dict[object, int] = {}
+        paths = []
         for number, row in enumerate(self.rows, start=1):
             if not row[name]:
                 raise ValueError(f"{self.path}, row {number} names no image; name one, or leave the row out")
             path = posixpath.normpath(row[name].replace("\\", "/"))
-            if path in first:
+            key = (path, crops[number - 1]) if crops else path
+            if key in first:
                 raise ValueError(
-                    f"{self.path} lists {path!r} in rows {first[path]} and {number}; leave one row for each image, so"
+                    f"{self.path} lists {path!r} in rows {first[key]} and {number}; leave one row for each image, so"
                     " that none is trained and tested on"
                 )
-            first[path] = number
-        return list(first)
+            first[key] = number
+            paths.append(path)
+        return paths
 
 
 def read_spreadsheet(path: Path) -> Spreadsheet:
@@ -167,6 +205,11 @@ def plain(name: str) -> str:
 def part_named(text: str) -> str | None:
     """The part that people call so, whatever the capitals, or None."""
     return PARTS.get(plain(text))
+
+
+def _parted(text: str) -> list[str]:
+    """What stands between commas or spaces, brackets round all of it aside."""
+    return re.split(r"[\s,;]+", text.strip("()[] "))
 
 
 def _is_number(text: str) -> bool:

@@ -31,7 +31,8 @@ FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")  # in a resumed run, wh
 NOT_THE_RUN = (*FREE_ONCE_FINISHED, *BITS)  # between two runs of one method with one seed
 NOT_THE_METHOD = (*NOT_THE_RUN, "seed")  # between two runs of one method
 
-CAME_LATER = {"data.decode": "exact"}  # options with what they stand for in runs that do not have them
+# Options with what they stand for in runs that do not have them.
+CAME_LATER = {"data.decode": "exact", "data.split": "open"}
 
 
 def is_under(key: str, keys: Iterable[str]) -> bool:

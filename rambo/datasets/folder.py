@@ -9,28 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.data.images import check_same_files
 from harness.seeds import fixed_order
 from rambo.datasets.fixture import write_folder
 from rambo.datasets.listing import Row, assigned, from_folders, from_table, warn_of_capitals
-from rambo.datasets.records import BOTH, QUERY, ROLES, Records, numbered, some
+from rambo.datasets.records import BOTH, GALLERY, ROLES, Records, numbered, shares_drawn, some
 from rambo.datasets.retrieval import RetrievalData
 
 log = logging.getLogger(__name__)
 
 
 class ImageFolder(RetrievalData):
-    """Your own images, split by class: no class is in two parts, so the test asks about things never seen.
+    """Your own images, split by class, so that the test asks about things never seen; or within the classes.
 
     Either `root/<class>/<image>` (any depth below the class; links are followed, hidden and other files passed over),
     or `root/<part>/<class>/<image>` where all folders of `root` are called like parts, or a table with the columns
     `path` below `root`, `label` and, if you like, `split` and `super_label`. Parts are train, validation and test, or
-    query and gallery for a test in which those search these. Pictures are turned as their EXIF orientation says.
+    query and gallery for a test in which those search these. Pictures are turned as their EXIF orientation says. A
+    table may also have the columns `role` (query, gallery or both; of training images it counts for nothing) and
+    `crop`, or `left`, `top`, `right` and `bottom`, of the part of a picture that is looked at.
 
     Which part a class goes to is decided, in this order, by the table's `split` or the folders; by `test_classes` and
     `validation_classes`; by `test_fraction` and `validation_fraction`, which take the classes whose sha256 comes first,
-    so that adding a class moves no other one across unless the share calls for it.
+    so that adding a class moves no other one across unless the share calls for it. With `split="closed"` the fractions
+    are those of the images of each class, drawn by the sha256 of their names.
 
     Args:
         root: Folder of the images.
@@ -38,6 +42,7 @@ class ImageFolder(RetrievalData):
         test_fraction: Share of the classes to test on; ignored where lists or a `split` column decide.
         test_classes: Names of the classes to test on.
         validation_classes: Names of the classes to validate on.
+        split: "open": no class is in two parts; "closed": the classes of the test are those of training.
 
     Raises:
         FileNotFoundError: If there is no such folder or table, or listed images are missing.
@@ -55,11 +60,16 @@ class ImageFolder(RetrievalData):
         test_fraction: float = 0.5,
         test_classes: Sequence[str] | None = None,
         validation_classes: Sequence[str] | None = None,
+        split: str = "open",
         **shared: Any,
     ) -> None:
         if not 0 < test_fraction < 1:
             raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
-        self.table, self.test_fraction = table, test_fraction
+        if split not in ("open", "closed"):
+            raise ValueError(f"split must be open or closed, got {split!r}")
+        if split == "closed" and (test_classes or validation_classes):
+            raise ValueError("split=closed tests on every class: leave test_classes and validation_classes out")
+        self.table, self.test_fraction, self.split = table, test_fraction, split
         self.test_classes = [str(name) for name in test_classes or []]
         self.validation_classes = [str(name) for name in validation_classes or []]
         if shared.get("fixture"):  # the fixture goes by folders, and has classes of its own
@@ -73,7 +83,8 @@ class ImageFolder(RetrievalData):
             raise FileNotFoundError(f"no images in {root}; {self.remedy}")
         classes, labels = numbered([row.label for row in rows])
         kinds, super_labels = numbered([row.super_label for row in rows])
-        roles = [ROLES.get(row.split, BOTH) for row in rows]
+        roles = [ROLES.get(row.role or row.split, BOTH) for row in rows]
+        crops = [row.crop for row in rows]
         everything = Records(
             names=[row.path for row in rows],
             labels=labels,
@@ -81,21 +92,30 @@ class ImageFolder(RetrievalData):
             roles=torch.tensor(roles) if any(roles) else None,
             folder=root,
             upright=True,
+            crops=crops if any(crops) else None,
             class_names=dict(enumerate(classes)),
         )
-        part_of = self._assign(rows, classes)
+        places = self._assign(rows, everything)
         check_same_files(root, everything.names)
         warn_of_capitals(root, classes)
-        if "train" not in part_of.values():
+        if "train" not in places:
             raise ValueError(f"no class is left for training in {root}; choose fewer for validation and test")
-        parts = everything.parted([part_of[row.label] for row in rows])
+        parts = everything.parted(places)
         for part, records in parts.items():
-            parts[part] = records if part == "test" else replace(records, roles=None)
+            asked = part != "train" and records.roles is not None and bool((records.roles != BOTH).any())
+            parts[part] = records if asked else replace(records, roles=None)
             self._judge(part, parts[part])
         return parts
 
-    def _assign(self, rows: Sequence[Row], classes: Sequence[str]) -> dict[str, str]:
-        """Class -> part."""
+    def held_out(self, train: Records) -> Tensor:
+        """With `split="closed"` the share is one of the images of each class."""
+        if self.split == "open":
+            return super().held_out(train)
+        return shares_drawn(train, self.validation_fraction, "held out")
+
+    def _assign(self, rows: Sequence[Row], everything: Records) -> list[str]:
+        """The part of each image."""
+        classes, closed = everything.class_names_here(), self.split == "closed"
         test, validation = set(self.test_classes), set(self.validation_classes)
         if any(row.split for row in rows):
             if test or validation:
@@ -103,7 +123,10 @@ class ImageFolder(RetrievalData):
                     f"{self.root} says itself which classes are tested on, and data.test_classes or validation_classes"
                     " too; leave one out"
                 )
-            return assigned(rows)
+            return assigned(rows, closed)
+        if closed:
+            drawn = shares_drawn(everything, self.test_fraction, "test").tolist()
+            return ["test" if tested else "train" for tested in drawn]
         unknown = sorted((test | validation) - set(classes))
         if unknown:
             raise ValueError(f"there is no class {unknown[0]!r} in {self.root}; its classes are {some(classes)}")
@@ -113,7 +136,7 @@ class ImageFolder(RetrievalData):
         if not test:
             count = max(1, round(self.test_fraction * len(classes)))
             test = set(fixed_order(set(classes) - validation, "test")[:count])
-        return {name: "test" if name in test else "validation" if name in validation else "train" for name in classes}
+        return ["test" if r.label in test else "validation" if r.label in validation else "train" for r in rows]
 
     def _judge(self, part: str, records: Records) -> None:
         """Refuses a part that no loss could learn from or no metric could rate; warns of classes of one image."""
@@ -124,7 +147,7 @@ class ImageFolder(RetrievalData):
                 " choose other classes or shares"
             )
         if records.roles is not None:
-            names = records.where(records.roles == QUERY).class_names_here()
+            names = records.where(records.roles != GALLERY).class_names_here()
         single = sorted(set(names) - set(records.where(records.answerable()).class_names_here()))
         if 0 < len(single) < len(names):
             log.warning(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.data.images import files_below
+from harness.data.images import Crop, files_below
 from harness.data.inputs import EXTENSIONS
-from harness.data.spreadsheet import PARTS, part_named, plain, read_spreadsheet
-from rambo.datasets.records import ROLES
+from harness.data.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
+from rambo.datasets.records import ROLES, some
 
 log = logging.getLogger(__name__)
 OTHER_NAMES = {
@@ -27,23 +27,26 @@ class Row(NamedTuple):
     label: str
     split: str = ""
     super_label: str = ""
+    role: str = ""
+    crop: Crop | None = None
 
 
 def from_table(table: Path) -> list[Row]:
-    """The rows of a table with the columns path and label, and split and super_label, if it has them."""
+    """The rows of a table with the columns path and label, and split, super_label, role and crop, if it has them."""
     if not table.is_file():
         raise FileNotFoundError(f"no table {table}; check data.table, a CSV file with columns path and label")
     sheet = read_spreadsheet(table)
     path, label = sheet.needed("path"), sheet.needed("label")
     split, super_label = sheet.column("split"), sheet.column("super_label")
-    alike = sheet.like_split([path, label, split, super_label])
+    role, crops = _role_column(sheet), sheet.crops([label])
+    alike = sheet.like_split([path, label, split, super_label, role])
     if split is None and alike:
         raise ValueError(
             f"{table} has the column {alike[0]!r}, which may say who trains and who is tested; call it split if it"
             " does, or else take it out of the table"
         )
     rows = []
-    for number, (place, row) in enumerate(zip(sheet.paths(path), sheet.rows, strict=True), start=1):
+    for number, (place, row) in enumerate(zip(sheet.paths(path, crops), sheet.rows, strict=True), start=1):
         said = row[split] if split else ""
         part = _part_named(said) if said else ""
         if not row[label] or part is None:
@@ -51,8 +54,28 @@ def from_table(table: Path) -> list[Row]:
                 f"{table}, row {number}: expected a path, a label and a split out of"
                 f" {', '.join([*PARTS, *ROLES])}, got {row}"
             )
-        rows.append(Row(place, row[label], part, row[super_label] if super_label else ""))
+        asked = row[role] if role else ""
+        use = _role_named(asked)
+        if use is None or (use and part in ROLES):
+            raise ValueError(
+                f"{table}, row {number}: {role} should be query, gallery or both, and the split no such, got"
+                f" {asked!r} and split {part or 'none'}; correct it, or leave the column {role!r} out"
+            )
+        crop = crops[number - 1] if crops else None
+        rows.append(Row(place, row[label], part, row[super_label] if super_label else "", use, crop))
     return rows
+
+
+def _role_column(sheet: Spreadsheet) -> str | None:
+    """The column `role`, if it says what images are for, and not what people do."""
+    role = sheet.column("role")
+    return role if role and any(row[role] and _role_named(row[role]) is not None for row in sheet.rows) else None
+
+
+def _role_named(text: str) -> str | None:
+    """query, gallery, or "" for both and for nothing said; None: none of these."""
+    name = OTHER_NAMES.get(plain(text), plain(text))
+    return name if name in ROLES else "" if name in ("", "both") else None
 
 
 def from_folders(root: Path, remedy: str) -> list[Row]:
@@ -94,8 +117,8 @@ def _part_named(name: str) -> str | None:
     return part_named(name) or OTHER_NAMES.get(plain(name))
 
 
-def assigned(rows: Sequence[Row]) -> dict[str, str]:
-    """Class -> part, as a table or folders say it for each image."""
+def assigned(rows: Sequence[Row], closed: bool) -> list[str]:
+    """The part of each image, as a table or folders say it; `closed`: a class may be in several."""
     part_of: dict[str, str] = {}
     splits = {row.split for row in rows}
     if splits & ROLES.keys() and ("test" in splits or not splits >= ROLES.keys()):
@@ -103,21 +126,27 @@ def assigned(rows: Sequence[Row]) -> dict[str, str]:
             "images for query and gallery make the test together, without other test images; got"
             f" {', '.join(sorted(splits))}"
         )
+    parts = []
     for row in rows:
         if not row.split:
             raise ValueError(
                 f"the table gives no split for {row.path!r}; give one for every image, or leave the column out"
             )
         part = "test" if row.split in ROLES else row.split
-        if part_of.setdefault(row.label, part) != part:
+        parts.append(part)
+        if part_of.setdefault(row.label, part) != part and not closed:
             raise ValueError(
                 f"class {row.label!r} is in {part_of[row.label]} and in {part}; the split is by class, so that"
-                " the test shows things never seen: leave it in one part, or leave the parts out to have classes drawn"
+                " the test shows things never seen: leave it in one part, leave the parts out to have classes drawn, or"
+                " set data.split=closed if all classes are known when testing"
             )
-    lacking = {"train", "test"} - set(part_of.values())
+    lacking = {"train", "test"} - set(parts)
     if lacking:
         raise ValueError(f"the split has no {' and no '.join(sorted(lacking))} images; it needs both")
-    return part_of
+    known = {row.label for row, part in zip(rows, parts, strict=True) if part == "train"}
+    if closed and (unknown := sorted(part_of.keys() - known)):
+        log.warning("%d classes of a closed split have no training image (%s)", len(unknown), some(unknown))
+    return parts
 
 
 def warn_of_capitals(root: Path, classes: Sequence[str]) -> None:

@@ -97,6 +97,18 @@ def held_out_classes(labels: Tensor, fraction: float) -> list[int]:
     return classes[:count]
 
 
+def shares_drawn(records: Records, share: float, purpose: str) -> Tensor:
+    """Which images of each class make its share, at least one of two, by the sha256 of their names, bool (n,)."""
+    members: dict[int, list[int]] = {}
+    keys, labels, drawn = records.keys(), records.labels.tolist(), torch.zeros(len(records), dtype=torch.bool)
+    places = {key: row for row, key in enumerate(keys)}
+    for key in fixed_order(keys, purpose):
+        members.setdefault(labels[places[key]], []).append(places[key])
+    for rows in members.values():
+        drawn[rows[: min(len(rows) - 1, max(1, round(share * len(rows))))]] = True
+    return drawn
+
+
 def renumbered(records: Records) -> Records:
     """The records with their classes numbered 0..classes-1 in the same order, as proxies and classifiers need them."""
     old, labels = torch.unique(records.labels, return_inverse=True)

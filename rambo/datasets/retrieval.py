@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from harness.data.dataset import PartedData
 from harness.data.loading import BatchSampler
 from rambo.datasets.records import Records, held_out_classes, renumbered, some
@@ -54,12 +57,16 @@ class RetrievalData(PartedData[Records]):
             self.validation_fraction = 0.0
         if self.validation_fraction:
             train = parts["train"]
-            held_out = held_out_classes(train.labels, self.validation_fraction)
-            parts |= train.parted(["validation" if label in held_out else "train" for label in train.labels.tolist()])
+            held_out = self.held_out(train).tolist()
+            parts |= train.parted(["validation" if held else "train" for held in held_out])
         for name, records in parts.items():
             if not bool(records.answerable().any()):
                 raise ValueError(self._nothing_to_find(name, records))
         return parts
+
+    def held_out(self, train: Records) -> Tensor:
+        """Which training images `validation_fraction` takes: those of that share of the classes, bool (n,)."""
+        return torch.isin(train.labels, torch.tensor(held_out_classes(train.labels, self.validation_fraction)))
 
     def _nothing_to_find(self, part: str, records: Records) -> str:
         if records.roles is not None:

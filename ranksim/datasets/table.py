@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class TableData(RegressionData):
     """Your own images or numbers: a table with a row for each sample.
 
-    With `image`, that column holds paths of images relative to `root`, turned as their EXIF orientation says. Without,
+    With `image`, that column holds paths of images relative to `root`, turned as their EXIF orientation says; a column
+    `crop`, or `left`, `top`, `right` and `bottom`, tells what part of a picture is looked at. Without,
     samples are rows of numbers: the columns `features`, or else all other columns that hold numbers. They are
     standardised by mean and standard deviation of the training rows, which `describe` tells.
 
@@ -100,7 +101,9 @@ class TableData(RegressionData):
             names = [f"row {number}" for number in range(1, len(sheet.rows) + 1)]
             everything = Samples(names, targets, inputs={"numbers": numbers})
         else:
-            everything = Samples(sheet.paths(self.image), targets, folder=root, upright=True)
+            crops = sheet.crops([self.target])
+            paths = sheet.paths(self.image, crops)
+            everything = Samples(paths, targets, folder=root, upright=True, crops=crops)
             check_same_files(root, everything.names)
         check_targets(everything, str(table))
         parts = self._parts(sheet, everything)
@@ -173,7 +176,8 @@ class TableData(RegressionData):
         if not self.drawn:
             return parts
         training = [row for row, part in enumerate(parts) if part == "train"]
-        names = [everything.names[row] for row in training]
+        keys = everything.keys()
+        names = [keys[row] for row in training]
         if self.split == "random":
             drawn = random_parts(names, self.share, self.split_seed)
         else:

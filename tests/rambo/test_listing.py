@@ -206,3 +206,94 @@ def test_a_part_with_one_class_or_empty_images_is_refused(tmp_path):
     (tmp_path / "test" / "d" / "0.png").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match="1 of 8 images are missing or empty"):
         opened(tmp_path)
+
+
+# roles, crops and closed splits
+
+
+def test_roles_of_a_table_say_who_asks_and_who_is_found(tmp_path):
+    pictures(tmp_path, *classes("shelf", "abcd", 3))
+    parts, roles = {"a": "train", "b": "train", "c": "test", "d": "test"}, ("Query", "gallery", "both")
+    rows = [(f"shelf/{name}/{n}.png", name, parts[name], roles[n]) for name in "abcd" for n in range(3)]
+    header = ("path", "label", "split", "role")
+    data = listed(tmp_path, header, rows)
+    assert data.parts["train"].roles is None
+    assert data.parts["test"].roles.tolist() == [QUERY, GALLERY, BOTH] * 2
+    assert data.describe()["test"] == {"images": 6, "classes": 2, "queries": 4, "gallery": 4}
+    drawn = listed(tmp_path, ("path", "label", "role"), [(path, name, role) for path, name, _, role in rows])
+    assert drawn.parts["test"].roles.tolist() == [QUERY, GALLERY, BOTH] * 2
+    with pytest.raises(ValueError, match=r"row 2: role should be query, .* got 'finder' and split test"):
+        listed(tmp_path, header, [rows[0], (*rows[7][:3], "finder")])
+    with pytest.raises(ValueError, match=r"row 1: role .* the split no such, got 'query' and split gallery"):
+        listed(tmp_path, header, [(*rows[6][:2], "gallery", "query")])
+    of_a_film = [(path, name, {"a": "cook"}.get(name, "waiter")) for path, name, _, _ in rows]
+    assert listed(tmp_path, ("path", "label", "role"), of_a_film).parts["test"].roles is None
+
+
+SIDES = {"red": (0, 0, 10, 10), "blue": (10, 0, 20, 10)}
+FOUR = ("left", "top", "right", "bottom")
+
+
+def halves(root):
+    """Four images of 20 x 10, red on the left and blue on the right, and a row for each half; labels tell the half."""
+    for name in "abcd":
+        image = Image.new("RGB", (20, 10), "red")
+        image.paste("blue", SIDES["blue"])
+        image.save(root / f"{name}.jpg", quality=95, subsampling=0)
+    parts = {"a": "train", "b": "train", "c": "test", "d": "test"}
+    return [(f"{name}.jpg", f"{part} {side}", part, side) for name, part in parts.items() for side in SIDES]
+
+
+@pytest.mark.parametrize("options", [{}, {"decode": "scaled"}, {"cache": "cache"}])
+def test_a_crop_is_what_is_seen_of_an_image(tmp_path, options):
+    rows = halves(tmp_path)
+    tables = {"four": FOUR, "one": ("crop",)}
+    for file, columns in tables.items():
+        said = [SIDES[side] if file == "four" else [str(SIDES[side])] for *_, side in rows]
+        cells = [(*row[:3], *crop) for row, crop in zip(rows, said, strict=True)]
+        with (tmp_path / f"{file}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([("path", "label", "split", *columns), *cells])
+    kept = {"cache": tmp_path / "cache"} if "cache" in options else options
+    four, one = (opened(tmp_path, table=f"{file}.csv", **kept) for file in tables)
+    assert four.fingerprint == one.fingerprint
+    for data in (four, one):  # the second from the cache
+        test = data.parts["test"]
+        batch = next(iter(data.evaluation["test"]))
+        for picture, label in zip(batch["image"], batch["label"].tolist(), strict=True):
+            red, _, blue = picture.float().mean(dim=(1, 2)).tolist()
+            assert (red - blue > 200) == test.class_names[label].endswith("red")
+            assert (blue - red > 200) == test.class_names[label].endswith("blue")
+
+
+def test_a_crop_that_leaves_nothing_or_goes_beyond_its_image_is_told(tmp_path):
+    rows = [(*row[:3], *SIDES[row[3]]) for row in halves(tmp_path)]
+    header = ("path", "label", "split", *FOUR)
+    cut = listed(tmp_path, header, rows)
+    moved = listed(tmp_path, header, [(*rows[0][:3], "", "", "", ""), *rows[1:]])
+    assert moved.fingerprint != cut.fingerprint
+    assert moved.parts["train"].load(0).shape == (3, 10, 20)
+    assert cut.parts["train"].load(0).shape == (3, 10, 10)
+    with pytest.raises(
+        ValueError, match=r"row 1: a crop is left, top, right and bottom .* got '10 0 10 10'; correct it"
+    ):
+        listed(tmp_path, header, [(*rows[0][:3], 10, 0, 10, 10), *rows[1:]])
+    with pytest.raises(ValueError, match=r"crop \(0, 0, 21, 10\) goes beyond .*a.jpg, which is 20 wide and 10 high"):
+        listed(tmp_path, header, [(*rows[0][:3], 0, 0, 21, 10), *rows[1:]])
+    with pytest.raises(ValueError, match=r"lists 'a.jpg' in rows 1 and 2"):
+        listed(tmp_path, header, [rows[0], rows[0]])
+
+
+def test_a_closed_split_has_all_classes_in_every_part(tmp_path, caplog):
+    pictures(tmp_path, *classes("own", "abc", 10))
+    data = opened(tmp_path / "own", split="closed", test_fraction=0.3, validation_fraction=0.3)
+    told = {part: records.class_names_here() for part, records in data.parts.items()}
+    assert told == {part: ["a", "b", "c"] for part in data.parts}
+    assert data.parts.keys() == {"train", "validation", "test"}
+    assert {part: len(records) for part, records in data.parts.items()} == {"train": 15, "validation": 6, "test": 9}
+    again = opened(tmp_path / "own", split="closed", test_fraction=0.3, validation_fraction=0.3, seed=5)
+    assert again.fingerprint == data.fingerprint
+    pictures(tmp_path / "parts", *classes("train", "ab"), *classes("test", "abc"))
+    assert opened(tmp_path / "parts", split="closed").parts["test"].class_names_here() == ["a", "b", "c"]
+    assert "1 classes of a closed split have no training image (c)" in caplog.text
+    refused(tmp_path / "own", "split must be open or closed, got 'both'", split="both")
+    refused(tmp_path / "own", "split=closed tests on every class", split="closed", test_classes=["a"])

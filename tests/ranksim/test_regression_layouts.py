@@ -373,6 +373,20 @@ def test_a_table_of_images(tmp_path):
     assert data.describe()["features"] == {}
 
 
+def test_a_table_may_name_an_image_once_for_each_part_of_it(tmp_path):
+    rows = images(tmp_path)
+    crops = [(path, f"{10 * side} 0 {10 * side + 10} 30", value + side) for path, value in rows for side in (0, 1)]
+    write_table(tmp_path / "table.csv", ("file", "crop", "target"), crops)
+    targets = {(path, int(crop.split()[0])): value for path, crop, value in crops}
+    for split in ("imbalanced", "random"):
+        data = own(tmp_path, image="file", split=split, share=0.2)
+        assert sum(map(len, data.parts.values())) == 60
+        for samples in data.parts.values():
+            told = [targets[name, crop[0]] for name, crop in zip(samples.names, samples.crops, strict=True)]
+            assert samples.targets.tolist() == pytest.approx(told)
+            assert samples.load(0).shape == (3, 30, 10)
+
+
 def test_photographs_are_turned_upright(tmp_path):
     rows = images(tmp_path)
     exif = Image.Exif()

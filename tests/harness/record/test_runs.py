@@ -120,6 +120,7 @@ def test_a_run_is_known_by_what_shapes_its_numbers():
     assert known == runs.fingerprint(demo("workers=3", "threads=1", "+data.root=elsewhere", "trainer.device=cpu"))
     assert known == runs.fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
     assert known == runs.fingerprint(demo("+data.decode=exact"))  # nor does one that came with the value it had
+    assert known == runs.fingerprint(demo("+data.split=open"))
     changes = ("seed=1", "loss.margin=0.3", "scale=fixture", "+data.decode=scaled")
     assert len({known, *(runs.fingerprint(demo(change)) for change in changes)}) == 5
 
