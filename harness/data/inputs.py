@@ -11,14 +11,15 @@ from harness.data.spreadsheet import Spreadsheet, read_spreadsheet, read_text
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLES = {".csv", ".tsv", ".tab"}
 COLUMNS = ("path", "image", "file", "filename")  # in which a table names pictures, the first that it has
+TRIED = 100  # listed paths, to see where they begin
 
 
 def pictures(given: str | Path) -> list[Path]:
     """The pictures that a path means, whether they can be read or not.
 
     A file with the ending of a picture is that picture; a folder means all below it in the order of their names, hidden
-    ones passed over; a text (.txt) has a path on each line; a table (.csv, .tsv) has them in one of `COLUMNS`. Listed
-    paths are absolute, or relative to the list.
+    ones passed over; a text (.txt) has a path on each line; a table (.csv, .tsv) has them in a column, see
+    `column_of_pictures`. Listed paths are absolute, relative to the list or, if none is there, to the current folder.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -34,7 +35,7 @@ def pictures(given: str | Path) -> list[Path]:
     elif kind in EXTENSIONS:
         return [given]
     elif kind == ".txt":
-        found = [given.parent / line.strip() for line in read_text(given).splitlines() if line.strip()]
+        found = _rooted(given, [line.strip() for line in read_text(given).splitlines() if line.strip()])
     elif kind in TABLES:
         found = listed(read_spreadsheet(given))
     else:
@@ -46,13 +47,26 @@ def pictures(given: str | Path) -> list[Path]:
     return found
 
 
-def listed(sheet: Spreadsheet) -> list[Path]:
+def column_of_pictures(sheet: Spreadsheet) -> str:
+    """The first of `COLUMNS` that a table has, else the only one whose texts end as pictures do, else a ValueError."""
+    called = next((found for name in COLUMNS if (found := sheet.column(name))), None)
+    ending = [n for n in sheet.header if all(Path(row[n]).suffix.lower() in EXTENSIONS for row in sheet.rows)]
+    return called or (ending[0] if len(ending) == 1 else sheet.needed(COLUMNS[0]))
+
+
+def listed(sheet: Spreadsheet, column: str | None = None) -> list[Path]:
     """The pictures that the rows of a table name, one a row; a ValueError if a column or a path is missing."""
-    column = next((found for name in COLUMNS if (found := sheet.column(name))), None) or sheet.needed(COLUMNS[0])
+    column = column or column_of_pictures(sheet)
     for number, row in enumerate(sheet.rows, start=1):
         if not row[column]:
             raise ValueError(f"{sheet.path}, row {number} names no image; name one, or leave the row out")
-    return [sheet.path.parent / row[column].replace("\\", "/") for row in sheet.rows]
+    return _rooted(sheet.path, [row[column].replace("\\", "/") for row in sheet.rows])
+
+
+def _rooted(file: Path, names: list[str]) -> list[Path]:
+    there = any((file.parent / name).exists() for name in names[:TRIED])
+    here = not there and any(Path(name).exists() for name in names[:TRIED])
+    return [(Path.cwd() if here else file.parent) / name for name in names]
 
 
 def told(skipped: Mapping[int, str], inputs: Sequence[object]) -> list[str]:

@@ -108,7 +108,7 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
 def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4) -> None:
     """Looks whether every image file is there and not empty, and decodes a few, before anything is trained."""
     on_disk = [rows for rows in parts if rows.folder is not None]
-    lost = [name for rows in on_disk for name in rows.names if _is_lost(os.path.join(str(rows.folder), name))]
+    lost = [name for rows in on_disk for name in rows.names if is_lost(os.path.join(str(rows.folder), name))]
     if lost:
         total = sum(map(len, on_disk))
         raise FileNotFoundError(
@@ -120,7 +120,8 @@ def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4
             rows.load(index)
 
 
-def _is_lost(path: str) -> bool:
+def is_lost(path: str) -> bool:
+    """Whether a file is missing or empty."""
     try:
         return os.stat(path).st_size == 0
     except OSError:
