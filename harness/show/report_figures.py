@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from harness.show.figures import COLOURS, learning_curves, recorded_curve
+from harness.show.sheet import data_uri
 from harness.show.sweep_figures import heat_map, sensitivity
 from harness.study.results import SELECTED, Run, Say, Study, cell, log, slug
 from harness.study.swept import CURVE_POINTS, Sweep, find_sweeps, settings_of, shown
@@ -46,7 +46,7 @@ class Drawn:
     @property
     def uri(self) -> str:
         """The picture as part of a page."""
-        return f"data:{KINDS[self.path.suffix]};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
+        return data_uri(KINDS[self.path.suffix], self.path.read_bytes())
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -147,6 +148,11 @@ def html(sheet: Sheet) -> str:
     """A page that needs nothing beside it."""
     text: str = template("table.html.j2").render(sheet=sheet)
     return text
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A file, such as an `image/png`, as part of a page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def template(name: str) -> Any:
