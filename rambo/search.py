@@ -22,6 +22,7 @@ def search(
     *,
     own_positions: Tensor | None = None,
     engine: str = "exact",
+    index: Any = None,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `k` gallery items of highest dot product with each query, best first; of equal ones the first in the gallery.
@@ -37,6 +38,8 @@ def search(
             int64 (queries,).
         engine: `exact`, or `faiss` for its flat index on the CPU, which finds the same: queries with scores that are
             too close for float32 to order are searched again.
+        index: Of faiss, over the gallery in its order and by inner products, to use with `faiss` instead of a flat one;
+            one that finds too few is helped out by exact search, and one that finds others is believed.
         device: Where to search; None is where the queries are.
 
     Returns:
@@ -59,11 +62,11 @@ def search(
     left = torch.arange(len(queries), device=scores.device)
     if checked_engine(engine) == "faiss":
         again = []
-        for rows, found, places in by_faiss(scores, left, min(k + 2, len(gallery))):
+        for rows, found, places in by_faiss(scores, left, min(k + 2, len(gallery)), index):
             found, order = found.masked_fill(places == own[rows, None], -torch.inf).sort(descending=True, stable=True)
             similarities[rows], indices[rows] = found[:, :k], places.gather(1, order)[:, :k]
             close = found[:, :-1] - found[:, 1:] <= scores.rounding(rows)
-            again.append(rows[close[:, :k].any(dim=1)])
+            again.append(rows[close[:, :k].any(dim=1) | (places < 0).any(dim=1)])
         left = torch.cat([left[:0], *again])
     for rows in scores.chunks(left):
         highest = Highest(len(rows), k, scores.kind, scores.device)
@@ -88,11 +91,12 @@ def checked_engine(engine: str) -> str:
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine == "faiss":
-        _faiss()
+        imported_faiss()
     return engine
 
 
-def _faiss() -> Any:
+def imported_faiss() -> Any:
+    """The package; an ImportError says how to get it."""
     try:
         import faiss
     except ImportError as error:
@@ -100,18 +104,22 @@ def _faiss() -> Any:
     return faiss
 
 
-def by_faiss(scores: Scores, which: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def by_faiss(scores: Scores, which: Tensor, k: int, index: Any = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Some of the queries `which`, their `k` highest scores, and where these stand, as faiss' flat index finds them.
 
     Equal to those of `Scores` to `Scores.rounding`, and equal ones in any order. A gallery that is not float32 in the
-    memory of the CPU is copied there.
+    memory of the CPU is copied there. Another index may find others, or too few, which then stand at -1.
     """
     if scores.kind != torch.float32:
         raise ValueError("faiss searches in float32, and the queries are float64: use engine=exact")
     gallery = scores.gallery
-    if gallery.dtype != torch.float32 or gallery.device.type != "cpu" or scores.factors[1] != 1:
+    if index is None and (gallery.dtype != torch.float32 or gallery.device.type != "cpu" or scores.factors[1] != 1):
         gallery = scores.items(slice(None)).cpu()
-    faiss, there = _faiss(), gallery.contiguous().numpy()
+    faiss, there = imported_faiss(), gallery.contiguous().numpy() if index is None else None
     for rows in torch.split(which, 4096):
-        found, places = faiss.knn(scores.asking(rows).cpu().numpy(), there, k, metric=faiss.METRIC_INNER_PRODUCT)
+        asking = scores.asking(rows).cpu().numpy()
+        if index is None:
+            found, places = faiss.knn(asking, there, k, metric=faiss.METRIC_INNER_PRODUCT)
+        else:
+            found, places = index.search(asking, k)
         yield rows, torch.from_numpy(found).to(scores.device), torch.from_numpy(places).to(scores.device)

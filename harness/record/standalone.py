@@ -8,6 +8,8 @@ told by data and files; a data set has `for_use(settings)`, see `harness.data.da
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +116,15 @@ class Trained:
             with torch.no_grad():
                 output = self.network(to_device(batch, device))
             yield map_tensors(output, Tensor.cpu)
+
+    def fingerprint(self) -> str:
+        """sha256 of the weights and of the settings of network and reader: with an equal one, answers are equal."""
+        settings = [self.facts["model"], self.facts.get("reader")]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
         """Writes the two files into `folder`, from which `load` reads them anywhere, and returns it."""

@@ -40,11 +40,15 @@ class Rows:
     Args:
         memory: How many bytes of them to keep in memory; with more, all go to a file in the system's temporary folder
             (TMPDIR).
+
+    Attributes:
+        count: How many rows were added.
     """
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._parts: list[Tensor] = []
+        self.count = 0
         self._bytes = 0
         self._file: IO[bytes] | None = None
 
@@ -54,6 +58,7 @@ class Rows:
         Raises:
             WriteError: If there is no room for the file.
         """
+        self.count += len(rows)
         self._bytes += 4 * rows.numel()
         self._parts.append(rows)
         if self._bytes <= self._memory:
@@ -67,7 +72,8 @@ class Rows:
         except OSError as error:
             raise WriteError(
                 f"could not keep {self._bytes / 2**30:.2f} GiB of embeddings in {tempfile.gettempdir()} ({error}): "
-                "free some space, set TMPDIR to a folder with more, or raise metrics.memory, beyond which they go there"
+                "free some space, set TMPDIR to a folder with more, or raise metrics.memory of a run, beyond which they"
+                " go there"
             ) from error
         self._width = rows.shape[1]
 

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.fixtures import save, stand_in, stripes
+from rambo.datasets.glyphs import CYRILLIC, FACES, GREEK, draw, font_folder, warp
 
 
 def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.Image:
@@ -100,6 +102,19 @@ def write_folder(folder: Path) -> None:
 
 
 @stand_in
+def write_letters(folder: Path) -> None:
+    """Files to embed and to search with a model of `data=glyphs`: the 79 letters that it is tested on, 12 of each."""
+    generator = torch.Generator().manual_seed(0)
+    faces = [ImageFont.truetype(str(font_folder() / face), 48) for face in FACES]
+    for letter in GREEK + CYRILLIC:
+        drawn = torch.from_numpy(np.stack([draw(letter, face) for face in faces]))
+        for number, image in enumerate(255 - warp(drawn[:, None].float(), 32, generator)[:, 0]):
+            path = folder / f"U+{ord(letter):04X} {letter}" / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image.round().byte().numpy()).save(path)
+
+
+@stand_in
 def write_omniglot(folder: Path) -> None:
     """Omniglot: the two archives, 8 alphabets of 3 characters by 6 drawers, 105 x 105 black on white, 1 bit."""
     first = ["Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"]
@@ -135,4 +150,5 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "inshop": write_inshop,
     "omniglot": write_omniglot,
     "folder": write_folder,
+    "letters": write_letters,
 }
