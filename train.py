@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -230,6 +231,8 @@ def answered(config: DictConfig) -> float | None:
         report = lead(config, folder, make) if distributed.is_main() else follow(config, make)
         return None if report is None else objective.value(report, config.objective, config.trainer.higher_is_better)
     except (Exception, KeyboardInterrupt) as error:
+        if distributed.world() > 1:  # torchrun ends all with the first, and would cut the sentence off
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if is_interrupt(error):
             if swept:  # told once for all jobs
                 raise KeyboardInterrupt from None

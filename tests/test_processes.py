@@ -68,7 +68,7 @@ def test_a_killed_process_ends_the_run_in_good_order(tmp_path):
     said, _ = process.communicate(timeout=100)
     assert time.time() - killed < 60
     assert process.returncode != 0
-    assert f"go on with the same command and resume={folder}" in said
+    assert f"go on with the same command and resume={folder}" in said, said
     done = torch.load(folder / "checkpoints" / "last.pt")["epoch"]
     finished([f"resume={folder}", f"trainer.epochs={done + 1}"], several=False)
     assert (folder / "DONE").is_file()
