@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,35 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             raise
         kept = "; the file of that name from before is unharmed" if path.exists() else ""
         raise WriteError(f"could not write {path} ({error}){kept}; free some space and resume") from error
+
+
+def check_free(path: Path, force: bool = False) -> None:
+    """Refuses a path where something is, but an empty folder, unless it may be written over."""
+    if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already; choose another --out, or add --force to write over it")
+
+
+@contextmanager
+def whole_folder(path: Path, force: bool = False) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` when the block is over, and goes if it fails.
+
+    With `force`, files of a folder that is there make room for those of their names, one by one; others stay.
+    """
+    check_free(path, force)
+    beside = path.with_name(path.name + ".writing")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        with deferred():
+            for file in sorted(beside.rglob("*")) if path.exists() else ():
+                if file.is_file():
+                    (path / file.relative_to(beside)).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, path / file.relative_to(beside))
+            if not path.exists():
+                os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def shown(path: str | Path) -> str:

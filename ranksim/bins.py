@@ -167,6 +167,17 @@ class Density:
             shots[list(members)] = SHOTS.index(name)
         return shots
 
+    def regions(self, values: Any, rule: str = "counts", many: int = 100, few: int = 20) -> list[str]:
+        """What training had around each value, (samples,): many, medium, few, or none at all; as `shots` has them.
+
+        None is also what lies beyond the outermost edges, which the bins would take in.
+        """
+        exact = as_targets(values).detach().cpu().float()
+        place, ends = self.bins(exact), self.bins.edges
+        shots = self.shots(rule, many, few)[place]
+        unseen = (self.counts[place] == 0) | (exact < ends[0]) | (exact > ends[-1])
+        return [(*SHOTS, "none")[number] for number in shots.masked_fill(unseen, len(SHOTS)).tolist()]
+
     def record(self) -> dict[str, Any]:
         """What tells the shots of targets, in plain values; `recorded` reads it."""
         return {

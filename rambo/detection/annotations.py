@@ -145,7 +145,7 @@ def _number(element: ElementTree.Element, where: str, what: str) -> float:
     return number
 
 
-def _image_size(path: Path, upright: bool) -> tuple[int, int]:
+def image_size(path: Path, upright: bool) -> tuple[int, int]:
     """Width and height, from the head of the file alone; an OSError if it holds no picture."""
     try:
         with Image.open(path) as image:
@@ -249,7 +249,7 @@ def annotated_images(annotations: Sequence[Annotation], classes: Sequence[str], 
 
 
 def _objects(annotation: Annotation, classes: Sequence[str], rules: Rules, notes: dict[str, int]) -> dict[str, Tensor]:
-    width, height = size = _image_size(annotation.image, rules.upright)
+    width, height = size = image_size(annotation.image, rules.upright)
     if annotation.size not in (None, size):
         told = " x ".join(map(str, annotation.size or ()))
         raise ValueError(

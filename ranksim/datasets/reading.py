@@ -78,8 +78,12 @@ class SentencePairs:
         self.places = {word: place for place, word in enumerate(vocabulary.split("\n"))}
         self.most_words, self.split_sentences = most_words, split_sentences
 
-    def listed(self, inputs: Iterable[Sequence[str]]) -> Sequence[Sequence[str]]:
-        """The pairs."""
+    def listed(self, inputs: Path | Iterable[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """The pairs, of a table at a path its columns `first` and `second`."""
+        if isinstance(inputs, Path):
+            sheet = read_spreadsheet(inputs)
+            first, second = sheet.needed("first"), sheet.needed("second")
+            return [(row[first], row[second]) for row in sheet.rows]
         pairs = [inputs] if isinstance(inputs, str) else list(inputs)
         for pair in pairs:
             if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
