@@ -106,7 +106,7 @@ def embedded(
         images.check()
     failed = dict[int, str]()
     rows, done = Rows(bytes_of(None)), 0
-    for output in model.answers(images.paths, batch_size, workers, failed if skip else None):
+    for output in model.answers(images.entries, batch_size, workers, failed if skip else None):
         rows.add(output.float())
         done, before = rows.count + len(failed), done
         advance(done - before)
@@ -114,7 +114,8 @@ def embedded(
     if not rows.count:
         raise OSError(f"none of {len(images):,} images can be read; the first: {failed[0]}")
     kept = images.some([i for i in range(len(images)) if i not in failed]) if failed else images
-    left_out = {images.names[i]: reason for i, reason in failed.items()}
+    titles = images.titles
+    left_out = {titles[i]: reason for i, reason in failed.items()}
     part = {"id": uuid.uuid4().hex, "images": len(kept), "left_out": left_out}
     return Embeddings(rows.tensor(), kept, maker, [part])
 
@@ -149,6 +150,7 @@ def write(path: Path, found: Embeddings) -> None:
     check_path(path)
     images, vectors = found.images, found.vectors.cpu().numpy()
     about = {"format": FORMAT, "model": found.model, "root": str(images.root), "parts": found.parts}
+    about |= {"crops": images.crops} if images.crops else {}
     if path.suffix == ".npz":
         columns = {f"{COLUMN}{name}": np.array(texts) for name, texts in images.columns.items()}
         arrays: dict[str, Any] = {"paths": np.array(images.names), "about": np.array(json.dumps(about)), **columns}
@@ -190,12 +192,19 @@ def _read(path: Path) -> Embeddings:
     rows = torch.from_numpy(vectors)
     if about["format"] > FORMAT:
         raise ValueError(f"of format {about['format']}, and this version reads {FORMAT}")
-    lengths = {len(names), *map(len, columns.values()), sum(part["images"] for part in about["parts"])}
+    lengths = {
+        len(names),
+        *map(len, columns.values()),
+        len(about.get("crops", names)),
+        sum(part["images"] for part in about["parts"]),
+    }
     if rows.ndim != 2 or rows.dtype != torch.float32 or lengths != {len(rows)}:
         raise ValueError(f"{tuple(rows.shape)} of {rows.dtype} for {len(names)} images")
     if path.suffix == ".npy" and about["last"] != _mark(rows):
         raise ValueError(f"{described(path).name} is of other embeddings")
-    return Embeddings(rows, ImageList(Path(about["root"]), names, columns), about["model"], about["parts"])
+    crops = [crop and tuple(crop) for crop in about["crops"]] if "crops" in about else None
+    images = ImageList(Path(about["root"]), names, columns, crops)
+    return Embeddings(rows, images, about["model"], about["parts"])
 
 
 def _mark(vectors: Tensor) -> str:

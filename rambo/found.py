@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -54,12 +54,12 @@ class Found:
 
     def sheet(self) -> Sheet:
         """The first queries, for the terminal."""
+        asking, there = self.queries.titles, self.gallery.titles
         heads, lines = ["query", "found", *self.gallery.columns, "similarity"], list[Line]()
         for number, found in self._rows(IN_TERMINAL):
             for rank, (value, place) in enumerate(found):
                 said = [texts[place] for texts in self.gallery.columns.values()]
-                name = "" if rank else self.queries.names[number]
-                cells = [name, self.gallery.names[place], *said, f"{value:.3f}"]
+                cells = ["" if rank else asking[number], there[place], *said, f"{value:.3f}"]
                 lines.append(Line(cells, apart=bool(lines) and not rank))
         below = self._shortened(IN_TERMINAL, "has all")
         return Sheet(heads, lines, words=len(heads) - 1, below=below)
@@ -75,20 +75,17 @@ class Found:
         Returns:
             A sentence for each thing that is not on it.
         """
-        asking, there = self.queries.paths, self.gallery.paths
-        if root is not None:
-            there = [root / name for name in self.gallery.names]
-        rows = []
-        for number, found in self._rows(ON_PAGE):
-            query = Pictured(asking[number], "query", self.queries.names[number], _at(self.queries, number))
-            pictures = [
-                Pictured(there[place], f"{rank}. {value:.3f}", self.gallery.names[place], _at(self.gallery, place))
-                for rank, (value, place) in enumerate(found, start=1)
-            ]
-            rows.append((query, pictures))
+        moved = replace(self.gallery, root=root or self.gallery.root)
+        rows = [
+            (
+                _pictured(self.queries, number, "query"),
+                [_pictured(moved, place, f"{rank}. {value:.3f}") for rank, (value, place) in enumerate(found, start=1)],
+            )
+            for number, found in self._rows(ON_PAGE)
+        ]
         notes = self._shortened(ON_PAGE, "has all")
         pictures = [p for query, found in rows for p in (query, *found)]
-        if gone := {str(p.path) for p in pictures if not os.path.isfile(p.path)}:
+        if gone := {p.path for p in pictures if not os.path.isfile(p.path)}:
             notes.append(
                 f"{numbered(len(gone), 'picture')} not found, such as {min(gone)}; --root FOLDER says where those of"
                 " the gallery are now"
@@ -98,5 +95,7 @@ class Found:
         return notes
 
 
-def _at(images: ImageList, place: int) -> dict[str, str]:
-    return {name: texts[place] for name, texts in images.columns.items() if texts[place]}
+def _pictured(images: ImageList, place: int, heading: str) -> Pictured:
+    one = images.some([place])
+    said = {name: texts[0] for name, texts in one.columns.items() if texts[0]}
+    return Pictured(one.paths[0], heading, one.titles[0], said, one.crops[0] if one.crops else None)

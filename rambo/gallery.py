@@ -22,10 +22,10 @@ def neighbours(
 ) -> tuple[Tensor, Tensor]:
     """Similarities and places of the `k` images of a gallery nearest to each query; see `rambo.search.search`.
 
-    A query that is itself an image of the gallery, by its path, does not find itself.
+    A query that is itself an image of the gallery, by its path and crop, does not find itself.
     """
-    place = {path: i for i, path in enumerate(gallery.images.paths)}
-    own = torch.tensor([place.get(path, -1) for path in queries.images.paths])
+    place = {entry: i for i, entry in enumerate(gallery.images.entries)}
+    own = torch.tensor([place.get(entry, -1) for entry in queries.images.entries])
     return search(
         queries.vectors,
         gallery.vectors,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.data.images import Crop
 from harness.data.inputs import TABLES, column_of_pictures, listed, pictures
 from harness.data.rows import is_lost
 from harness.data.spreadsheet import read_spreadsheet
+from harness.words import numbered
 
 
 @dataclass(frozen=True)
@@ -20,40 +22,61 @@ class ImageList:
         root: A folder, absolute.
         names: Their paths below it, or absolute where they lie elsewhere.
         columns: A text for each image, by the name of the column; of a table all columns but that of the paths.
+        crops: What of each image is meant, None: all of it; or None, if that is so of every one.
     """
 
     root: Path
     names: list[str]
     columns: dict[str, list[str]] = field(default_factory=dict)
+    crops: list[Crop | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[str]:
         """Their files, absolute."""
-        return [self.root / name for name in self.names]
+        root = str(self.root)
+        return [os.path.join(root, name) for name in self.names]
+
+    @property
+    def entries(self) -> list[str | tuple[str, Crop]]:
+        """Each as `harness.data.reading.Images` reads it: the file, or a pair of file and crop."""
+        pairs = zip(self.paths, self._crops(), strict=True)
+        return [path if crop is None else (path, crop) for path, crop in pairs]
+
+    @property
+    def titles(self) -> list[str]:
+        """The name of each, with its crop."""
+        pairs = zip(self.names, self._crops(), strict=True)
+        return [name if crop is None else f"{name} {crop}" for name, crop in pairs]
+
+    def _crops(self) -> list[Crop | None]:
+        return self.crops or [None] * len(self)
 
     def some(self, which: Sequence[int]) -> ImageList:
         """Those at the places `which`."""
         columns = {name: [texts[i] for i in which] for name, texts in self.columns.items()}
-        return ImageList(self.root, [self.names[i] for i in which], columns)
+        crops = None if self.crops is None else [self.crops[i] for i in which]
+        return ImageList(self.root, [self.names[i] for i in which], columns, crops)
 
     def followed_by(self, others: ImageList) -> ImageList:
         """These and others, below the folder of both; a column that one of them lacks is "" for its images."""
         names = list(dict.fromkeys([*self.columns, *others.columns]))
         both = ((one.columns.get(name, [""] * len(one)) for one in (self, others)) for name in names)
         columns = {name: [*first, *second] for name, (first, second) in zip(names, both, strict=True)}
-        return _below(Path(os.path.commonpath([self.root, others.root])), [*self.paths, *others.paths], columns)
+        root = Path(os.path.commonpath([self.root, others.root]))
+        crops = [*self._crops(), *others._crops()] if self.crops or others.crops else None
+        return _below(root, [*self.paths, *others.paths], columns, crops)
 
     def not_among(self, others: ImageList) -> ImageList:
-        """Those whose file is not among others."""
-        known = set(others.paths)
-        return self.some([i for i, path in enumerate(self.paths) if path not in known])
+        """Those that are not among others."""
+        known = set(others.entries)
+        return self.some([i for i, entry in enumerate(self.entries) if entry not in known])
 
     def check(self) -> None:
         """Refuses files that are missing or empty, all at once."""
-        lost = [str(path) for path in self.paths if is_lost(str(path))]
+        lost = [path for path in self.paths if is_lost(path)]
         if lost:
             more = ", ..." if len(lost) > 3 else ""
             raise FileNotFoundError(
@@ -64,32 +87,37 @@ class ImageList:
 def image_list(given: str | Path, column: str | None = None) -> ImageList:
     """The images that `harness.data.inputs.pictures` finds; of a table, `column` holds the paths, None: see there.
 
+    What a table says of crops holds (see `Spreadsheet.crops`).
+
     Raises:
         FileNotFoundError: If there is no such file or folder.
         ValueError: If there is no image or no such column, one is there twice, or has a name that cannot be written.
     """
     where = Path(os.path.abspath(Path(given).expanduser()))
-    columns: dict[str, list[str]] = {}
+    columns, crops = dict[str, list[str]](), None
     if where.suffix.lower() in TABLES and where.is_file():
         sheet = read_spreadsheet(where)
         name = column_of_pictures(sheet) if column is None else sheet.needed(column)
-        paths = listed(sheet, name)
+        paths, crops = listed(sheet, name), sheet.crops([name])
         columns = {other: [row[other] for row in sheet.rows] for other in sheet.header if other != name}
     elif column is not None:
         raise ValueError(f"a column is chosen in a table ({', '.join(sorted(TABLES))}), and {given} is none")
     else:
         paths = pictures(where)
-    found = _below(where if where.is_dir() else where.parent, paths, columns)
-    twice = len(found) - len(set(found.names))
-    if twice:
-        raise ValueError(f"{given} names {twice:,} images more than once; leave one of each")
-    strange = next((name for name in found.names if not name.isprintable()), None)
-    if strange is not None:
-        raise ValueError(f"{given} has an image with the name {strange!r}, which cannot be written; rename it")
+    found = _below(where if where.is_dir() else where.parent, paths, columns, crops)
+    if twice := len(found) - len(set(found.entries)):
+        raise ValueError(f"{given} names {numbered(twice, 'image')} more than once; leave one of each")
+    try:
+        "\n".join(found.names).encode()
+    except UnicodeEncodeError as error:
+        name = error.object[: error.end].splitlines()[-1]
+        raise ValueError(f"{given} has an image whose name is no text, {name!r} ...; rename it") from error
     return found
 
 
-def _below(root: Path, paths: Sequence[Path], columns: dict[str, list[str]]) -> ImageList:
+def _below(
+    root: Path, paths: Sequence[str | Path], columns: dict[str, list[str]], crops: list[Crop | None] | None
+) -> ImageList:
     plain = [os.path.normpath(path) for path in paths]
     inside = os.path.join(root, "")
-    return ImageList(root, [path.removeprefix(inside) for path in plain], columns)
+    return ImageList(root, [path.removeprefix(inside) for path in plain], columns, crops)

@@ -111,7 +111,7 @@ Crop = tuple[int, int, int, int]
 """Left, top, right and bottom of what is looked at, in pixels of the picture as `decode` gives it; ends excluded."""
 
 
-def cropped(picture: Tensor, crop: Crop | None, path: Path) -> Tensor:
+def cropped(picture: Tensor, crop: Crop | None, path: object) -> Tensor:
     """That part of a picture (3, height, width); None: all. A ValueError names the file that the crop goes beyond."""
     if crop is None:
         return picture

@@ -16,11 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from harness.data.images import decode, rgb
+from harness.data.images import Crop, cropped, decode, rgb
 from harness.data.loading import Batch
 
 Picture = str | Path | Image.Image | Tensor
 """A file, an image of Pillow, or a tensor (1 or 3, height, width) of uint8, or of floating point from 0 to 1."""
+Entry = Picture | tuple[Picture, Crop]
+"""A picture, or a pair of it and what of it is meant."""
 
 
 class Images:
@@ -43,13 +45,13 @@ class Images:
         self.transform, self.upright, self.invert = transform, upright, invert
         self.size = None if size is None else list(size)
 
-    def listed(self, inputs: Picture | Iterable[Picture]) -> Sequence[Picture]:
+    def listed(self, inputs: Picture | Iterable[Entry]) -> Sequence[Entry]:
         """The pictures, or the only one."""
         if isinstance(inputs, str | Path | Image.Image):
             return [inputs]
         return inputs if isinstance(inputs, Sequence) else list(inputs)
 
-    def picture(self, entry: Picture) -> Tensor:
+    def picture(self, entry: Entry) -> Tensor:
         """The picture before any transform: uint8 (3, height, width).
 
         Raises:
@@ -60,6 +62,8 @@ class Images:
             if not Path(entry).exists():
                 raise FileNotFoundError(f"there is no image {entry}")
             return decode(Path(entry), self.upright)
+        if isinstance(entry, tuple) and len(entry) == 2:
+            return cropped(self.picture(entry[0]), entry[1], entry[0])
         if isinstance(entry, Image.Image):
             return rgb(entry, self.upright)
         if not isinstance(entry, Tensor):
@@ -74,7 +78,7 @@ class Images:
             f"{entry.dtype} {tuple(entry.shape)}"
         )
 
-    def read(self, entry: Picture) -> Batch:
+    def read(self, entry: Entry) -> Batch:
         """The sample of one picture; errors of `picture`."""
         picture = self.picture(entry)
         if self.size is not None and list(picture.shape[-2:]) != self.size:

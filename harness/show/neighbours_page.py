@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from harness.data.images import Crop
 from harness.files import write_text
 from harness.show.sheet import data_uri, template
 
@@ -25,20 +26,23 @@ class Pictured:
         heading: Such as its similarity.
         name: What it is called.
         remarks: What else is known of it.
+        crop: What of it is shown, None: all.
     """
 
-    path: Path
+    path: str
     heading: str
     name: str
     remarks: Mapping[str, str] = field(default_factory=dict)
+    crop: Crop | None = None
 
     @property
     def uri(self) -> str:
         """The picture as people look at it, no larger than `SIDE`, as part of the page; "" if it cannot be read."""
         try:
             with Image.open(self.path) as image:
-                image.draft("RGB", (2 * SIDE, 2 * SIDE))
-                copy = ImageOps.exif_transpose(image).convert("RGB")
+                if self.crop is None:
+                    image.draft("RGB", (2 * SIDE, 2 * SIDE))
+                copy = ImageOps.exif_transpose(image).crop(self.crop).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return ""
         small = max(copy.size) <= SIDE

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.loading import Batch
-from harness.data.reading import Images, Picture
+from harness.data.reading import Entry, Images
 from rambo.detection.transforms import Transform, apply
 
 
@@ -32,7 +32,7 @@ class ScaledImages(Images):
         super().__init__(upright=upright)
         self.boxed = transform
 
-    def read(self, entry: Picture) -> Batch:
+    def read(self, entry: Entry) -> Batch:
         """The sample of one picture, without objects."""
         return scaled(self.boxed, self.picture(entry), torch.empty(0, 4), torch.empty(0, dtype=torch.int64))
 

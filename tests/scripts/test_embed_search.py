@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,20 @@ def test_a_table_keeps_its_columns_and_many_are_mapped(model, place, capsys):
         embeddings.read("embeddings.npy")
 
 
+def test_crops_of_a_table_are_what_is_embedded(model, place):
+    rows = ["kind 0/0.png,,", 'kind 0/0.png,"0,0,9,30",left', 'kind 0/0.png,"20 5 40 30",right']
+    (place / "images" / "table.csv").write_text("\n".join(["path,crop,side", *rows]))
+    embed(model, "images/table.csv", "--out", "embeddings.npz")
+    found = embeddings.read("embeddings.npz")
+    picture = Image.open("images/kind 0/0.png")
+    parts = [picture, picture.crop((0, 0, 9, 30)), picture.crop((20, 5, 40, 30))]
+    assert torch.equal(found.vectors, load(model, device="cpu").embed(parts))
+    search(model, "images/table.csv", "--gallery", "embeddings.npz", "-k", 2, "--html", "page.html")
+    page = Page((place / "page.html").read_text())
+    assert sorted(page.text.count(f"kind 0/0.png {crop}") for crop in ("(0, 0, 9, 30)", "(20, 5, 40, 30)")) == [3, 3]
+    assert len({image["src"] for image in page.images("png")}) == 3
+
+
 def test_what_cannot_be_read_stops_or_is_left_out(model, place, capsys):
     embed(model, "images", "--out", "embeddings.npz")
     before = Path("embeddings.npz").read_bytes()
@@ -170,11 +185,15 @@ def test_what_cannot_be_read_stops_or_is_left_out(model, place, capsys):
         (("nowhere", "--out", "new.npz"), "there is no .*nowhere; name a picture"),
         (("images", "--out", "new.npz", "--column", "path"), "a column is chosen in a table"),
         (("images", "--out", "new.npz", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
-        (("twice.txt", "--out", "new.npz"), "twice.txt names 1 images more than once"),
+        (("strange", "--out", "new.npz"), r"strange has an image whose name is no text, 'b.udcff' ...; rename it"),
+        (("twice.txt", "--out", "new.npz"), "twice.txt names 1 image more than once"),
     ],
 )
 def test_embed_answers_by_a_sentence(arguments, said, model, place):
     Path("there.npz").write_text("mine")
+    Path("strange").mkdir()
+    for name in (b"a\xe2\x80\xaf1.png", b"b\xff.png"):  # the first as a screenshot of macOS
+        Path("strange", os.fsdecode(name)).touch()
     Path("twice.txt").write_text("images/kind 0/0.png\nimages/../images/kind 0/0.png\n")
     with pytest.raises(SystemExit, match=said):
         embed(model, *arguments)
