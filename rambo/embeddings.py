@@ -125,17 +125,11 @@ def described(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def check_path(path: Path) -> None:
-    """Refuses a name that is not one of `KINDS`."""
+def files_of(path: Path) -> list[Path]:
+    """What is written, the description of a `.npy` file too; a ValueError if the name ends in none of `KINDS`."""
     if path.suffix not in KINDS:
-        raise ValueError(f"embeddings are written as .npz, or as .npy for millions, got {path}")
-
-
-def check_free(path: Path) -> None:
-    """Refuses a file that is there already, and of `.npy` its description."""
-    for file in {path, described(path)} if path.suffix == ".npy" else {path}:
-        if file.exists():
-            raise FileExistsError(f"{file} exists; name another, replace it with --force, or --add images to it")
+        raise ValueError(f"embeddings are in a .npz file, or in .npy for millions, got {path}")
+    return [path, described(path)] if path.suffix == ".npy" else [path]
 
 
 def write(path: Path, found: Embeddings) -> None:
@@ -147,7 +141,7 @@ def write(path: Path, found: Embeddings) -> None:
     Raises:
         WriteError: If there is no room; what was there before is unharmed.
     """
-    check_path(path)
+    files_of(path)
     images, vectors = found.images, found.vectors.cpu().numpy()
     about = {"format": FORMAT, "model": found.model, "root": str(images.root), "parts": found.parts}
     about |= {"crops": images.crops} if images.crops else {}
@@ -169,8 +163,7 @@ def read(path: str | Path) -> Embeddings:
         ValueError: If it is damaged, or something else.
     """
     path = Path(path).expanduser()
-    check_path(path)
-    for file in [path, *([described(path)] if path.suffix == ".npy" else [])]:
+    for file in files_of(path):
         if not file.is_file():
             raise FileNotFoundError(f"there is no {file}; make it: python scripts/embed.py RUN IMAGES --out {path}")
     try:

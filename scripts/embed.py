@@ -9,24 +9,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
+from hydra.errors import InstantiationException
 from rich.console import Console
 from rich.progress import Progress
 
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
-from harness.files import WriteError
+from harness.files import WriteError, check_free
 from harness.record import model_options
+from harness.record.faults import sentence
 from rambo import embeddings
 
 
 def embed(chosen: argparse.Namespace) -> None:
     out, started = chosen.out, time.monotonic()
-    embeddings.check_path(out)
-    if not (chosen.force or chosen.add):
-        embeddings.check_free(out)
+    for file in embeddings.files_of(out):
+        check_free(file, chosen.force or chosen.add)
     before = embeddings.read(out) if chosen.add else None
-    images, model = image_list(chosen.images, chosen.column), model_options.loaded(chosen)
+    images, model = image_list(*chosen.images, column=chosen.column), model_options.loaded(chosen)
     if before is not None:
         before.check_model(embeddings.made_by(model), out)
         given = len(images)
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     model_options.add(parser)
     parser.add_argument(
-        "images", type=Path, help="a folder, an image, a CSV with a column of paths, or a text of paths"
+        "images", nargs="+", type=Path, help="a folder, an image, a CSV with a column of paths, or a text of paths"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=".npz, or .npy, which is not read into memory"
@@ -63,8 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     existing.add_argument("--add", action="store_true", help="add the images that FILE does not have to it")
     try:
         embed(parser.parse_args(arguments))
-    except (OSError, ValueError, ImportError, WriteError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except (OSError, ValueError, ImportError, WriteError, CheckpointError, InstantiationException) as error:
+        raise SystemExit(f"error: {sentence(error)}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; nothing was written") from None
 

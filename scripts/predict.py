@@ -21,7 +21,7 @@ from harness.data.inputs import TABLES, listed, pictures, told
 from harness.data.reading import Images
 from harness.data.spreadsheet import read_spreadsheet
 from harness.files import WriteError, check_free, whole_folder, write_text
-from harness.record import allowed, load
+from harness.record import model_options
 from harness.record.faults import sentence
 from harness.record.standalone import Trained
 from rambo.detection.written import FORMATS, Written, names_of
@@ -37,7 +37,9 @@ def inputs_of(model: Trained, given: Sequence[Path]) -> tuple[list[dict[str, str
     if isinstance(model.reader, Images):
         if table and given[0].is_file():
             sheet = read_spreadsheet(given[0])
-            return sheet.rows, listed(sheet)
+            crops = sheet.crops([model.facts["target"]]) if model.facts["task"] == "regression" else None
+            paths = listed(sheet)
+            return sheet.rows, [(path, crops[i]) if crops and crops[i] else path for i, path in enumerate(paths)]
         found = [path for one in given for path in pictures(one)]
         return [{"path": str(path)} for path in found], found
     if not table:
@@ -110,7 +112,7 @@ def detection(model: Trained, asked: argparse.Namespace, bar: Progress) -> list[
 
 def predict(asked: argparse.Namespace) -> list[str]:
     """Loads the model, then `regression` or `detection`."""
-    model = load(asked.run, asked.which, asked.device, asked.allow)
+    model = model_options.loaded(asked)
     task = model.facts["task"]
     if task not in ("regression", "detection"):
         way = "; scripts/embed.py embeds" if task == "retrieval" else ""
@@ -126,18 +128,12 @@ def predict(asked: argparse.Namespace) -> list[str]:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("run", type=Path, help="a run folder, or the folder of a model")
+    model_options.add(parser)
     add("inputs", nargs="+", type=Path, help="pictures, folders, lists (.txt, .csv); a table of numbers or sentences")
     add("--out", type=Path, help="predictions.csv if not given, or, of a detector, the folder predictions")
     add("--force", action="store_true", help="write over what is there")
-    add("--which", help="the checkpoint: best (default), last, average, best_on_test, ...")
     add("--to", nargs="+", choices=FORMATS, help="of a detector: VOC XML, COCO JSON, pictures with boxes; default: all")
     add("--threshold", type=float, help=f"of a detector: scores above it are kept; default: {USUAL_THRESHOLD}")
-    add("--on-bad-image", choices=("stop", "skip"), default="stop", help="what cannot be read; default: stop")
-    add("--batch-size", type=int, help="default: as the run evaluated")
-    add("--workers", type=int, default=0, help="processes that read; default: 0, this one")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--allow", **allowed.OPTION)
     try:
         lines = predict(parser.parse_args(words))
     except (CheckpointError, InstantiationException, ValueError, OSError, ImportError, WriteError) as error:

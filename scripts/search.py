@@ -8,11 +8,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone without installation
 
+from hydra.errors import InstantiationException
+
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
 from harness.files import WriteError, write_text
 from harness.record import model_options
+from harness.record.faults import sentence
 from harness.show.sheet import csv_text, show
 from rambo import embeddings
 from rambo.found import Found
@@ -23,11 +26,12 @@ def search(chosen: argparse.Namespace) -> None:
     gallery = embeddings.read(chosen.gallery)
     model = model_options.loaded(chosen)
     gallery.check_model(embeddings.made_by(model), chosen.gallery)
-    if chosen.queries.suffix in embeddings.KINDS:
-        queries = embeddings.read(chosen.queries)
-        queries.check_model(gallery.model, chosen.queries)
+    first, *others = chosen.queries
+    if first.suffix in embeddings.KINDS and not others:
+        queries = embeddings.read(first)
+        queries.check_model(gallery.model, first)
     else:
-        images, skip = image_list(chosen.queries, chosen.column), chosen.on_bad_image == "skip"
+        images, skip = image_list(first, *others, column=chosen.column), chosen.on_bad_image == "skip"
         queries = embeddings.embedded(model, images, chosen.batch_size, chosen.workers, skip)
         for line in inputs.told(queries.parts[0]["left_out"], images):
             print(line, file=sys.stderr)
@@ -57,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     model_options.add(parser)
     parser.add_argument(
-        "queries", type=Path, help="an image, a folder, a CSV, a list, or embeddings of scripts/embed.py"
+        "queries", nargs="+", type=Path, help="an image, a folder, a CSV, a list, or embeddings of scripts/embed.py"
     )
     parser.add_argument("--gallery", type=Path, required=True, metavar="FILE", help="what scripts/embed.py wrote")
     parser.add_argument("-k", type=int, default=10, help="how many to find for each (default: 10)")
@@ -75,8 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         search(parser.parse_args(arguments))
-    except (OSError, ValueError, ImportError, WriteError, CheckpointError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except (OSError, ValueError, ImportError, WriteError, CheckpointError, InstantiationException) as error:
+        raise SystemExit(f"error: {sentence(error)}") from None
 
 
 if __name__ == "__main__":

@@ -84,34 +84,36 @@ class ImageList:
             )
 
 
-def image_list(given: str | Path, column: str | None = None) -> ImageList:
-    """The images that `harness.data.inputs.pictures` finds; of a table, `column` holds the paths, None: see there.
+def image_list(*given: str | Path, column: str | None = None) -> ImageList:
+    """The images that `harness.data.inputs.pictures` finds in one or several files and folders.
 
-    What a table says of crops holds (see `Spreadsheet.crops`).
+    Of a table that is given alone, `column` holds the paths (None: see there), the others are kept, and crops hold.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
         ValueError: If there is no image or no such column, one is there twice, or has a name that cannot be written.
     """
-    where = Path(os.path.abspath(Path(given).expanduser()))
+    told = " ".join(map(str, given))
+    places = [Path(os.path.abspath(Path(one).expanduser())) for one in given]
     columns, crops = dict[str, list[str]](), None
-    if where.suffix.lower() in TABLES and where.is_file():
-        sheet = read_spreadsheet(where)
+    if len(places) == 1 and places[0].suffix.lower() in TABLES and places[0].is_file():
+        sheet = read_spreadsheet(places[0])
         name = column_of_pictures(sheet) if column is None else sheet.needed(column)
         paths, crops = listed(sheet, name), sheet.crops([name])
         columns = {other: [row[other] for row in sheet.rows] for other in sheet.header if other != name}
     elif column is not None:
-        raise ValueError(f"a column is chosen in a table ({', '.join(sorted(TABLES))}), and {given} is none")
+        raise ValueError(f"a column is chosen in a table ({', '.join(sorted(TABLES))}), and {told} is none")
     else:
-        paths = pictures(where)
-    found = _below(where if where.is_dir() else where.parent, paths, columns, crops)
+        paths = [path for place in places for path in pictures(place)]
+    root = os.path.commonpath([place if place.is_dir() else place.parent for place in places])
+    found = _below(Path(root), paths, columns, crops)
     if twice := len(found) - len(set(found.entries)):
-        raise ValueError(f"{given} names {numbered(twice, 'image')} more than once; leave one of each")
+        raise ValueError(f"{told} names {numbered(twice, 'image')} more than once; leave one of each")
     try:
         "\n".join(found.names).encode()
     except UnicodeEncodeError as error:
         name = error.object[: error.end].splitlines()[-1]
-        raise ValueError(f"{given} has an image whose name is no text, {name!r} ...; rename it") from error
+        raise ValueError(f"{told} has an image whose name is no text, {name!r} ...; rename it") from error
     return found
 
 

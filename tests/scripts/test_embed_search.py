@@ -179,10 +179,10 @@ def test_what_cannot_be_read_stops_or_is_left_out(model, place, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("images", "--out", "there.npz"), "there.npz exists; name another, replace it with --force, or --add"),
+        (("images", "--out", "there.npz"), "there.npz is there already; choose another --out, or add --force"),
         (("images", "--out", "there.npz", "--add"), r"there.npz is damaged, or no embeddings of this program"),
-        (("images", "--out", "new.h5"), "written as .npz, or as .npy for millions, got new.h5"),
-        (("nowhere", "--out", "new.npz"), "there is no .*nowhere; name a picture"),
+        (("images", "--out", "new.h5"), "in a .npz file, or in .npy for millions, got new.h5"),
+        (("images", "nowhere", "--out", "new.npz"), "there is no .*nowhere; name a picture"),
         (("images", "--out", "new.npz", "--column", "path"), "a column is chosen in a table"),
         (("images", "--out", "new.npz", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("strange", "--out", "new.npz"), r"strange has an image whose name is no text, 'b.udcff' ...; rename it"),
@@ -254,6 +254,10 @@ def test_an_index_that_finds_too_few_is_helped_out():
 
 def test_parts_of_two_folders_lie_below_what_holds_both(place):
     one, other = image_list("images/kind 0"), image_list("images/kind 1/1.png")
+    assert image_list("images/kind 1/1.png", "images/kind 0").names == [
+        "kind 1/1.png",
+        *(f"kind 0/{n}.png" for n in range(4)),
+    ]
     both = replace(one, columns={"who": ["me"] * 4}).followed_by(other)
     assert both.root == place / "images"
     assert both.names == [*(f"kind 0/{n}.png" for n in range(4)), "kind 1/1.png"]

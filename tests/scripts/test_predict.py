@@ -102,6 +102,10 @@ def test_pictures_get_predictions_and_bad_ones_are_left_out_on_request(runs_of, 
     again = read(out)
     assert [row["id"] for row in again] == ["7", "9"]
     assert [row["prediction"] for row in again] == [found[2]["prediction"], found[0]["prediction"]]
+    (tmp_path / "list.csv").write_text(f"path,crop\n{copies[0]},0 0 9 9\n{copies[0]},\n")
+    script(run, tmp_path / "list.csv", "--out", out, "--force", "--batch-size", 1)
+    expected = load(run, device="cpu").predict([Image.open(copies[0]).crop((0, 0, 9, 9)), copies[0]], 1).tolist()
+    assert [float(row["prediction"]) for row in read(out)] == pytest.approx(expected, rel=1e-7)
     with pytest.raises(SystemExit, match="none of the 1 inputs could be read; the first: cannot read"):
         script(run, there / "000_bad.png", "--out", tmp_path / "none.csv", "--on-bad-image", "skip")
 
