@@ -1,8 +1,9 @@
-"""Pascal VOC's way to keep objects in images: text lists and XML, read, checked and made the rows of a data set."""
+"""Objects in images as annotations have them, made the rows of a data set; and Pascal VOC's lists and XML of them."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,25 +27,28 @@ CUT, OTHER, BROKEN = "boxes_cut_at_the_border", "objects_of_other_classes_droppe
 _FLAGGED = re.compile(r"\S+\s+(-1|0|1)")
 _EXIF_ORIENTATION = 0x0112
 _FORMATS = ("jpg", "jpeg", "png", "bmp", "webp")
-_ENDINGS = [f".{ending}" for name in _FORMATS for ending in (name, name.upper(), name.capitalize())]
+ENDINGS = [f".{ending}" for name in _FORMATS for ending in (name, name.upper(), name.capitalize())]
 
 
 class Thing(NamedTuple):
-    """An object as an annotation has it: corners in the file's own coordinates, which count pixels from 1."""
+    """An object as an annotation has it: left, top, right and bottom as its `Annotation` counts, and its `entry`."""
 
     name: str
     corners: Box
     difficult: bool
+    entry: str = ""  # where it is in the file, as a sentence says it
 
 
 class Annotation(NamedTuple):
-    """An image by name, its file, and what the XML file at `path` says: its size, if that is there, and its objects."""
+    """An image by name, its file, and what the file at `path` says: its size, if that is there, and its objects."""
 
     name: str
     image: Path
     path: Path
     size: tuple[int, int] | None
     things: list[Thing]
+    first: int = 1  # what the first pixel is called: 1 by Pascal VOC, whose boxes include both ends; 0: edges of pixels
+    shares: bool = False  # whether corners are shares of the width and the height
 
 
 def read_image_set(folder: Path, name: str, label: str, title: str, remedy: str) -> list[Annotation]:
@@ -58,13 +62,28 @@ def read_image_set(folder: Path, name: str, label: str, title: str, remedy: str)
     notes = {id_: path for id_ in ids if (path := folder / "Annotations" / f"{id_}.xml").is_file()}
     images = {id_: image for id_ in ids if (image := _image_file(folder / "JPEGImages" / id_))}
     for what, found in (("annotations", notes), ("images", images)):
-        if lost := [id_ for id_ in ids if id_ not in found]:
-            first = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-            raise FileNotFoundError(
-                f"{title} in {folder} is incomplete: {len(lost):,} of {len(ids):,} {what} of {name} are missing"
-                f" ({first}); {remedy}"
-            )
+        check_lost([id_ for id_ in ids if id_ not in found], f"{len(ids):,} {what} of {name}", title, folder, remedy)
     return [_read(f"{label}{id_}", images[id_], notes[id_]) for id_ in ids]
+
+
+def name_below(root: Path, image: Path) -> str:
+    """What an image is called that may lie anywhere: its path from `root`."""
+    return Path(os.path.relpath(image, root)).as_posix()
+
+
+def check_once(images: Sequence[str], path: Path) -> None:
+    """Refuses a list of images in the file `path` that has one of them twice."""
+    if twice := [image for image, count in Counter(images).items() if count > 1]:
+        raise ValueError(f"{path} lists {twice[0]} twice; take one of the two out")
+
+
+def check_lost(lost: Sequence[str], of: str, title: str, folder: Path, remedy: str) -> None:
+    """Refuses data of which files are lost, such as some `of` "6 images of trainval"."""
+    if lost:
+        first = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        raise FileNotFoundError(
+            f"{title} in {folder} is incomplete: {len(lost):,} of {of} are missing ({first}); {remedy}"
+        )
 
 
 def _listed(folder: Path, name: str, title: str, remedy: str) -> list[str]:
@@ -85,15 +104,13 @@ def _listed(folder: Path, name: str, title: str, remedy: str) -> list[str]:
             f"{path} is the list of one class, which has 1, 0 or -1 behind each image; name an image set such as"
             f" {name.rpartition('_')[2]}, or write the ids alone into a list of their own"
         )
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
-        raise ValueError(f"{path} lists {twice} twice; take one of the two out")
+    check_once(ids, path)
     return ids
 
 
 def _image_file(path: Path) -> Path | None:
     """The image at a path without its ending; where there are several, the first of the endings counts."""
-    files = (path.with_name(path.name + ending) for ending in _ENDINGS)
+    files = (path.with_name(path.name + ending) for ending in ENDINGS)
     return next((file for file in files if file.is_file()), None)
 
 
@@ -180,7 +197,7 @@ class AnnotatedImages(Rows):
     """One part of a detection data set: n images and the objects in them.
 
     Attributes:
-        names: What each image is called: the folder and the file's name without its ending.
+        names: What each image is called: the folder and the file's name, for Pascal VOC without its ending.
         paths: Where the images are.
         objects: For each image `boxes` float32 (objects, 4), left, top, right, bottom in continuous pixel coordinates,
             so that the box of the whole image is 0, 0, width, height; `labels` int64 (objects,), 1 for the first class,
@@ -233,10 +250,11 @@ class AnnotatedImages(Rows):
 def annotated_images(annotations: Sequence[Annotation], classes: Sequence[str], rules: Rules) -> AnnotatedImages:
     """Converts and checks what the annotations say; opens the head of every image.
 
-    Boxes in the files count pixels from 1 and include both ends, so (xmin, ymin, xmax, ymax) becomes
+    Where pixels count from 1 and boxes include both ends, (xmin, ymin, xmax, ymax) becomes
     [xmin - 1, ymin - 1, xmax, ymax]: the width is xmax - xmin + 1, and plain intersection over union is the devkit's.
     What reaches beyond the image, by an annotator's slip or a tool that counts from 0, is cut off and counted: the
-    object is there, and a detector's boxes end at the border too. A box that is wholly outside is broken.
+    object is there, and a detector's boxes end at the border too; of a hundredth of a pixel, by which decimals round,
+    nothing is said. A box that is wholly outside is broken.
 
     Raises:
         OSError: If an image is unreadable.
@@ -259,8 +277,10 @@ def _objects(annotation: Annotation, classes: Sequence[str], rules: Rules, notes
     boxes: list[Box] = []
     kept: list[Thing] = []
     for thing in annotation.things:
-        left, top, right, bottom = thing.corners
-        box = (max(left - 1, 0.0), max(top - 1, 0.0), min(right, float(width)), min(bottom, float(height)))
+        corners = [n * side for n, side in zip(thing.corners, (width, height) * 2, strict=True)]
+        left, top, right, bottom = corners if annotation.shares else thing.corners
+        whole = (left - annotation.first, top - annotation.first, right, bottom)
+        box = (max(whole[0], 0.0), max(whole[1], 0.0), min(right, float(width)), min(bottom, float(height)))
         if thing.name not in classes:
             known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
             fault = (
@@ -271,16 +291,16 @@ def _objects(annotation: Annotation, classes: Sequence[str], rules: Rules, notes
         elif min(box[2] - box[0], box[3] - box[1]) < rules.smallest_box:
             fault = (
                 f"the box of {thing.name!r} from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
-                f" {_how_broken(thing.corners, size)}; correct it, or set data.broken_boxes=drop"
+                f" {_how_broken(whole, size)}; correct it, or set data.broken_boxes=drop"
             )
             rule, count = rules.broken_boxes, BROKEN
         else:
-            notes[CUT] += box != (left - 1, top - 1, right, bottom)
+            notes[CUT] += any(abs(a - b) > 0.01 for a, b in zip(box, whole, strict=True))
             boxes.append(box)
             kept.append(thing)
             continue
         if rule == "refuse":
-            raise ValueError(f"{annotation.path}: {fault}")
+            raise ValueError(f"{annotation.path}{thing.entry}: {fault}")
         notes[count] += 1
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
@@ -289,10 +309,10 @@ def _objects(annotation: Annotation, classes: Sequence[str], rules: Rules, notes
     }
 
 
-def _how_broken(corners: Box, size: tuple[int, int]) -> str:
-    left, top, right, bottom = corners
+def _how_broken(box: Box, size: tuple[int, int]) -> str:
+    left, top, right, bottom = box
     if right < left or bottom < top:
         return "is inverted"
-    if right < 1 or bottom < 1 or left > size[0] or top > size[1]:
+    if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
         return f"lies outside the image of {size[0]} x {size[1]}"
     return "is empty or too small"

@@ -1,6 +1,7 @@
-"""What every detection data set here shares: the layout of Pascal VOC, checks, batches, facts for the run record.
+"""What every detection data set here shares: checks, batches, facts for the run record; and the layout of Pascal VOC.
 
-Anybody's data in that layout work as they are, with `VOCStyle`.
+Anybody's data in that layout work as they are, with `VOCStyle`; those of COCO and YOLO with `rambo.detection.coco` and
+`rambo.detection.yolo`.
 """
 
 from __future__ import annotations
@@ -51,20 +52,19 @@ class DetectionDataset(PartDataset[AnnotatedImages]):
         return {**scaled(self.transform, original, truth["boxes"][learnt], truth["labels"][learnt]), "index": index}
 
 
-class VOCStyle(PartedData[AnnotatedImages]):
-    """Data in the layout of Pascal VOC: `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`, `ImageSets/Main/<name>.txt`.
+class DetectionData(PartedData[AnnotatedImages]):
+    """Images with boxes around objects. A layout says how an image set is read (`annotations`).
 
-    Everything that is wrong with lists, annotations and heads of images is found when the object is built. Images may
-    also end in .jpeg, .png, .bmp or .webp; what the XML says of the file's name is not used.
+    Everything that is wrong with lists, annotations and heads of images is found when the object is built.
 
     Args:
         root: Folder of the data.
-        train: Image sets to train on: names, for lists below `root`, or pairs of a folder below `root` and a name.
+        train: Image sets to train on: names, or pairs of a folder below `root` and a name, as the layout calls them.
             Null: the data set's usual ones.
         test: Image sets to test on.
         validation: Image sets to choose a checkpoint on, if there are any.
         classes: Names of the classes in the order of their labels; null: the data set's own, or, where it has no list,
-            all names in the training annotations, sorted.
+            all names in the training annotations, in the order of the files' numbers for them, or sorted.
         batch_size: Images in a training batch; the last one of an epoch may be smaller.
         train_transform: See `rambo.detection.transforms`; null: `ResizeAndFlip()`.
         test_transform: The same without chance; it may resize, but not cut, or detections could not be brought back to
@@ -84,10 +84,10 @@ class VOCStyle(PartedData[AnnotatedImages]):
         ValueError: If an argument makes no sense, an annotation is faulty, or the counts are not the published ones.
     """
 
-    title = "VOC-style data"
-    remedy = "check data.root and the image sets"
-    default_sets: ClassVar[Mapping[str, Sequence[Any]]] = {"train": ["trainval"], "test": ["test"]}
+    default_sets: ClassVar[Mapping[str, Sequence[Any]]]
     """Part -> its usual image sets."""
+    declared: Sequence[str] = ()
+    """Names of classes in the order of the files' numbers for them, where `annotations` finds such; maybe repeated."""
     default_classes: ClassVar[Sequence[str] | None] = None
     """The classes where `classes` is null."""
     expected: ClassVar[Mapping[ImageSet, Mapping[str, Any]]] = {}
@@ -149,26 +149,20 @@ class VOCStyle(PartedData[AnnotatedImages]):
             "index": torch.tensor([sample["index"] for sample in samples]),
         }
 
-    def folder(self, where: str | int) -> Path:
-        """The folder that has `Annotations`, `JPEGImages` and `ImageSets` for the first half of an image set."""
-        return self.root / str(where)
+    def annotations(self, where: str | int, name: str) -> list[Annotation]:
+        """What is said of the images of an image set, in their order."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is read")
 
     def remedy_for(self, where: str | int) -> str:
         """What to do when this folder or one of its files is not there."""
         return self.remedy
 
-    def write_fixture(self, root: Path) -> Path:
-        """Writes a tiny copy of the layout beside `root` and returns where it is."""
-        folders: dict[str, list[str]] = {}
-        for where, name in (one for sets in self.sets.values() for one in sets):
-            folders.setdefault(str(where), []).append(name)
-        return write_flat(root, folders, self.classes or SHAPES)
-
     def load_parts(self) -> dict[str, AnnotatedImages]:
         """Reads and checks everything, and takes from the training part what is not to be trained on."""
         read = {part: [note for one in sets for note in self._read(one)] for part, sets in self.sets.items() if sets}
         if self.classes is None:
-            self.classes = _classes_in(read["train"])
+            found = _classes_in(read["train"])
+            self.classes = [name for name in dict.fromkeys((*self.declared, *sorted(found))) if name in found]
             if not self.classes:
                 raise ValueError(f"{self.title} in {self.root}: the training images have no object at all")
         parts = {part: annotated_images(notes, self.classes, self.rules) for part, notes in read.items()}
@@ -213,14 +207,41 @@ class VOCStyle(PartedData[AnnotatedImages]):
 
     def _read(self, one: ImageSet) -> list[Annotation]:
         """The annotations of an image set, whose counts must be the published ones."""
-        where, name = one
-        remedy, label = self.remedy_for(where), f"{where}/" if where else ""
-        read = read_image_set(self.folder(where), name, label, self.title, remedy)
+        read = self.annotations(*one)
         per_class = Counter(thing.name for note in read for thing in note.things if not thing.difficult)
         counts = {"images": len(read), "objects": per_class.total(), "per_class": dict(per_class)}
         facts = {} if self.fixture else self.expected.get(one, {})
-        self.check_published(" ".join(map(str, one)).strip(), {key: counts[key] for key in facts}, facts, remedy)
+        what, found = " ".join(map(str, one)).strip(), {key: counts[key] for key in facts}
+        self.check_published(what, found, facts, self.remedy_for(one[0]))
         return read
+
+
+class VOCStyle(DetectionData):
+    """Data in the layout of Pascal VOC: `Annotations/<id>.xml`, `JPEGImages/<id>.jpg`, `ImageSets/Main/<name>.txt`.
+
+    Boxes count pixels from 1 and include both ends. Images may also end in .jpeg, .png, .bmp or .webp; what the XML
+    says of the file's name is not used. Arguments are those of `DetectionData`.
+    """
+
+    title = "VOC-style data"
+    remedy = "check data.root and the image sets"
+    default_sets = {"train": ["trainval"], "test": ["test"]}  # noqa: RUF012
+
+    def annotations(self, where: str | int, name: str) -> list[Annotation]:
+        """From the list of the image set and the XML files."""
+        label = f"{where}/" if where else ""
+        return read_image_set(self.folder(where), name, label, self.title, self.remedy_for(where))
+
+    def folder(self, where: str | int) -> Path:
+        """The folder that has `Annotations`, `JPEGImages` and `ImageSets` for the first half of an image set."""
+        return self.root / str(where)
+
+    def write_fixture(self, root: Path) -> Path:
+        """Writes a tiny copy of the layout beside `root` and returns where it is."""
+        folders: dict[str, list[str]] = {}
+        for where, name in (one for sets in self.sets.values() for one in sets):
+            folders.setdefault(str(where), []).append(name)
+        return write_flat(root, folders, self.classes or SHAPES)
 
 
 def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
@@ -235,8 +256,8 @@ def _checked_classes(classes: Sequence[str] | None) -> list[str] | None:
     return names
 
 
-def _classes_in(annotations: Sequence[Annotation]) -> list[str]:
-    """All names, sorted; refuses two that differ by capitals alone."""
+def _classes_in(annotations: Sequence[Annotation]) -> set[str]:
+    """All names; refuses two that differ by capitals alone."""
     first: dict[str, tuple[str, Path]] = {}
     for path, thing in ((note.path, thing) for note in annotations for thing in note.things):
         name, other = first.setdefault(thing.name.casefold(), (thing.name, path))
@@ -245,7 +266,7 @@ def _classes_in(annotations: Sequence[Annotation]) -> list[str]:
                 f"the classes {name!r} ({other}) and {thing.name!r} ({path.name}) differ by capitals alone;"
                 " write them alike, or give data.classes if they are two"
             )
-    return sorted(name for name, _ in first.values())
+    return {name for name, _ in first.values()}
 
 
 def _check_overlaps(parts: Mapping[str, AnnotatedImages], title: str) -> None:
