@@ -427,7 +427,7 @@ def test_a_dataset_without_cache_and_with_one_agree(tmp_path):
 # the configurations
 
 
-@pytest.mark.parametrize("name", ["cub", "sop", "inshop", "omniglot", "folder", "glyphs"])
+@pytest.mark.parametrize("name", ["cub", "sop", "inshop", "omniglot", "folder", "huggingface", "glyphs"])
 def test_every_configuration_builds_its_fixture(tmp_path, name):
     described = OmegaConf.load(Path(__file__).parents[2] / "configs" / "data" / f"{name}.yaml")
     config = OmegaConf.create({"seed": 3, "workers": 0, "paths": {"data": str(tmp_path)}, "data": described})

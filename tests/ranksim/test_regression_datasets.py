@@ -547,7 +547,7 @@ def test_a_long_tail_has_the_density_it_should():
 # the configurations
 
 
-@pytest.mark.parametrize("name", ["agedb", "imdb_wiki", "table", "rotated_digits"])
+@pytest.mark.parametrize("name", ["agedb", "imdb_wiki", "table", "huggingface_regression", "rotated_digits"])
 def test_every_configuration_builds_its_fixture(tmp_path, name):
     described = OmegaConf.load(Path(__file__).parents[2] / "configs" / "data" / f"{name}.yaml")
     config = OmegaConf.create({"seed": 3, "workers": 0, "paths": {"data": str(tmp_path)}, "data": described})

@@ -1,0 +1,212 @@
+"""Data sets of the library `datasets`, from the Hugging Face hub or from local files, copied to a table and images."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from PIL import Image
+
+from harness.data.spreadsheet import part_named, plain
+from harness.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+PATIENCE = 8.0  # seconds for the hub to answer
+TABLE, RECORD = "table.csv", "source.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data set is meant, and how its splits are taken.
+
+    Attributes:
+        name: On the hub, such as `user/birds`; or a local folder of parquet or arrow files, or one such file.
+        subset: What the hub calls a configuration or subset.
+        revision: Branch, tag or commit on the hub.
+        splits: Names of the splits that are used; None: all.
+        parts: Whether several splits are the parts of the data; else they are pooled.
+    """
+
+    name: str | None
+    subset: str | None = None
+    revision: str | None = None
+    splits: Sequence[str] | None = None
+    parts: bool = True
+
+    def exported(self, root: Path, image: str | None, columns: Mapping[str, str] | None = None) -> Path:
+        """The table of a copy below `root`, which is made unless it is there; its images lie beside it.
+
+        Args:
+            root: Folder of all such copies.
+            image: The column of images; the table has their paths. None: there are none.
+            columns: The columns of the data set that the table has, with the names that they have there, that of the
+                images included; None: the images, and all columns of text or numbers.
+
+        Raises:
+            ModuleNotFoundError: If the library is not installed.
+            ConnectionError: If the hub cannot be reached, within 20 seconds.
+            ValueError: If there is no such data set, split or column, or a column does not hold what it should.
+        """
+        if not self.name:
+            raise ValueError("data.name is not set; name a data set of the hub, or a folder of parquet or arrow files")
+        local = Path(self.name).expanduser()
+        asked = {**asdict(self), "image": image, "columns": columns, "files": _marks(local)}
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=list).encode()).hexdigest()[:12]
+        folder = root / f"{plain(local.stem) or 'data'}_{key}"
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{key}.lock"):
+            if not (folder / RECORD).is_file():
+                log.info("copies %s to %s", self.name, folder)
+                building = root / f".{key}.{uuid.uuid4().hex}"
+                building.mkdir()
+                try:
+                    parts, found = self._loaded(local, building / "cache")
+                    rows = _write(parts, building, image, columns, self.parts)
+                    shutil.rmtree(building / "cache", ignore_errors=True)
+                    write_json(building / RECORD, {**asked, **found, "rows": rows})
+                    os.rename(building, folder)
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
+        return folder / TABLE
+
+    def _loaded(self, local: Path, cache: Path) -> tuple[dict[str, Any], dict[str, str]]:
+        """Split -> its `datasets.Dataset`, and the commit that was taken of the hub."""
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                'this needs the library datasets; run: pip install "blackbox-ranking[huggingface]"'
+            ) from error
+        found = {} if local.exists() else {"commit": self._commit(str(self.name))}
+        try:
+            if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+                loaded = datasets.load_from_disk(str(local))
+            elif local.is_file():
+                kind = "arrow" if local.suffix == ".arrow" else "parquet"
+                loaded = datasets.load_dataset(kind, data_files=str(local), cache_dir=str(cache))
+            else:
+                loaded = datasets.load_dataset(
+                    str(local) if local.exists() else self.name,
+                    self.subset,
+                    revision=found.get("commit"),
+                    cache_dir=str(cache),
+                )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"the data set {self.name} cannot be read ({type(error).__name__}: {reason})") from error
+        parts = loaded if isinstance(loaded, Mapping) else {"train": loaded}
+        if lacking := sorted(set(self.splits or ()) - parts.keys()):
+            raise ValueError(f"{self.name} has no split {lacking[0]!r}; its splits are {', '.join(parts)}")
+        return {split: parts[split] for split in self.splits or parts}, found
+
+    def _commit(self, name: str) -> str:
+        """The commit of the hub that `revision` is now."""
+        from huggingface_hub import HfApi, errors
+
+        unknown = errors.GatedRepoError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError
+        try:
+            return str(HfApi().dataset_info(name, revision=self.revision, timeout=PATIENCE).sha)
+        except (*unknown, errors.HFValidationError) as error:
+            raise ValueError(
+                f"there is no folder {name}, and on the Hugging Face hub no data set of that name"
+                f" (revision {self.revision or 'main'}) that you may read; check data.name, or log in: hf auth login"
+            ) from error
+        except Exception as error:
+            raise ConnectionError(
+                f"there is no folder {name}, and the Hugging Face hub did not answer ({type(error).__name__});"
+                " connect to the internet, or set data.name to a folder of parquet or arrow files"
+            ) from error
+
+
+def read_record(table: Path) -> dict[str, Any]:
+    """What a copy was made of: the source, and of the hub its `commit`."""
+    record = read_json(table.parent / RECORD)
+    return {key: record[key] for key in ("name", "subset", "revision", "splits", "parts", "commit") if record.get(key)}
+
+
+def _marks(local: Path) -> list[tuple[str, int, int]] | None:
+    """What tells local files from changed ones; None if there are none."""
+    if not local.exists():
+        return None
+    files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _write(
+    parts: Mapping[str, Any], folder: Path, image: str | None, columns: Mapping[str, str] | None, told: bool
+) -> int:
+    """Writes table and images, and returns how many rows there are."""
+    told = told and len(parts) > 1
+    unknown = [split for split in parts if not part_named(split) and plain(split) not in ("query", "gallery")]
+    if told and unknown:
+        raise ValueError(
+            f"the split {unknown[0]!r} is no part to train or be tested on; choose from {', '.join(parts)} by"
+            " data.splits, or set data.parts=false to pool them"
+        )
+    first = next(iter(parts.values()))
+    names = dict(columns) if columns is not None else {**({image: image} if image else {}), **_plain_columns(first)}
+    if told:
+        names.pop("split", None)
+    if lacking := [name for name in names if name not in first.column_names]:
+        raise ValueError(f"the data set has no column {lacking[0]!r}; its columns are {', '.join(first.column_names)}")
+    rows = 0
+    with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names.values(), *(["split"] if told else [])])
+        for split, dataset in parts.items():
+            for number, row in enumerate(_rows(dataset, list(names), image)):
+                if image is not None:
+                    row[image] = _save(row[image], folder, f"{split}/{number:07d}", f"row {number + 1} of {split}")
+                writer.writerow([*(row[name] for name in names), *([split] if told else [])])
+                rows += 1
+    return rows
+
+
+def _plain_columns(dataset: Any) -> dict[str, str]:
+    """The columns of text or numbers."""
+    return {name: name for name, kind in dataset.features.items() if type(kind).__name__ in ("Value", "ClassLabel")}
+
+
+def _rows(dataset: Any, names: list[str], image: str | None) -> Iterator[dict[str, Any]]:
+    """Each row as texts and numbers, classes by name, nothing as ""; the image as it is encoded."""
+    import datasets
+
+    chosen = dataset.select_columns(names)
+    if image is not None:
+        try:
+            chosen = chosen.cast_column(image, datasets.Image(decode=False))
+        except Exception as error:
+            raise ValueError(f"the column {image!r} holds no images but {dataset.features[image]}") from error
+    classes = {name: kind.names for name, kind in chosen.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for row in chosen.with_format(None):
+        for name in names:
+            value = row[name]
+            if name in classes:  # a test without labels has -1
+                row[name] = "" if value is None or value < 0 else classes[name][value]
+            elif name != image:
+                row[name] = "" if value is None else int(value) if isinstance(value, bool) else value
+        yield row
+
+
+def _save(encoded: Any, folder: Path, name: str, where: str) -> str:
+    """Writes the bytes of an image as they are, and returns its path below `folder`."""
+    try:
+        content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
+            path = f"images/{name}.{str(opened.format).lower()}"
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{where} has no image that can be read ({error}); leave it out of the data") from error
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
+    return path
