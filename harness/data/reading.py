@@ -51,6 +51,21 @@ class Images:
             return [inputs]
         return inputs if isinstance(inputs, Sequence) else list(inputs)
 
+    def described(self) -> str:
+        """What it does, for those who do it without this class."""
+        size = f"resized to {self.size[0]} x {self.size[1]} (height x width)" if self.size else ""
+        steps = [
+            "turned as their EXIF orientation says" if self.upright else "",
+            f"where they have another size, {size} by antialiased bilinear interpolation" if size else "",
+            "inverted, 255 - value" if self.invert else "",
+            "" if self.transform is None else "through the transform that model.json names in reader.transform",
+        ]
+        said = "; ".join(filter(None, steps)) or "as they are"
+        return (
+            "Pictures in RGB, whole numbers 0 to 255, channels first (3, height, width), brought to one size in this "
+            f"order: {said}. The network itself divides by 255 and normalises the colours."
+        )
+
     def picture(self, entry: Entry) -> Tensor:
         """The picture before any transform: uint8 (3, height, width).
 

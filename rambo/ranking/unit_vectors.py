@@ -42,9 +42,13 @@ def directions_and_lengths(vectors: Tensor, dim: int = -1) -> tuple[Tensor, Tens
     kind, place, highest = _FIELDS[vectors.dtype]
     largest = plain(vectors).abs().amax(dim, keepdim=True)
     # Powers of two of about 1 / largest. Multiplied by them the entries keep their bits, and can be squared.
-    exponents = largest.view(kind) >> place
-    none = exponents == 0
-    powers = ((highest - 1 - exponents).clamp(min=1) << place).view(vectors.dtype).masked_fill(none, 0)
+    if torch.compiler.is_exporting():  # into formats that cannot look at bits: 1 / largest, and other last bits
+        none = largest < torch.finfo(vectors.dtype).tiny
+        powers = largest.reciprocal().clamp(min=torch.finfo(vectors.dtype).tiny).masked_fill(none, 0)
+    else:
+        exponents = largest.view(kind) >> place
+        none = exponents == 0
+        powers = ((highest - 1 - exponents).clamp(min=1) << place).view(vectors.dtype).masked_fill(none, 0)
     moderate = vectors * powers
     lengths = torch.linalg.vector_norm(moderate + none, 2, dim, keepdim=True)  # of 1, 1, 1, ... where there is none
     return moderate / lengths, lengths.detach() / powers

@@ -38,6 +38,13 @@ class Numbers:
             inputs = inputs.to_dict("records")
         return [inputs] if isinstance(inputs, Mapping) else list(inputs)
 
+    def described(self) -> str:
+        """What it does, for those who do it without this class."""
+        return (
+            f"The columns {', '.join(self.features)}, in this order, each less its mean and then divided by its "
+            "deviation over the training rows, which model.json gives in reader.features."
+        )
+
     def read(self, entry: Mapping[str, Any] | Iterable[Any]) -> Batch:
         """The sample of a row: {column: number}, or the numbers alone in the order of `features`.
 
@@ -89,6 +96,13 @@ class SentencePairs:
             if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise ValueError(f"the model compares two sentences: give pairs (first, second), got {pair!r}")
         return pairs
+
+    def described(self) -> str:
+        """What it does, for those who do it without this class."""
+        return (
+            f"Each sentence cut into its first {self.most_words} words, of which positions in the vocabulary of "
+            f"{len(self.places)} words that model.json gives in reader.vocabulary are looked up."
+        )
 
     def read(self, entry: Sequence[str]) -> Batch:
         """The sample of a pair; a ValueError if a sentence has no word."""

@@ -16,7 +16,7 @@ import train
 from harness import checkpoint
 from harness.data.inputs import told
 from harness.data.reading import Images
-from harness.record import load, runs, standalone
+from harness.record import export, load, runs, standalone
 from harness.record.allowed import NotAllowedError
 from harness.record.restored import restored
 from rambo.detection.metrics import collect
@@ -141,6 +141,14 @@ def test_a_regression_model_predicts_of_a_table(overrides, runs_of, moved):
         for row, said in (({}, "a row has no "), ([1.0], "must hold . finite numbers"), (["a"], "must hold numbers")):
             with pytest.raises(ValueError, match=said):
                 model.predict([row])
+
+
+def test_the_data_of_a_run_check_its_export(runs_of, tmp_path):
+    model = load(folder := runs_of("table_ranksim"), device="cpu")
+    given = export.batches(model, folder)
+    rows = restored(folder).data.parts["test"]
+    assert torch.equal(torch.cat([batch["target"] for batch in given]), rows.targets[: sum(export.SIZES)])
+    assert max(export.export(model, "torch", tmp_path / "model.pt2", given).values()) < 1e-6
 
 
 def test_a_model_of_sentences_brings_its_words(runs_of, moved):
