@@ -125,6 +125,17 @@ def test_a_run_is_known_by_what_shapes_its_numbers():
     assert len({known, *(runs.fingerprint(demo(change)) for change in changes)}) == 5
 
 
+def test_a_run_of_the_first_version_goes_on(tmp_path):
+    now, first = demo(), demo()
+    first["metrics"] = {"_target_": now["metrics"]["_target_"], "recall_at": [1, 2, 4, 8], "map": False}
+    later = {"evaluation_precision", "matmul", "chunk", "average", "profile"}
+    first["trainer"] = {key: value for key, value in now["trainer"].items() if key not in later}
+    runs.begin(tmp_path, first)
+    runs.check_config(tmp_path, now)
+    with pytest.raises(ValueError, match=r"another config: metrics.engine was absent, is faiss"):
+        runs.check_config(tmp_path, demo("metrics.engine=faiss"))
+
+
 @pytest.mark.parametrize(
     "same",
     [
