@@ -89,11 +89,13 @@ def recall(
     ref_ids: Labels | None,
     ignored: Tensor | None = None,
     exclude_self: bool = True,
+    found: Callable[[Tensor, Tensor], Tensor] = lambda relevance, itself: relevance,
 ) -> References:
     """The batch and, behind it, what is stored, with every pair that counts.
 
     A stored item of the query's class may be the query itself, seen before. Only ids can tell, so that where they are
-    missing (now, or of the stored batch) it is ignored, and stored items of other classes alone count.
+    missing (now, or of the stored batch) it is ignored, and stored items of other classes alone count. `found` is
+    called as by `similarities`.
 
     Raises:
         ValueError: If references are given, or stored embeddings have another number of dimensions.
@@ -114,19 +116,20 @@ def recall(
         return indices_tuple, None, None
 
     same_class = numbers[:, None] == numbers
-    itself = same_items(numbers, ids, ids, themselves=True) if exclude_self else None
-    relevant, counted = judged(same_class, itself, indices_tuple, ignored)
+    itself = same_items(numbers, ids, ids, themselves=True)
+    relevant, counted = judged(same_class, itself if exclude_self else None, indices_tuple, ignored)
     counted = torch.ones_like(relevant) if counted is None else counted
-    blocks = [(relevant & counted, ~relevant & counted)]
+    blocks = [(relevant & counted, ~relevant & counted, itself)]
     for batch in stored:
         same_class = numbers[:, None] == batch["labels"]
-        others = torch.ones_like(same_class)
-        if exclude_self:
-            known = same_items(numbers, ids, batch.get("ids"), themselves=False)
-            others = ~(same_class if known is None else known)
-        blocks.append((same_class & others, ~same_class & others))
+        known = same_items(numbers, ids, batch.get("ids"), themselves=False)
+        others = ~(same_class if known is None else known) if exclude_self else torch.ones_like(same_class)
+        itself = torch.zeros_like(same_class) if known is None else known
+        blocks.append((same_class & others, ~same_class & others, itself))
+    relevant, irrelevant, itself = (torch.cat(side, dim=1) for side in zip(*blocks, strict=True))
+    wanted = relevant if exclude_self else found(relevant, itself)
     return (
-        Pairs(*(torch.cat(side, dim=1) for side in zip(*blocks, strict=True))),
+        Pairs(wanted, irrelevant | (relevant & ~wanted)),
         torch.cat([embeddings, *(batch["embeddings"].to(embeddings.dtype) for batch in stored)]),
         torch.cat([numbers, *(batch["labels"] for batch in stored)]),
     )

@@ -164,7 +164,8 @@ class RetrievalLoss(RankingLoss):
         )
         if self.memory is None or self.memory_kind != "gallery":
             return self._loss(*similar(*asked))
-        loss = self._loss(*similar(*recall(self.memory, embeddings, labels, *asked, exclude_self=self.exclude_self)))
+        options: dict[str, Any] = {"exclude_self": self.exclude_self, "found": self._found}
+        loss = self._loss(*similar(*recall(self.memory, embeddings, labels, *asked, **options)))
         remember(self.memory, embeddings, labels, ids)
         return loss
 
@@ -215,10 +216,13 @@ class RetrievalLoss(RankingLoss):
         """What is to be found, bool (queries, items), where the query stays in its own row, at `itself`."""
         return relevance
 
-    def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
+    def _rankable(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
+        """The scores in a type that ranks can be made of, 0 where they do not count."""
         scores = scores.to(rankable_where(scores, relevant.counted).dtype)
-        if relevant.counted is not None:
-            scores = scores.masked_fill(~relevant.counted, 0.0)
+        return scores if relevant.counted is None else scores.masked_fill(~relevant.counted, 0.0)
+
+    def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
+        scores = self._rankable(scores, relevant)
         if not len(relevant):
             nothing = scores.sum(dim=1) if self.reduction == "none" else scores.sum()
             return nothing * self._empty(scores)

@@ -130,15 +130,21 @@ class CalibrationLoss(RetrievalLoss):
         irrelevant_margin: The cosine that irrelevant pairs should stay below.
         options: `memory`, `memory_batches`: see `RetrievalLoss`.
 
+    Raises:
+        ValueError: If a mean over queries is asked for.
+
     Source: Ramzi et al. 2021 (NeurIPS), the calibration loss, as in its code.
     """
 
     def __init__(self, relevant_margin: float = 0.9, irrelevant_margin: float = 0.6, **options: Any) -> None:
         super().__init__(**options)
+        if self.reduction != "macro":
+            raise ValueError("calibration is a mean over pairs, not over queries; leave out reduction")
         self.relevant_margin, self.irrelevant_margin = float(relevant_margin), float(irrelevant_margin)
         self.settings |= {"relevant_margin": self.relevant_margin, "irrelevant_margin": self.irrelevant_margin}
 
     def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
+        scores = self._rankable(scores, relevant)
         irrelevant = ~relevant.mask if relevant.counted is None else ~relevant.mask & relevant.counted
         parts = (self.relevant_margin - scores, relevant.mask), (scores - self.irrelevant_margin, irrelevant)
         losses = []

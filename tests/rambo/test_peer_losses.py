@@ -123,6 +123,31 @@ def test_who_is_alone_counts_or_not():
         assert loss(*batch(case)).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("kind", [SmoothRecallLoss, PNPLoss, SupAPLoss, SupRecallLoss, CalibrationLoss])
+def test_a_memory_is_a_gallery_in_which_each_query_is_known(kind, exclude_self):
+    draws = torch.Generator().manual_seed(0)
+    earlier, now = torch.randn(2, 8, 4, generator=draws, dtype=torch.float64)
+    labels, ids = torch.tensor([0, 0, 0, 1, 1, 2, 2, 3]), torch.arange(8)
+    other_labels, other_ids = labels.flip(0) + 1, ids.flip(0) + 4  # class 3 is no longer alone, some come again
+    loss = kind(exclude_self=exclude_self, memory="gallery", memory_batches=1)
+    plain = kind(exclude_self=exclude_self)
+    assert torch.equal(loss(earlier, other_labels, ids=other_ids), plain(earlier, other_labels, ids=other_ids))
+    both = torch.cat([now, earlier]), torch.cat([labels, other_labels])
+    expected = plain(now, labels, None, *both, ids=ids, ref_ids=torch.cat([ids, other_ids]))
+    torch.testing.assert_close(loss(now, labels, ids=ids), expected)
+
+
+@pytest.mark.parametrize("ignored", [math.nan, -math.inf])
+def test_what_is_ignored_may_be_anything(ignored):
+    scores, relevance = torch.rand(3, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3, 6)
+    relevance[:, :2] = 1
+    hidden = torch.cat([scores, torch.full((3, 1), ignored)], dim=1), torch.nn.functional.pad(relevance, (0, 1))
+    for kind in (SmoothRecallLoss, PNPLoss, SupAPLoss, SupRecallLoss, CalibrationLoss, RoadmapLoss):
+        found = kind().from_scores(*hidden, torch.tensor([0, 0, 0, 0, 0, 0, 1]).expand(3, -1), items=6)
+        torch.testing.assert_close(found, kind().from_scores(scores, relevance))
+
+
 @pytest.mark.parametrize("before", [0.0, 1e-9, 1e-5, 1e-3, 0.0099, 0.0101, 1.0, 1e3])
 def test_the_small_penalties_of_pnp_keep_their_digits(before):
     exact = math.fsum((-1) ** n * (2 * before) ** n / n for n in range(2, 40)) if before < 0.02 else None
@@ -141,6 +166,7 @@ def test_the_small_penalties_of_pnp_keep_their_digits(before):
         (lambda: SupAPLoss(slope=-1), "slope must be >= 0"),
         (lambda: PNPLoss("D"), "variant must be one of O, I_u, I_b, D_s, D_q"),
         (lambda: PNPLoss(alpha=math.nan), "alpha must be > 0"),
+        (lambda: CalibrationLoss(reduction="none"), "a mean over pairs, not over queries"),
         (lambda: RoadmapLoss(memory="gallery", memory_batches=2), "memory must be one of none"),
     ],
 )
