@@ -136,9 +136,10 @@ class RandomCrop(CentreCrop):
     def _view(self, size: tuple[int, int], window: tuple[int, int, int, int], image: Tensor) -> Tensor:
         """The window in a picture of a size, cut from `image`, which may be that picture made smaller."""
         down, right = (now / was for now, was in zip(image.shape[-2:], size, strict=True))
-        top, left, height, width = (
-            round(pixels * share) for pixels, share in zip(window, (down, right) * 2, strict=True)
-        )
+        top, left, height, width = window
+        bottom, other = round((top + height) * down), round((left + width) * right)  # never beyond the picture
+        top, left = round(top * down), round(left * right)
+        height, width = bottom - top, other - left
         if self.crop == "random":
             image = image[..., top : top + height, left : left + width]
         else:

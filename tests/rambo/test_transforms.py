@@ -60,6 +60,11 @@ def test_random_resized_crop_covers_the_areas_asked_for():
         assert float(cut[0, :, -1].mean() - cut[0, :, 0].mean()) == pytest.approx(255 / 2 * 19 / 20, abs=4)
 
 
+def test_a_window_in_a_reduced_picture_does_not_reach_beyond_it():
+    crop, halved = RandomCrop(2, None, crop="random_resized", flip=0), torch.full((3, 125, 125), 200, dtype=torch.uint8)
+    assert torch.equal(crop._view((250, 250), (3, 99, 247, 151), halved), torch.full_like(halved[:, :2, :2], 200))
+
+
 def test_random_resized_crop_takes_the_middle_where_nothing_fits():
     narrow = torch.zeros(3, 4, 400, dtype=torch.uint8)
     narrow[:, :, 198:202] = 200
