@@ -38,7 +38,8 @@ class Embedded:
 def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]], memory: int | float | str | None = None) -> Embedded:
     """Embeds all batches of `loader`; see `harness.train.answers`, and `harness.train.rows` for `memory`."""
     limit = bytes_of(memory)
-    rows = Rows(limit)
+    shared = isinstance(getattr(loader, "sampler", None), EvaluationShare) and distributed.world() > 1
+    rows = Rows(limit // distributed.world() if shared else limit)
 
     def keep(embeddings: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         labels = batch["label"].long()
@@ -48,7 +49,7 @@ def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]], memory: int | f
 
     columns = [torch.cat(column) for column in zip(*answers(model, loader, keep), strict=True)]
     embeddings = rows.tensor()
-    if isinstance(getattr(loader, "sampler", None), EvaluationShare) and distributed.world() > 1:
+    if shared:
         embeddings = gathered_by_main(embeddings, limit)
     return Embedded(embeddings, *columns)
 

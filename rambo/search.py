@@ -56,6 +56,8 @@ def search(
         raise ValueError(f"k must lie between 1 and the {available} items that can be found, got {k}")
     scores = Scores(queries, gallery, device)
     own = torch.full((len(queries),), -1) if own_positions is None else own_positions
+    if len(own) != len(queries):
+        raise ValueError(f"got {len(queries)} queries but {len(own)} own_positions; give one each")
     own = own.to(scores.device)
     similarities = torch.empty(len(queries), k, dtype=scores.kind, device=scores.device)
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=scores.device)
