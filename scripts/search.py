@@ -26,6 +26,12 @@ def search(chosen: argparse.Namespace) -> None:
     gallery = embeddings.read(chosen.gallery)
     model = model_options.loaded(chosen)
     gallery.check_model(embeddings.made_by(model), chosen.gallery)
+    if not 1 <= chosen.k <= len(gallery.images):
+        raise ValueError(f"-k must lie between 1 and the {len(gallery.images):,} images of the gallery, got {chosen.k}")
+    index, notes = None, [f"{len(gallery.images):,} images searched, each with every query"]
+    if chosen.index != "exact":
+        index, note = kept_index(chosen.gallery, gallery, chosen.index)
+        notes = [note]
     first, *others = chosen.queries
     if first.suffix in embeddings.KINDS and not others:
         queries = embeddings.read(first)
@@ -35,10 +41,6 @@ def search(chosen: argparse.Namespace) -> None:
         queries = embeddings.embedded(model, images, chosen.batch_size, chosen.workers, skip)
         for line in inputs.told(queries.parts[0]["left_out"], images):
             print(line, file=sys.stderr)
-    index, notes = None, [f"{len(gallery.images):,} images searched, each with every query"]
-    if chosen.index != "exact":
-        index, note = kept_index(chosen.gallery, gallery, chosen.index)
-        notes = [note]
     device = next(model.network.parameters()).device if index is None else None
     found = Found(queries.images, gallery.images, *neighbours(queries, gallery, chosen.k, index, device))
     show(found.sheet(), notes=notes)

@@ -216,6 +216,8 @@ def test_another_model_is_refused(model, place):
         search(model, "images", "--gallery", "gone.npz")
     with pytest.raises(SystemExit, match="k must lie between 1 and the 12 items"):
         search(model, "images/kind 0/0.png", "--gallery", "embeddings.npz", "-k", 13)
+    with pytest.raises(SystemExit, match="-k must lie between 1 and the 13 images of the gallery, got 14"):
+        search(model, "images/kind 0/0.png", "--gallery", "embeddings.npz", "-k", 14)
 
 
 def test_an_index_is_kept_extended_and_finds_the_same(model, place, capsys):
