@@ -23,6 +23,7 @@ PARTS = {
 }
 """What people call the parts of their data, in small letters -> what they are called here."""
 LIKE_SPLIT = {"split", "splits", "datasplit", "subset", "partition", "fold", "set", "istrain", "istest", "holdout"}
+MISSING = {"", "na", "n/a", "nan", "none", "null", "<na>", "?", "-"}
 _WORKBOOKS = {".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".parquet"}
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 CROP = ("left", "top", "right", "bottom")
@@ -64,14 +65,14 @@ class Spreadsheet:
         """Whether a column has a number in it."""
         return any(_is_number(row[name]) or _COMMA.fullmatch(row[name]) for row in self.rows)
 
-    def numbers(self, name: str) -> list[float]:
-        """A column of numbers; nan and inf are numbers here.
+    def numbers(self, name: str, gaps: bool = False) -> list[float]:
+        """A column of numbers; nan and inf are numbers here, and with `gaps` what is missing (`is_missing`) is nan.
 
         A decimal comma is read where the whole column has no point and it cannot part thousands: not "1,250" among
         such alone, unless values are separated by semicolons, as programs that write decimal commas do. A ValueError
         names the row of what is no number.
         """
-        texts = [row[name] for row in self.rows]
+        texts = ["nan" if gaps and is_missing(row[name]) else row[name] for row in self.rows]
         commas = [text for text in texts if _COMMA.fullmatch(text)]
         parted = self.separator != ";" and all(map(_THOUSANDS.fullmatch, commas))
         if commas and not parted and not any("." in text for text in texts):
@@ -205,6 +206,11 @@ def plain(name: str) -> str:
 def part_named(text: str) -> str | None:
     """The part that people call so, whatever the capitals, or None."""
     return PARTS.get(plain(text))
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value says that there is none: None, nan, or a text that people write for that."""
+    return str(value).strip().casefold() in MISSING
 
 
 def _parted(text: str) -> list[str]:

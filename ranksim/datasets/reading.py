@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from harness.data.loading import Batch
-from harness.data.spreadsheet import read_spreadsheet
+from harness.data.spreadsheet import is_missing, read_spreadsheet
 from ranksim.text import UNKNOWN, padded, words_of
 
 
@@ -18,11 +19,14 @@ class Numbers:
     """Reads rows of numbers and standardises them.
 
     Args:
-        features: Column -> its `mean` and `deviation` over the training rows, in the order of the model's inputs.
+        features: Name -> `mean` and `deviation` over the training rows, in the order of the model's inputs, and `fill`,
+            where there is something that stands for a missing number. The name is that of a column, unless `column` is
+            there: then the feature is 1 where that column has the text `text`, and 0 elsewhere.
     """
 
-    def __init__(self, features: Mapping[str, Mapping[str, float]]) -> None:
-        self.features = list(features)
+    def __init__(self, features: Mapping[str, Mapping[str, Any]]) -> None:
+        self.facts = list(features.items())
+        self.features = list(dict.fromkeys(facts.get("column", name) for name, facts in self.facts))
         self.mean, self.deviation = (
             torch.tensor([facts[name] for facts in features.values()], dtype=torch.float64)
             for name in ("mean", "deviation")
@@ -32,8 +36,13 @@ class Numbers:
         """The rows of a table at a path, of a data frame, of a tensor or array (rows, columns), or of any list."""
         if isinstance(inputs, str | Path):
             sheet = read_spreadsheet(Path(inputs))
-            columns = [sheet.numbers(sheet.needed(name)) for name in self.features]
-            return list(zip(*columns, strict=True))
+            gaps = {name: "fill" in facts for name, facts in self.facts if "column" not in facts}
+            columns = {name: sheet.needed(name) for name in self.features}
+            held = [
+                sheet.numbers(column, gaps[name]) if name in gaps else [row[column] for row in sheet.rows]
+                for name, column in columns.items()
+            ]
+            return list(zip(*held, strict=True))
         if hasattr(inputs, "to_dict"):
             inputs = inputs.to_dict("records")
         return [inputs] if isinstance(inputs, Mapping) else list(inputs)
@@ -46,23 +55,25 @@ class Numbers:
         )
 
     def read(self, entry: Mapping[str, Any] | Iterable[Any]) -> Batch:
-        """The sample of a row: {column: number}, or the numbers alone in the order of `features`.
+        """The sample of a row: {column: value}, or the values alone in the order of `features`.
 
         Raises:
-            ValueError: If a column is missing, or a value is no finite number.
+            ValueError: If a column is missing, or a value is no finite number where one is needed.
         """
         if isinstance(entry, Mapping):
             if lacking := [name for name in self.features if name not in entry]:
                 raise ValueError(f"a row has no {lacking[0]}; the model takes {', '.join(self.features)}")
             entry = [entry[name] for name in self.features]
+        values = entry.tolist() if isinstance(entry, Tensor) else list(entry)
+        row = dict(zip(self.features, values, strict=False))
+        told = ((facts.get("column", name), facts) for name, facts in self.facts)
         try:
-            numbers = torch.tensor([float(value) for value in entry])
+            numbers = torch.tensor([_number(row[column], facts) for column, facts in told if column in row])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"a row must hold numbers, got {entry!r}") from error
-        if len(numbers) != len(self.features) or not bool(numbers.isfinite().all()):
+            raise ValueError(f"a row must hold numbers, got {values}") from error
+        if len(values) != len(self.features) or not bool(numbers.isfinite().all()):
             raise ValueError(
-                f"a row must hold {len(self.features)} finite numbers ({', '.join(self.features)}), got "
-                f"{numbers.tolist()}"
+                f"a row must hold {len(self.features)} finite numbers ({', '.join(self.features)}), got {values}"
             )
         return {"numbers": ((numbers.double() - self.mean) / self.deviation).float()}
 
@@ -70,6 +81,14 @@ class Numbers:
         """Their batch."""
         batch: Batch = default_collate(list(samples))
         return batch
+
+
+def _number(value: Any, facts: Mapping[str, Any]) -> float:
+    """The feature that a value of its column makes, before it is standardised."""
+    if "column" in facts:
+        text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+        return float(text == facts["text"])
+    return float(facts["fill"]) if "fill" in facts and is_missing(value) else float(value)
 
 
 class SentencePairs:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.data.images import check_same_files
-from harness.data.spreadsheet import PARTS, Spreadsheet, part_named, plain, read_spreadsheet
+from harness.data.spreadsheet import PARTS, Spreadsheet, is_missing, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own
 from ranksim.datasets.imbalanced import balanced_parts, random_parts
 from ranksim.datasets.regression import RegressionData
@@ -26,7 +28,8 @@ class TableData(RegressionData):
     With `image`, that column holds paths of images relative to `root`, turned as their EXIF orientation says; a column
     `crop`, or `left`, `top`, `right` and `bottom`, tells what part of a picture is looked at. Without,
     samples are rows of numbers: the columns `features`, or else all other columns that hold numbers. They are
-    standardised by mean and standard deviation of the training rows, which `describe` tells.
+    standardised by mean and standard deviation of the training rows, which `describe` tells. Columns of texts that
+    `categories` names become a feature of 0 and 1 for each text that a training row has.
 
     The column `split_column`, where the table has it, decides who trains and who is evaluated; a table with another
     column that looks like one is refused. Validation or test rows that it lacks are drawn from its training rows.
@@ -40,6 +43,8 @@ class TableData(RegressionData):
         target: Name of the column to be predicted.
         image: Name of the column of image paths; None for numbers.
         features: Names of the columns of numbers; None for all that there are.
+        missing: What stands for missing numbers of a feature: "mean" or "median" of its training rows; None: refused.
+        categories: Names of columns whose texts become features of 0 and 1; a missing or new text is 0 in all of them.
         split_column: Name of the column that says the part; None to pass it over, so that its test rows may be trained
             on.
         split: "imbalanced" or "random", for parts that no column decides.
@@ -62,6 +67,8 @@ class TableData(RegressionData):
         target: str = "target",
         image: str | None = None,
         features: Sequence[str] | None = None,
+        missing: str | None = None,
+        categories: Sequence[str] | None = None,
         split_column: str | None = "split",
         split: str = "imbalanced",
         most: int = 30,
@@ -71,16 +78,23 @@ class TableData(RegressionData):
     ) -> None:
         if split not in ("imbalanced", "random"):
             raise ValueError(f"split must be one of imbalanced, random, got {split!r}")
-        if image is not None and features is not None:
-            raise ValueError("samples are images or numbers: give data.image or data.features, not both")
+        if image is not None and (features is not None or categories):
+            raise ValueError(
+                "samples are images or numbers: give data.image or data.features, not both (nor categories)"
+            )
+        if missing not in (None, "mean", "median"):
+            raise ValueError(f"missing must be mean, median or null, got {missing!r}")
+        if twice := {target, *(features or [])} & set(categories or []):
+            raise ValueError(f"{min(twice)!r} cannot be one of data.categories and the target or a feature as well")
         if features is not None and target in features:
             raise ValueError(f"the target {target!r} cannot be a feature as well; leave it out of data.features")
         self.target, self.image = target, image
         self.features = None if features is None else [str(name) for name in features]
+        self.missing, self.categories = missing, [] if shared.get("fixture") else [str(n) for n in categories or []]
         self.split_column, self.split = split_column, split
         self.most, self.share, self.split_seed = most, share, split_seed
         self.table = Path(table).name if shared.get("fixture") else table
-        self.standardised: dict[str, dict[str, float]] = {}
+        self.standardised: dict[str, dict[str, Any]] = {}
         self.passed_over: list[str] = []
         self.drawn: list[str] = []
         super().__init__(root, **shared)
@@ -94,12 +108,12 @@ class TableData(RegressionData):
         self.target = sheet.needed(self.target)
         self.image = None if self.image is None else sheet.needed(self.image)
         self.features = None if self.features is None else [sheet.needed(name) for name in self.features]
+        self.categories = [sheet.needed(name) for name in self.categories]
         self.split_column = self._split_column(sheet)
         targets = torch.tensor(sheet.numbers(self.target))
         if self.image is None:
             numbers = self._numbers(sheet)
-            names = [f"row {number}" for number in range(1, len(sheet.rows) + 1)]
-            everything = Samples(names, targets, inputs={"numbers": numbers})
+            everything = Samples([f"row {number}" for number in range(1, len(sheet.rows) + 1)], targets)
         else:
             crops = sheet.crops([self.target])
             paths = sheet.paths(self.image, crops)
@@ -108,13 +122,15 @@ class TableData(RegressionData):
         check_targets(everything, str(table))
         parts = self._parts(sheet, everything)
         if self.image is None:
-            self._standardise(numbers, torch.tensor([part == "train" for part in parts]))
+            training = torch.tensor([part == "train" for part in parts])
+            features = [self._standardise(sheet, numbers, training), *self._encode(sheet, training)]
+            everything = replace(everything, inputs={"numbers": torch.cat(features, dim=1)})
         return everything.parted(parts)
 
     def _split_column(self, sheet: Spreadsheet) -> str | None:
         """The column that says the part, if there is one; asks about others that may."""
         named = self.split_column
-        alike = sheet.like_split([self.target, self.image, *(self.features or [])])
+        alike = sheet.like_split([self.target, self.image, *(self.features or []), *self.categories])
         if named is None:
             for name in alike:
                 log.warning(
@@ -133,39 +149,70 @@ class TableData(RegressionData):
         return found
 
     def _numbers(self, sheet: Spreadsheet) -> Tensor:
-        """The features, float32 (rows, features), as they are."""
+        """The features, float32 (rows, features), as they are; missing ones are nan."""
         if self.features is None:
-            taken = (self.target, self.split_column)
+            taken = (self.target, self.split_column, *self.categories)
             no_features = sheet.like_split(taken)
             free = [name for name in sheet.header if name not in taken]
             self.features = [
                 n for n in free if sheet.numeric(n) and n not in no_features and not n.lower().startswith("unnamed")
             ]
             self.passed_over = [name for name in free if name not in self.features]
-        if not self.features:
+        if not self.features and not self.categories:
             raise ValueError(
                 f"{sheet.path} has no column of numbers beside the target; give data.features, or data.image for images"
             )
         if self.passed_over:
             log.info("columns of %s passed over, as no features: %s", sheet.path, ", ".join(self.passed_over))
-        columns = torch.tensor([sheet.numbers(name) for name in self.features]).T.contiguous()
-        wrong = (~columns.isfinite()).nonzero().tolist()
+        held = [sheet.numbers(name, self.missing is not None) for name in self.features]
+        columns = torch.tensor(held).reshape(len(held), len(sheet.rows)).T.contiguous()
+        refused = ~columns.isfinite() if self.missing is None else columns.isinf()
+        wrong = refused.nonzero().tolist()
         if wrong:
             row, column = wrong[0]
             raise ValueError(
                 f"{sheet.path} has {len(wrong):,} features that are not finite numbers (the first in row {row + 1},"
                 f" column {self.features[column]!r}); fill them in, or leave these rows out"
+                + " (data.missing=median fills in what is missing)"
+                * (self.missing is None)
             )
         return columns
 
-    def _standardise(self, numbers: Tensor, training: Tensor) -> None:
-        """Brings each column, in place, to mean 0 and standard deviation 1 over the training rows."""
-        exact = numbers.double()
+    def _standardise(self, sheet: Spreadsheet, numbers: Tensor, training: Tensor) -> Tensor:
+        """Fills in what is missing, and brings each column to mean 0 and deviation 1 over the training rows."""
+        exact, filled = numbers.double(), {}
+        for place, name in enumerate(self.features or [] if self.missing is not None else []):
+            column = exact[:, place]
+            known = column[training & ~column.isnan()].tolist()
+            if not known:
+                raise ValueError(
+                    f"no training row of {sheet.path} has a number in {name!r}; leave it out of data.features"
+                )
+            fill = fmean(known) if self.missing == "mean" else median(known)
+            filled[name] = {"fill": fill, "missing": int(column.isnan().sum())}
+            column[column.isnan()] = fill
         mean, deviation = exact[training].mean(dim=0), exact[training].std(dim=0, correction=0)
         deviation = torch.where(deviation > 0, deviation, 1.0)  # a constant column becomes 0
-        numbers.copy_((exact - mean) / deviation)
-        facts = zip(self.features or [], mean.tolist(), deviation.tolist(), strict=True)
-        self.standardised = {name: {"mean": middle, "deviation": spread} for name, middle, spread in facts}
+        for name, middle, spread in zip(self.features or [], mean.tolist(), deviation.tolist(), strict=True):
+            self.standardised[name] = {"mean": middle, "deviation": spread, **filled.get(name, {})}
+        return ((exact - mean) / deviation).float()
+
+    def _encode(self, sheet: Spreadsheet, training: Tensor) -> list[Tensor]:
+        """Of each column of texts, which of those of the training rows a row has, float32 (rows, texts)."""
+        encoded = []
+        for name in self.categories:
+            texts = [row[name] for row in sheet.rows]
+            held = [text for text, trained in zip(texts, training.tolist(), strict=True) if trained]
+            known = sorted(text for text in set(held) if not is_missing(text))
+            new = sum(not is_missing(text) and text not in known for text in texts)
+            if new:
+                log.warning(
+                    "%d rows of %s have a %s that no training row has, and count as without", new, sheet.path, name
+                )
+            for text in known:
+                self.standardised[f"{name}={text}"] = {"mean": 0.0, "deviation": 1.0, "column": name, "text": text}
+            encoded.append(torch.tensor([[float(text == one) for one in known] for text in texts]))
+        return encoded
 
     def _parts(self, sheet: Spreadsheet, everything: Samples) -> list[str]:
         """The part of each row: that of the column; where the column lacks a part, drawn from its training rows."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 
 from harness.data.download import RemoteFile
@@ -349,6 +350,64 @@ def test_a_table_of_tabs_with_named_columns_and_a_byte_order_mark(tmp_path):
 def test_a_constant_column_becomes_nought(tmp_path):
     numbers(tmp_path, cells={(i, 0): 5 for i in range(60)})
     assert own(tmp_path).parts["test"].inputs["numbers"][:, 0].abs().max() == 0
+
+
+def with_gaps(root):
+    """Areas of which some are missing, cities of which one is in the test alone, and targets; training rows first."""
+    areas = [1, 2, "", 9, "NA", 4, "nan", 8] * 4
+    cities = ["Bonn", "Rome", " Rome", "", "Bonn", "Oslo", "Bonn", "Rome"] * 3 + ["Lima", "?", "Rome", "Bonn"] * 2
+    parts = ["train"] * 24 + ["validation", "test"] * 4
+    rows = [(area, city, part, i % 10) for i, (area, city, part) in enumerate(zip(areas, cities, parts, strict=True))]
+    write_table(root / "table.csv", ("area", "city", "split", "target"), rows)
+    return areas, [city.strip() for city in cities], parts
+
+
+@pytest.mark.parametrize(("missing", "fill"), [("mean", (1 + 2 + 9 + 4 + 8) / 5), ("median", 4.0)])
+def test_missing_numbers_are_filled_in_and_texts_become_features(tmp_path, caplog, missing, fill):
+    areas, cities, parts = with_gaps(tmp_path)
+    data = own(tmp_path, missing=missing, categories=["City"])
+    filled = np.array([area if isinstance(area, int) else fill for area in areas], dtype=np.float64)
+    training = filled[:24]
+    known = {"Bonn": 0, "Oslo": 1, "Rome": 2}
+    for part, samples in data.parts.items():
+        rows = [i for i, one in enumerate(parts) if one == part]
+        found = samples.inputs["numbers"].numpy()
+        np.testing.assert_allclose(found[:, 0], (filled[rows] - training.mean()) / training.std(), rtol=1e-5, atol=1e-6)
+        assert found[:, 1:].tolist() == [[float(known.get(cities[i]) == place) for place in range(3)] for i in rows]
+    facts = data.describe()["features"]
+    assert list(facts) == ["area", "city=Bonn", "city=Oslo", "city=Rome"]
+    assert (facts["area"]["fill"], facts["area"]["missing"]) == (pytest.approx(fill), 12)
+    assert "2 rows of" in caplog.text
+    assert "have a city that no training row has" in caplog.text
+
+    reader = instantiate(data.for_use({})["reader"])
+    test = [i for i, part in enumerate(parts) if part == "test"]
+    given = [{"area": areas[i], "city": cities[i]} for i in test]
+    expected = data.parts["test"].inputs["numbers"]
+    of_file = [reader.listed(tmp_path / "table.csv")[i] for i in test]
+    of_none = [row | ({} if isinstance(row["area"], int) else {"area": None}) for row in given]
+    for entries in (given, of_file, of_none, [list(row.values()) for row in given]):
+        read = reader.collate([reader.read(entry) for entry in reader.listed(entries)])
+        assert torch.equal(read["numbers"], expected)
+    with pytest.raises(ValueError, match=r"a row has no city; the model takes area, city"):
+        reader.read({"area": 1})
+
+
+def test_numbers_that_are_missing_are_refused_unless_asked_for(tmp_path):
+    with_gaps(tmp_path)
+    with pytest.raises(ValueError, match=r"row 3: area should be a number, got ''"):
+        own(tmp_path)
+    for options, says in (
+        ({"missing": "mode"}, "missing must be mean, median or null, got 'mode'"),
+        ({"categories": ["town"]}, "no column 'town'; its columns are area, city"),
+        ({"categories": ["target"]}, "'target' cannot be one of data.categories and the target or a feature as well"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            own(tmp_path, **options)
+    rows = [("" if i < 20 else 1, part, i) for i, part in enumerate(["train"] * 20 + ["validation", "test"])]
+    write_table(tmp_path / "table.csv", ("area", "split", "target"), rows)
+    with pytest.raises(ValueError, match=r"no training row of .* has a number in 'area'"):
+        own(tmp_path, missing="mean")
 
 
 def images(root, count=30, **first):
