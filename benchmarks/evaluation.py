@@ -84,7 +84,8 @@ def measure(method: str, items: int, classes: int, dimensions: int, queries: int
     torch.set_num_threads(threads)
     embeddings, labels = make(items, classes, dimensions)
     evaluate = evaluator(method)
-    evaluate(embeddings[:1000], labels[:1000] % 100, 1000)
+    few = min(items, 1000)
+    evaluate(embeddings[:few], labels[:few] % 100, few)
     before, start = peak_bytes(), time.process_time()
     numbers = evaluate(embeddings, labels, queries)
     seconds = (time.process_time() - start) * items / queries

@@ -74,7 +74,8 @@ class RetrievalLoss(RankingLoss):
             mean; with "none" they are 0 where `on_empty` is "zero", else nan, and have no gradient.
 
     Memory acts in training mode alone, is filled where gradients are enabled, saved in `state_dict`, and emptied by
-    `reset_memory`. "gallery" is the same as `GalleryMemory(loss, memory_batches)`.
+    `reset_memory`. "gallery" is the same as `GalleryMemory(loss, memory_batches)`, which always leaves an item out of
+    its own row.
 
     With `reduction="none"`, lambda acts on each query's own gradient, which no mean has divided: the mean of n such
     values has the gradient of the "macro" loss with n times the lambda, n being the queries with a relevant item.
