@@ -135,7 +135,7 @@ def main(words: list[str] | None = None) -> None:
     add("--to", nargs="+", choices=FORMATS, help="of a detector: VOC XML, COCO JSON, pictures with boxes; default: all")
     add("--threshold", type=float, help=f"of a detector: scores above it are kept; default: {USUAL_THRESHOLD}")
     try:
-        lines = predict(parser.parse_args(words))
+        lines = predict(parser.parse_intermixed_args(words))
     except (CheckpointError, InstantiationException, ValueError, OSError, ImportError, WriteError) as error:
         raise SystemExit(f"error: {sentence(error)}") from None
     for line in lines[:-1]:

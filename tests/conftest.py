@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
@@ -66,3 +67,26 @@ def pytest_terminal_summary(terminalreporter, config):
     if touched := getattr(config, "touched", None):
         terminalreporter.section("tests touched the user's folders", red=True)
         terminalreporter.line(f"{len(touched)} files were written or removed meanwhile, such as {touched[0]}")
+
+
+@pytest.fixture(scope="module")
+def runs_of(tmp_path_factory):
+    """Makes each run of an experiment once for a module, on stand-in data for one epoch; returns its folder."""
+    from hydra import compose, initialize_config_dir
+
+    import train
+
+    made = {}
+
+    def run(experiment, *overrides):
+        if (experiment, overrides) not in made:
+            folder = tmp_path_factory.mktemp("place")
+            common = ("scale=fixture", "workers=0", "threads=1", "trainer.device=cpu", f"paths.data={folder / 'data'}")
+            common += ("trainer.epochs=1", "trainer.pictures=false", "trainer.evaluate_first=false")
+            with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
+                config = compose("train", [f"experiment={experiment}", *common, *overrides])
+            train.train(config, folder / "run", experiment, list(overrides))
+            made[experiment, overrides] = folder / "run"
+        return made[experiment, overrides]
+
+    return run

@@ -18,6 +18,7 @@ from harness.data import jpeg
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, reduced, seeded_draws
 from harness.data.loading import Batch, BatchSampler, EpochLoader, EvaluationShare
+from harness.data.reading import Images
 from harness.data.rows import Rows, check_files, fingerprint
 from harness.device import cores
 
@@ -255,6 +256,26 @@ class PartedData(Generic[R]):
         images = {"_target_": "harness.data.reading.Images", "transform": transform, "upright": train.upright}
         reader = {"reader": {**images, "size": size}} if train.pictured else {}
         return {**reader, "batch_size": self._batch_size}
+
+    def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Makes the evaluation of a model that was trained on other data read them as its own were read.
+
+        Args:
+            facts: What `for_use` told of its own, as in `harness.record.standalone.Trained`.
+            settings: The resolved config of these data.
+
+        Raises:
+            ValueError: If they are not what the model takes.
+        """
+        wanted, own = facts.get("reader") or {}, self.for_use(settings).get("reader") or {}
+        if wanted and not ("transform" in wanted and "transform" in own) and own != wanted:
+            raise ValueError(
+                f"{self.title} in {self.root} has other inputs than the model was trained on, or numbers them otherwise"
+            )
+        first: dict[str, Any] = {key: wanted.get(key) for key in ("size", "invert") if wanted.get(key) != own.get(key)}
+        for loader in self.evaluation.values() if any(first.values()) else ():
+            dataset: Any = loader.dataset
+            dataset.transform, dataset.cache, dataset.scaled = Images(dataset.transform, **first).view, None, False
 
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""

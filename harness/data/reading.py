@@ -95,11 +95,15 @@ class Images:
 
     def read(self, entry: Entry) -> Batch:
         """The sample of one picture; errors of `picture`."""
-        picture = self.picture(entry)
+        return {"image": self.view(self.picture(entry))}
+
+    def view(self, picture: Tensor) -> Tensor:
+        """What the network sees of a picture, uint8 (3, height, width)."""
         if self.size is not None and list(picture.shape[-2:]) != self.size:
             picture = vision.resize(picture, self.size, antialias=True)
         picture = 255 - picture if self.invert else picture
-        return {"image": (picture if self.transform is None else self.transform(picture)).contiguous()}
+        viewed: Tensor = picture if self.transform is None else self.transform(picture)
+        return viewed.contiguous()
 
     @staticmethod
     def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:

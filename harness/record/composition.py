@@ -7,11 +7,12 @@ be run afterwards. So it says nothing of Hydra itself, and names no class but th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -72,6 +73,34 @@ def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
         if wrong := re.match(r"Could not override '(.+?)'", str(error)):
             raise ValueError(_misspelt(wrong[1], overrides, configs)) from error
         raise ValueError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+
+
+def changed(config: Mapping[str, Any], overrides: Sequence[str], configs: Path = CONFIGS) -> dict[str, Any]:
+    """The resolved config of a run with other values, or with other choices of groups, such as data=cub.
+
+    A group takes the place of its whole block, resolved beside the seed, the workers and the folder of the data of the
+    run. Whether the keys are there, `schema.check` says.
+
+    Raises:
+        ValueError: If an override is none, is a sweep or takes something away, or a choice does not exist.
+    """
+    now = OmegaConf.create(dict(config))
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(f"{' '.join(overrides)}: wanted KEY=VALUE ({_first_line(error)})") from error
+    groups = [one for one in parsed if (configs / one.key_or_group).is_dir()]
+    around = {"seed": config["seed"], "workers": config["data"].get("workers", 0), "paths": config.get("paths", {})}
+    beside = [words.override(key, value) for key, value in flat(around).items()]
+    for one in groups:
+        block = compose([str(one.input_line), *beside], configs)[one.key_or_group]
+        now[one.key_or_group] = resolved(block)
+    for one in parsed:
+        if one.is_sweep_override() or one.is_delete():
+            raise ValueError(f"{one.input_line}: wanted one value, key=value")
+        if one not in groups:
+            OmegaConf.update(now, one.key_or_group, one.value(), force_add=True)
+    return resolved(now)
 
 
 def _by_hydra(overrides: Sequence[str], configs: Path) -> DictConfig:

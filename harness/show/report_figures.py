@@ -185,6 +185,8 @@ def _spread(groups: Iterable[Sequence[Run]]) -> str:
 
 def _has_record(run: Run, metric: str, say: Say) -> bool:
     """Whether a run has a learning curve; says so if not, as that must not cost the others theirs."""
+    if "evaluated" in run.report:  # by harness.train.evaluated, which has none
+        return False
     try:
         if recorded_curve(run.folder / "metrics.jsonl", metric):
             return True

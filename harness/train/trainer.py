@@ -100,6 +100,12 @@ class Trainer:
             raise ValueError(f"trainer.average must lie in [0, 1), or be null, got {self.average}")
         self.chosen = choose_device(self.device)
 
+    def evaluation(self, metrics: Metrics, data: Data) -> Evaluation:
+        """What measures a model on every split, as this trainer was asked to; errors of `Evaluation`."""
+        half = self.evaluation_precision
+        context = None if half is None else partial(half_precision, self.chosen, half)
+        return Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits, context)
+
     def fit(
         self,
         model: nn.Module,
@@ -128,9 +134,7 @@ class Trainer:
             ValueError: If the metrics declare that `monitor` is better the other way.
         """
         reset_peak_memory(self.chosen)
-        half = self.evaluation_precision
-        context = None if half is None else partial(half_precision, self.chosen, half)
-        evaluation = Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits, context)
+        evaluation = self.evaluation(metrics, data)
         if self.stopping is not None:
             self.stopping.check(evaluation.loaders)
         run = Training(self, model, loss, data, evaluation, optimizer, scheduler, tracker)

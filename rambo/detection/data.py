@@ -187,6 +187,15 @@ class DetectionData(PartedData[AnnotatedImages]):
         reader = {"_target_": "rambo.detection.reading.ScaledImages", "transform": given, "upright": upright}
         return {**super().for_use(settings), "reader": reader, "classes": list(self.classes or ())}
 
+    def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """And labels are those of its own classes."""
+        if list(self.classes or ()) != facts.get("classes"):
+            raise ValueError(
+                f"{self.title} in {self.root} has the classes {', '.join(self.classes or ())}, and the model finds"
+                f" {', '.join(facts.get('classes') or ())}; name these, in this order, in data.classes"
+            )
+        super().as_trained(facts, settings)
+
     def describe(self) -> dict[str, Any]:
         """Name, counts and fingerprint, for the run record."""
         sets = {name: [list(one) for one in sets] for name, sets in self.sets.items() if sets}

@@ -109,6 +109,14 @@ class RegressionData(PartedData[Samples]):
         """How pictures are read, the scale of the target, and the density of the training targets."""
         return {**super().for_use(settings), "target_scale": self.target_scale, "density": self.density.record()}
 
+    def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """And shots are those of its own training targets."""
+        super().as_trained(facts, settings)
+        if facts.get("density"):
+            for loader in self.evaluation.values():
+                dataset: Any = loader.dataset
+                dataset.density = Density.recorded(facts["density"])
+
     def describe(self) -> dict[str, Any]:
         """What every data set tells, the number of bins and the scale."""
         return {**super().describe(), "bins": self.bins.count, "target_scale": self.target_scale}

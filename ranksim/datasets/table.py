@@ -255,6 +255,25 @@ class TableData(RegressionData):
         reader = {"reader": numbers} if self.image is None else {}
         return {**super().for_use(settings), **reader, "target": self.target}
 
+    def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """And numbers are standardised by its own training rows."""
+        wanted = (facts.get("reader") or {}).get("features") or {}
+        if self.image is None and self.standardised != wanted:
+            if list(wanted) != self.features:
+                raise ValueError(
+                    f"{self.table} has the features {', '.join(self.features or [])}, and the model takes"
+                    f" {', '.join(wanted) or 'none'}; name them in data.features"
+                )
+            (mean, deviation), (new_mean, new_deviation) = (
+                torch.tensor([[one["mean"], one["deviation"]] for one in said.values()], dtype=torch.float64).T
+                for said in (self.standardised, wanted)
+            )
+            for rows in self.parts.values():
+                numbers: Any = rows.inputs["numbers"]
+                numbers.copy_((numbers.double() * deviation + mean - new_mean) / new_deviation)
+            self.standardised = dict(wanted)
+        super().as_trained(facts, settings)
+
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and how the rows were split and the features standardised."""
         made = {"most": self.most} if self.split == "imbalanced" else {"share": self.share}

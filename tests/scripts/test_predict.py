@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-import train
 from harness.files import whole_folder
 from harness.record import load
 from harness.record.restored import restored
@@ -29,25 +27,6 @@ def script():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda *words: module.main([*map(str, words), "--device", "cpu"])
-
-
-@pytest.fixture(scope="module")
-def runs_of(tmp_path_factory):
-    """Makes each run once."""
-    made = {}
-
-    def run(experiment, *overrides):
-        if (experiment, overrides) not in made:
-            folder = tmp_path_factory.mktemp("place")
-            common = ("scale=fixture", "workers=0", "threads=1", "trainer.device=cpu", f"paths.data={folder / 'data'}")
-            common += ("trainer.epochs=1", "trainer.pictures=false", "trainer.evaluate_first=false")
-            with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
-                config = compose("train", [f"experiment={experiment}", *common, *overrides])
-            train.train(config, folder / "run", experiment, list(overrides))
-            made[experiment, overrides] = folder / "run"
-        return made[experiment, overrides]
-
-    return run
 
 
 def read(path):

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from toy import Line, PointData
 
-import train
 from harness import checkpoint
 from harness.data.inputs import told
 from harness.data.reading import Images
@@ -25,25 +23,6 @@ from ranksim.bins import Bins, Density
 from ranksim.evaluation import predict
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def runs_of(tmp_path_factory):
-    """Makes each run once."""
-    made = {}
-
-    def run(experiment, *overrides):
-        if (experiment, overrides) not in made:
-            folder = tmp_path_factory.mktemp("place")
-            common = ("scale=fixture", "workers=0", "threads=1", "trainer.device=cpu", f"paths.data={folder / 'data'}")
-            common += ("trainer.epochs=1", "trainer.pictures=false", "trainer.evaluate_first=false")
-            with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
-                config = compose("train", [f"experiment={experiment}", *common, *overrides])
-            train.train(config, folder / "run", experiment, list(overrides))
-            made[experiment, overrides] = folder / "run"
-        return made[experiment, overrides]
-
-    return run
 
 
 @pytest.fixture
