@@ -65,12 +65,8 @@ results: $(READY)  ## every page of docs/results/tables anew, running what is mi
 	for name in omniglot stsb; do $(BIN)/python scripts/fair.py $$name --out docs/results/tables || failed=1; done; \
 	exit $$failed
 
-benchmark: $(READY)  ## measure the speed and memory claims (about 10 minutes on a quiet machine)
-	$(BIN)/python benchmarks/ranking.py
-	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/rank_similarity.py
-	$(BIN)/python benchmarks/smoothing.py
-	$(BIN)/python benchmarks/detection.py
+benchmark: $(READY)  ## measure the speed and memory claims (about an hour on a quiet machine, most of it evaluation.py)
+	for name in ranking evaluation rank_similarity smoothing detection step trainer input; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 gpu:  ## what this machine's GPU makes of losses, steps and evaluation (8 minutes; PYTHON=python3 with torch 2.10 will do)
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py
