@@ -68,6 +68,12 @@ results: $(READY)  ## every page of docs/results/tables anew, running what is mi
 benchmark: $(READY)  ## measure the speed and memory claims (about an hour on a quiet machine, most of it evaluation.py)
 	for name in ranking evaluation rank_similarity smoothing detection step trainer input; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+docs: $(READY)  ## README, docs/ and the docstrings as pages: build/site/index.html (needs: pip install '.[docs]')
+	rm -rf build/pages && mkdir -p build/pages/benchmarks
+	cp -rL README.md CONTRIBUTING.md CHANGELOG.md docs build/pages
+	cp benchmarks/*.md build/pages/benchmarks
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 gpu:  ## what this machine's GPU makes of losses, steps and evaluation (8 minutes; PYTHON=python3 with torch 2.10 will do)
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py
 
@@ -77,4 +83,4 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test test-distributed demo demo-regression demo-detection report tables results benchmark gpu lock
+.PHONY: help setup check test test-distributed docs demo demo-regression demo-detection report tables results benchmark gpu lock

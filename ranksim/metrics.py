@@ -49,7 +49,8 @@ def regression_metrics(
         density: Of the training targets; if None there are neither shots nor `balanced_mae`.
         shot_rule: What makes a bin many, medium or few. "counts": the training samples in it. "official_bins": the
             lists that a data set brings; bins in none of them are few.
-        many, few: As in `Density.shots`.
+        many: As in `Density.shots`.
+        few: As in `Density.shots`.
         gmean_eps: What keeps an exact hit from making the geometric mean 0. `none`: nothing (the official code for
             AgeDB). `zeros`: 1e-10 added to the errors that are zero (STS-B). `every`: to every error. `every_overall`:
             to every error, but not within the shots (the official RankSim code for IMDB-WIKI).

@@ -80,7 +80,8 @@ class BalancedMSE(Fitted):
         """Loss of a batch.
 
         Args:
-            prediction, target: As of `RegressionLoss.forward`; (n, k) goes by batch alone.
+            prediction: As of `RegressionLoss.forward`; (n, k) goes by batch alone.
+            target: Likewise.
             weight: None: the loss corrects the imbalance itself.
 
         Returns:
@@ -176,7 +177,7 @@ class MixtureBalancedMSE(_FittedBalancedMSE):
     Args:
         components: Gaussians in the mixture, >= 1; 8 in the official code for ages.
         seed: Decides where the fit starts.
-        initial_noise, learn_noise, learning_rate_factor: As of `BalancedMSE`.
+        noise: `initial_noise`, `learn_noise` and `learning_rate_factor`, as of `BalancedMSE`.
 
     Raises:
         ValueError: If a number is out of range.
