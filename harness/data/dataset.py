@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from harness.data import jpeg
+from harness.data import download, jpeg
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, reduced, seeded_draws
 from harness.data.loading import Batch, BatchSampler, EpochLoader, EvaluationShare
@@ -178,6 +178,11 @@ class PartedData(Generic[R]):
     def write_fixture(self, root: Path, /) -> Path:
         """Writes a tiny copy of the layout beside `root` and returns where it is."""
         raise NotImplementedError(f"{type(self).__name__} has no fixture; set data.fixture=false")
+
+    @staticmethod
+    def unpack(archive: Path, folder: Path) -> None:
+        """Unpacks one of `files` that is an archive, all of it or nothing."""
+        download.unpack(archive, folder)
 
     def located(self, name: str, *folders: Path) -> Path:
         """The first of the folders that has the file `name`; a FileNotFoundError says if none has."""

@@ -96,12 +96,18 @@ def fetch(file: RemoteFile, folder: Path, by_hand: str = "") -> Path:
 
 
 def obtain(
-    files: Sequence[RemoteFile], folder: Path, check: Callable[[], str], by_hand: str = "", keep_archives: bool = False
+    files: Sequence[RemoteFile],
+    folder: Path,
+    check: Callable[[], str],
+    by_hand: str = "",
+    keep_archives: bool = False,
+    unpacking: Callable[[Path, Path], None] | None = None,
 ) -> str:
     """Downloads and unpacks what `check` finds missing, and returns its words.
 
     `check` says in a few words what is there, or raises OSError or ValueError if that is not all; `by_hand` is what to
-    do where a form or a login stands before the data; `keep_archives` leaves archives there once unpacked and checked.
+    do where a form or a login stands before the data; `keep_archives` leaves archives there once unpacked and checked;
+    `unpacking` takes the place of `unpack`.
 
     Raises:
         DownloadError: If a file cannot be had.
@@ -115,7 +121,7 @@ def obtain(
         path = fetch(file, folder, by_hand)
         if file.unpack:
             _say(f"unpacking {path}")
-            unpack(path, path.parent)
+            (unpacking or unpack)(path, path.parent)
     facts = check()
     for file in files:
         if file.unpack and not keep_archives:
@@ -243,7 +249,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     opened.extract(member, building, filter="data")
         else:
             raise ValueError(f"{archive} is neither a zip nor a tar archive; delete it and download it again")
-        _move_into(building, folder)
+        move_into(building, folder)
     except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged ({error}); delete it and download it again") from error
     finally:
@@ -259,14 +265,14 @@ def _check_member(archive: Path, name: str, plain: bool) -> None:
         raise UnsafeArchive(f"{archive} has {name!r}, which lies outside the folder to unpack to; nothing was unpacked")
 
 
-def _move_into(source: Path, target: Path) -> None:
+def move_into(source: Path, target: Path) -> None:
     """Moves what is in `source` into `target`; whole folders at once where that replaces nothing."""
     for item in source.iterdir():
         place = target / item.name
         if place.is_symlink() or not place.is_dir():
             place.unlink(missing_ok=True)
         elif item.is_dir():
-            _move_into(item, place)
+            move_into(item, place)
             continue
         else:
             shutil.rmtree(place)

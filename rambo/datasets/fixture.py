@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,27 @@ def write_cub(folder: Path) -> None:
     _lines(base / "image_class_labels.txt", labels)
     _lines(base / "classes.txt", [f"{kind} {kind:03d}.{name}" for kind, name in enumerate(species, start=1)])
     _lines(folder / "attributes.txt", ["1 has_bill_shape::curved_(up_or_down)"])
+
+
+@stand_in
+def write_cub_crops(folder: Path) -> None:
+    """Crops of CUB-200-2011: 8 training and 8 test classes of 5 images, 227 x 227, and their list."""
+    names = ["001.Black_footed_Albatross", "004.Groove_billed_Ani", "007.Parakeet_Auklet", "010.Red_winged_Blackbird"]
+    names += ["012.Yellow_headed_Blackbird", "013.Bobolink", "014.Indigo_Bunting", "015.Lazuli_Bunting"]
+    names += ["101.White_Pelican", "105.Whip_poor_Will", "106.Horned_Puffin", "109.American_Redstart"]
+    names += ["110.Geococcyx", "114.Black_throated_Sparrow", "120.Fox_Sparrow", "123.Henslow_Sparrow"]
+    rows = []
+    for kind, name in enumerate(names):
+        for sample in range(5):
+            path = f"images/{name}/{sample:04d}.jpg"
+            save(picture(kind, sample, 72, 72).resize((227, 227)), folder / path)
+            rows.append((path, name, "train" if kind < 8 else "test"))
+    write_listed(folder, rows)
+
+
+def write_listed(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Writes `images.csv`, a table of path, label and split."""
+    _lines(folder / "images.csv", [",".join(row) for row in [("path", "label", "split"), *rows]])
 
 
 @stand_in
@@ -146,6 +167,7 @@ def _lines(path: Path, lines: list[str]) -> None:
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "cub": write_cub,
+    "cub_crops": write_cub_crops,
     "sop": write_sop,
     "inshop": write_inshop,
     "omniglot": write_omniglot,

@@ -17,6 +17,7 @@ from harness.data.images import ImageCache, decode, seeded_draws
 from harness.data.rows import check_files, fingerprint
 from harness.device import cores
 from rambo.datasets.cub import CUB200
+from rambo.datasets.cub_crops import CUBCrops
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.glyphs import Glyphs
 from rambo.datasets.inshop import InShop
@@ -27,7 +28,7 @@ from rambo.datasets.sop import StanfordOnlineProducts
 from rambo.datasets.transforms import CentreCrop, RandomCrop, Resize
 from rambo.sampling import ClassBalancedBatches
 
-EVERY = [CUB200, StanfordOnlineProducts, InShop, Omniglot, ImageFolder, Glyphs]
+EVERY = [CUB200, CUBCrops, StanfordOnlineProducts, InShop, Omniglot, ImageFolder, Glyphs]
 ON_DISK = [CUB200, StanfordOnlineProducts, InShop, ImageFolder]
 
 
@@ -427,7 +428,7 @@ def test_a_dataset_without_cache_and_with_one_agree(tmp_path):
 # the configurations
 
 
-@pytest.mark.parametrize("name", ["cub", "sop", "inshop", "omniglot", "folder", "huggingface", "glyphs"])
+@pytest.mark.parametrize("name", ["cub", "cub_crops", "sop", "inshop", "omniglot", "folder", "huggingface", "glyphs"])
 def test_every_configuration_builds_its_fixture(tmp_path, name):
     described = OmegaConf.load(Path(__file__).parents[2] / "configs" / "data" / f"{name}.yaml")
     config = OmegaConf.create({"seed": 3, "workers": 0, "paths": {"data": str(tmp_path)}, "data": described})

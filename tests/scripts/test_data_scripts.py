@@ -117,7 +117,7 @@ def test_wrong_usage_shows_the_choices(arguments, module, capsys):
     assert "cub" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("layout", ["cub", "sop", "inshop", "omniglot", "folder"])
+@pytest.mark.parametrize("layout", ["cub", "cub_crops", "sop", "inshop", "omniglot", "folder"])
 def test_fixture_says_where_it_wrote(tmp_path, capsys, layout, monkeypatch):
     monkeypatch.setenv("RANKING_DATA", str(tmp_path))
     assert fixture.main([layout]) == 0
@@ -139,7 +139,7 @@ def test_scripts_run_from_anywhere_without_installation(tmp_path):
 
 
 # No size or hash of these is published; what is in them is checked after unpacking, or by git's own hash.
-UNHASHED = {"imdb_wiki.csv", "imdb_crop.tar", "wiki_crop.tar", "BCCD_Dataset.zip"}
+UNHASHED = {"imdb_wiki.csv", "imdb_crop.tar", "wiki_crop.tar", "BCCD_Dataset.zip", "vision.zip"}
 
 
 def test_the_addresses_are_complete():
