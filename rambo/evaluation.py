@@ -14,6 +14,7 @@ from harness.data.loading import EvaluationShare
 from harness.train.answers import answers
 from harness.train.rows import Rows, bytes_of, gathered_by_main
 from rambo.metrics import checked_recall_at, metric_names, retrieval_metrics
+from rambo.reranking import checked_reranking
 from rambo.search import checked_engine
 
 
@@ -63,9 +64,12 @@ class RetrievalMetrics:
         memory: How much of embeddings to keep in memory, as bytes or such as "2 GiB"; with more they go to a temporary
             file, with the same numbers. Null is a quarter of the machine's memory.
         engine: What finds the neighbours: `exact`, or `faiss`, on the CPU, with the same numbers; not with `map`.
+        class_means: Whether to compute each metric as the mean over classes too, `class_mean_<metric>`.
+        rerank: `k1`, `k2` and `weight` of k-reciprocal re-ranking (Zhong et al. 2017), to compute each metric after it
+            too, `reranked_<metric>`; for at most 25,000 images, as it holds all pairs. Null: not.
 
     Raises:
-        ValueError: If a k is not a positive integer, or `memory` or `engine` cannot be.
+        ValueError: If a k is not a positive integer, or `memory`, `engine` or `rerank` cannot be.
         ImportError: If faiss is asked for and not installed.
     """
 
@@ -80,15 +84,18 @@ class RetrievalMetrics:
         map: bool = False,
         memory: int | float | str | None = None,
         engine: str = "exact",
+        class_means: bool = False,
+        rerank: Mapping[str, Any] | None = None,
     ) -> None:
         self.recall_at, self.map = checked_recall_at(recall_at), map
         self.memory, self.engine = bytes_of(memory), checked_engine(engine)
+        self.class_means, self.rerank = class_means, None if rerank is None else checked_reranking(rerank)
         if map and engine == "faiss":
             raise ValueError("metrics.map orders the whole list, of which faiss finds the first: use engine=exact")
 
     def names(self) -> list[str]:
         """What a call gives."""
-        return metric_names(self.recall_at, self.map)
+        return metric_names(self.recall_at, self.map, self.class_means, self.rerank is not None)
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles.
@@ -109,7 +116,7 @@ class RetrievalMetrics:
                 f"got {len(asking)} and {len(found)} images"
             )
         options: dict[str, Any] = {"recall_at": self.recall_at, "map": self.map, "engine": self.engine}
-        options["device"] = data.labels.device
+        options |= {"class_means": self.class_means, "rerank": self.rerank, "device": data.labels.device}
         if len(asking) == len(found) == len(data.roles):
             return retrieval_metrics(data.embeddings, data.labels, **options)
         place = torch.full_like(data.roles, -1)

@@ -11,19 +11,24 @@ With R relevant items for a query, and the j-th of them at position p_j = j + (i
 * `map_at_r`: (1/R) sum of j / p_j over p_j <= R.  Musgrave et al. 2020, arXiv:2003.08505, section 3.2.
 * `map`: (1/R) sum of j / p_j over all j; average precision over the whole list.
 
-Each is averaged over the queries that have a relevant item, and lies between 0 and 1.
+Each is averaged over the queries that have a relevant item, and lies between 0 and 1. `class_mean_<metric>` is the mean
+over the classes of the mean over their queries, so that a class counts the same however many images it has, and
+`reranked_<metric>` what the metric is after re-ranking. Where queries search a gallery, `recall@k` is the cumulative
+matching characteristic (CMC) at k.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rambo.blocks import Scores
 from rambo.neighbours import RelevantItems, irrelevant_before
+from rambo.reranking import GivenScores, reranked
 from rambo.search import nearest, search
 
 __all__ = ["checked_recall_at", "nearest", "retrieval_metrics", "search"]
@@ -40,6 +45,8 @@ def retrieval_metrics(
     recall_at: Sequence[int] = (1, 2, 4, 8),
     map: bool = False,
     engine: str = "exact",
+    class_means: bool = False,
+    rerank: Mapping[str, Any] | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, float]:
     """Ranks the gallery for every query by dot product (the cosine, for unit vectors), and scores the rankings.
@@ -56,6 +63,9 @@ def retrieval_metrics(
         recall_at: The k of `recall@k`.
         map: Whether to compute average precision over the whole list.
         engine: `exact`, or `faiss`, which finds the same numbers; see `rambo.search.search`.
+        class_means: Whether to give each metric as the mean over classes too.
+        rerank: `k1`, `k2` and `weight` of `rambo.reranking.reranked`, to give each metric after re-ranking too, by the
+            engine `exact`.
         device: Where to compare; None is where the queries are. Embeddings mapped from a file are brought there block
             by block.
 
@@ -85,36 +95,64 @@ def retrieval_metrics(
             f"none of the {len(query_labels)} queries has a relevant item in the gallery: check the labels"
         )
     scores = Scores(query_embeddings, gallery_embeddings, device)
-    totals = torch.zeros(len(recall_at) + 3, dtype=torch.float64)
-    for queries, before in irrelevant_before(scores, relevant, max(recall_at), map, engine):
-        totals += _sums(before.cpu(), relevant.counts[queries].cpu(), recall_at)
-    means = (totals / len(asking)).tolist()  # the last is not to be trusted without `map`
-    means = [*(means if map else means[:-1]), float(len(query_labels) - len(asking))]
-    return dict(zip(metric_names(recall_at, map), means, strict=True))
+    weights = _class_weights(query_labels, asking).cpu() if class_means else None
+    means = _means(scores, relevant, recall_at, map, engine, weights)
+    if rerank is not None:
+        similarities = reranked(query_embeddings, gallery_embeddings, own_positions, **rerank, device=device)
+        means += _means(GivenScores(similarities), relevant, recall_at, map, "exact", weights)
+    names = metric_names(recall_at, map, class_means, rerank is not None)
+    return dict(zip(names, [*means, float(len(query_labels) - len(asking))], strict=True))
 
 
-def metric_names(recall_at: Sequence[int], map: bool) -> list[str]:
+def metric_names(recall_at: Sequence[int], map: bool, class_means: bool = False, rerank: bool = False) -> list[str]:
     """What `retrieval_metrics` gives."""
-    more = ["map"] if map else []
-    return [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r", *more, "queries_without_match"]
+    names = [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r", *(["map"] if map else [])]
+    names += [f"class_mean_{name}" for name in names] if class_means else []
+    names += [f"reranked_{name}" for name in names] if rerank else []
+    return [*names, "queries_without_match"]
 
 
-def _sums(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> Tensor:
-    """Each metric summed over the queries, float64: the recalls, R-precision, MAP@R and mAP.
+def _means(
+    scores: Scores, relevant: RelevantItems, recall_at: Sequence[int], map: bool, engine: str, weights: Tensor | None
+) -> list[float]:
+    """Each metric averaged over the queries that have a relevant item, and then as summed with weights, if any."""
+    totals = torch.zeros(1 if weights is None else 2, len(recall_at) + 3, dtype=torch.float64)
+    for queries, before in irrelevant_before(scores, relevant, max(recall_at), map, engine):
+        shares = _shares(before.cpu(), relevant.counts[queries].cpu(), recall_at)
+        totals[0] += torch.stack([share.sum() for share in shares])
+        if weights is not None:
+            totals[1] += torch.stack([(share * weights[queries.cpu(), None]).sum() for share in shares])
+    totals[0] /= len(relevant.queries_with_match)
+    return [value for row in totals.tolist() for value in (row if map else row[:-1])]  # the last needs `map`
+
+
+def _class_weights(query_labels: Tensor, asking: Tensor) -> Tensor:
+    """What each of the queries that ask counts in a mean over classes, float64 (queries,); their sum is 1."""
+    _, kind, counts = torch.unique(query_labels[asking], return_inverse=True, return_counts=True)
+    weights = torch.zeros(len(query_labels), dtype=torch.float64, device=query_labels.device)
+    weights[asking] = 1 / (counts[kind].double() * len(counts))
+    return weights
+
+
+def _shares(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> list[Tensor]:
+    """What each relevant item adds to each metric of its query: the recalls, R-precision, MAP@R and mAP.
 
     Args:
         before: Irrelevant items before each relevant one, int64 (queries, widest class).
         counts: Relevant items of each query (R), int64 (queries,).
         recall_at: The k of `recall@k`.
+
+    Returns:
+        float64 (queries, 1) for the recalls, (queries, widest class) for the others.
     """
     number = torch.arange(1, before.shape[1] + 1)
     position = before + number
     real = number <= counts[:, None]
     among_first = real & (position <= counts[:, None])
     precision = number.double() / position
-    recalls = [(position[:, 0] <= k).sum().double() for k in recall_at]
+    recalls = [(position[:, :1] <= k).double() for k in recall_at]
     shares = [among_first.double(), precision * among_first, precision * real]
-    return torch.stack([*recalls, *((share / counts[:, None]).sum() for share in shares)])
+    return [*recalls, *(share / counts[:, None] for share in shares)]
 
 
 def checked_recall_at(recall_at: Sequence[int]) -> tuple[int, ...]:

@@ -25,14 +25,15 @@ SPEED = (  # how fast it is, where it writes and what it shows
 PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
 BITS = ("metrics.engine", "threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers
 ORDER = ("data.seed",)  # order and augmentation of the data, though not which they are
-REPORTED = ("metrics.map", "metrics.recall_at")  # which metrics are given, though not how they are measured
+# Which metrics are given, though not how they are measured.
+REPORTED = ("metrics.class_means", "metrics.map", "metrics.recall_at", "metrics.rerank")
 FREE_ONCE_FINISHED = (*STARTS_A_RUN, *SPEED, *PLACE)  # in a finished stage of a resumed run
 FREE_TO_CHANGE = (*FREE_ONCE_FINISHED, "trainer.epochs")  # in a resumed run, which may go on for longer
 NOT_THE_RUN = (*FREE_ONCE_FINISHED, *BITS)  # between two runs of one method with one seed
 NOT_THE_METHOD = (*NOT_THE_RUN, "seed")  # between two runs of one method
 
 # Options with what they stand for in runs that do not have them.
-CAME_LATER = {"data.decode": "exact", "data.split": "open", "metrics.engine": "exact"}
+CAME_LATER = {"data.decode": "exact", "data.split": "open", "metrics.class_means": False, "metrics.engine": "exact"}
 
 
 def is_under(key: str, keys: Iterable[str]) -> bool:
