@@ -73,22 +73,25 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
     try:
         results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
+        if not distributed.is_main():
+            tracker.close()
+            distributed.wait()
+            return {"results": results}
+        report = {
+            **record,
+            **runs.begun_otherwise(folder, record),
+            "config": settings,
+            "loss": getattr(loss, "settings", {}),
+            "measures": measures.record(metrics, results),
+            "results": {**results, **earlier},
+        }
+        standalone.finish(folder, report)
+        last = partial(standalone.write, folder, report, "last")
+        tracker.model(folder / standalone.FOLDER, results["last"]["epoch"], last)
     except BaseException:
         tracker.close(exit_code=1)
         raise
     tracker.close()
-    if not distributed.is_main():
-        distributed.wait()
-        return {"results": results}
-    report = {
-        **record,
-        **runs.begun_otherwise(folder, record),
-        "config": settings,
-        "loss": getattr(loss, "settings", {}),
-        "measures": measures.record(metrics, results),
-        "results": {**results, **earlier},
-    }
-    standalone.finish(folder, report)
     runs.finish(folder, report)
     distributed.wait()
     return report

@@ -6,13 +6,17 @@ import math
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
 from torch import nn
 
 import train
 from harness import checkpoint
+from harness.data.backbones import SmallConvNet
 from harness.data.pretrained import own_start, read_state_dict, start_from
 from harness.record import runs
 from harness.record.restored import UNTRAINED, restored
+from harness.record.standalone import Trained
+from rambo.model import RetrievalModel
 
 # Of each kind, a recipe small enough to be run here, and where its weights are named.
 RECIPES = {
@@ -50,6 +54,20 @@ def test_zero_epochs_from_a_run_of_ours_measure_what_it_measured_at_its_end(kind
         model = restored(folder, weights).model
         taken = checkpoint.load(first / "checkpoints" / "last.pt")["model"]
         assert all(torch.equal(model.state_dict()[name], taken[name]) for name, _ in model.named_parameters())
+
+
+def test_a_saved_model_is_a_start_too(tmp_path):
+    def model():
+        return RetrievalModel(SmallConvNet(2), embedding_size=3, weights="none")
+
+    saved = Trained(model(), None, {"format": 1}).save(tmp_path / "artifact")
+    config, start = own_start({"weights": str(saved), "embedding_size": 3})
+    assert config == {"weights": "none", "embedding_size": 3}
+    start_from(other := model(), start)
+    assert torch.equal(other.embedding.weight, load_file(saved / "model.safetensors")["embedding.weight"])
+    (saved / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(checkpoint.CheckpointError, match=r"model.safetensors is damaged .* copy or export it again"):
+        start_from(other, start)
 
 
 def test_another_head_begins_anew_and_is_named(run, caplog):

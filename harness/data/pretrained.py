@@ -63,9 +63,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _file(path: str | Path) -> Path:
-    """The file that holds the weights: of a run folder, its last checkpoint."""
+    """The file that holds the weights: of a run folder, its last checkpoint; of a saved model's, its weights."""
     path = Path(path).expanduser()
-    return path / "checkpoints" / "last.pt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    saved = path / "model.safetensors"
+    return saved if saved.is_file() else path / "checkpoints" / "last.pt"
+
+
+def read_saved(path: Path) -> dict[str, Tensor]:
+    """The weights of a model that a run saved; a CheckpointError if they are damaged."""
+    try:
+        state: dict[str, Tensor] = importlib.import_module("safetensors.torch").load_file(path)
+    except Exception as error:  # its own, which is not known before it is imported, and those of files
+        raise checkpoint.CheckpointError(f"{path} is damaged ({error}); copy or export it again") from error
+    return state
 
 
 def own_start(model: Any) -> tuple[Any, Path | None]:
@@ -83,6 +95,8 @@ def own_start(model: Any) -> tuple[Any, Path | None]:
 
 
 def _is_of_a_run(path: Path) -> bool:
+    if path.name == "model.safetensors" and path.with_name("model.json").is_file():
+        return path.is_file()
     if path.suffix != ".pt" or not path.is_file():
         return False
     try:
@@ -97,7 +111,8 @@ def start_from(model: nn.Module, path: Path) -> None:
     Parts are what a model's names begin with: its backbone, its embedding. Says on the console what stays new; a
     ValueError says if the backbone, or else the largest part, does not fit.
     """
-    theirs = {_inner(name): value for name, value in checkpoint.load(path)["model"].items()}
+    state = read_saved(path) if path.suffix == ".safetensors" else checkpoint.load(path)["model"]
+    theirs = {_inner(name): value for name, value in state.items()}
     own = {_inner(name): value for name, value in model.state_dict().items()}
     sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():

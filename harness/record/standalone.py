@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as in_bytes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from harness import checkpoint
 from harness.checkpoint import CheckpointError
+from harness.data import pretrained
 from harness.device import choose_device, map_tensors, to_device
 from harness.files import read_json, write_json, write_whole
 from harness.record import allowed, runs
@@ -181,9 +180,13 @@ def begin(folder: Path, config: Mapping[str, Any], data: Any, model: nn.Module, 
 
 def finish(folder: Path, report: Mapping[str, Any]) -> None:
     """Adds the weights of the best epoch, and its numbers, to what `begin` wrote."""
-    name = _chosen(folder, None)
+    write(folder, report, _chosen(folder, None), folder / FOLDER)
+
+
+def write(folder: Path, report: Mapping[str, Any], name: str, into: Path) -> None:
+    """Writes the two files of the checkpoint `name` of a run whose `begin` and report are there."""
     state = checkpoint.load(folder / "checkpoints" / f"{name}.pt")["model"]
-    _write(folder / FOLDER, _facts(folder / FOLDER) | _result(report, name), state)
+    _write(into, _facts(folder / FOLDER) | _result(report, name), state)
 
 
 def _described(config: Mapping[str, Any], data: Any, model: nn.Module, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,10 +218,7 @@ def _saved(folder: Path, which: str | None) -> tuple[dict[str, Any], dict[str, T
         )
     if which not in (None, held):
         raise FileNotFoundError(f"{folder} holds {held}, not {which}; load the folder of the run")
-    try:
-        return facts, load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is damaged ({error}); copy or export it again") from error
+    return facts, pretrained.read_saved(folder / WEIGHTS)
 
 
 def _of_run(folder: Path, which: str | None, allow: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor], Path]:

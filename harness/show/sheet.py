@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from markupsafe import Markup, escape
 from rich import box
 from rich.console import Console, Group
@@ -169,8 +169,15 @@ def template(name: str) -> Any:
             block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
             comment_start_string="<#", comment_end_string="#>", autoescape=False, keep_trailing_newline=True,
         )  # fmt: skip
-    environment.filters |= {"breakable": _breakable, "latex": _latex}
+    if name.endswith(".md.j2"):
+        environment = environment.overlay(autoescape=False, undefined=Undefined)  # much may be unknown
+    environment.filters |= {"breakable": _breakable, "latex": _latex, "markdown": _escaped}
     return environment.get_template(name)
+
+
+def _escaped(text: str) -> str:
+    """On one line of Markdown, as nothing but text."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
 
 
 def _latex(text: str) -> str:

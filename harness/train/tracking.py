@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from requests.utils import get_netrc_auth
 from torch import Tensor
 
 from harness.distributed import is_main
-from harness.files import deferred, from_json, is_interrupt, to_json, write_text
+from harness.files import deferred, from_json, is_interrupt, read_json, to_json, write_text
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+ARTIFACTS = ("none", "best", "all")
 
 
 class Unread:
@@ -82,9 +84,12 @@ class Tracker:
         project: W&B project.
         name: W&B run name.
         tensorboard: Whether to write TensorBoard events too.
+        artifact: Which trained models W&B keeps as versions of the artifact `model-<id of its run>`, with their
+            numbers: `none`, `best`, the model that the run leaves, or `all`, that and the last one. Their aliases are
+            `best` and `last`.
 
     Raises:
-        ValueError: If `wandb` is none of its modes.
+        ValueError: If `wandb` is none of its modes, or `artifact` none of its choices.
     """
 
     def __init__(
@@ -95,10 +100,13 @@ class Tracker:
         project: str = "blackbox-ranking",
         name: str | None = None,
         tensorboard: bool = False,
+        artifact: str = "none",
     ) -> None:
+        if artifact not in ARTIFACTS:
+            raise ValueError(f"artifact must be one of {', '.join(ARTIFACTS)}, got {artifact!r}")
         if wandb not in WANDB_MODES:
             raise ValueError(f"wandb must be one of {', '.join(WANDB_MODES)}, got {wandb!r}")
-        self.folder = Path(folder)
+        self.artifact, self.folder = artifact, Path(folder)
         self.file = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.mirrors: list[_WandB | _TensorBoard] = []
@@ -123,6 +131,23 @@ class Tracker:
     def image(self, name: str, path: Path, step: int) -> None:
         """Mirrors a picture of the run folder."""
         self._mirror("image", name, path, step)
+
+    def model(self, saved: Path, epoch: int | None, write_last: Callable[[Path], Any]) -> None:
+        """Mirrors the trained model in the folder `saved`, and another if `artifact` asks for it.
+
+        Args:
+            saved: As `harness.record.standalone` writes it.
+            epoch: The last one; where `saved` is of that epoch, both are the same.
+            write_last: Writes the last model into a folder.
+        """
+        if self.artifact == "none" or not self.mirrors:
+            return
+        same = read_json(saved / "model.json")["epoch"] == epoch
+        self._mirror("model", saved, ["best", "last"] if same else ["best"])
+        if self.artifact == "all" and not same:
+            with tempfile.TemporaryDirectory() as folder, _harmless("the last model is no artifact"):
+                write_last(Path(folder))
+                self._mirror("model", Path(folder), ["last"])
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, so that a resumed run does not count them twice."""
@@ -178,6 +203,13 @@ class _WandB:
     def image(self, name: str, path: Path, step: int) -> None:
         self.run.log({name: self.wandb.Image(str(path))}, step=step)
 
+    def model(self, folder: Path, aliases: list[str]) -> None:
+        facts = read_json(folder / "model.json")
+        told = {key: facts.get(key) for key in ("task", "checkpoint", "epoch", "metrics", "run")}
+        artifact = self.wandb.Artifact(f"model-{self.run.id}", type="model", metadata=told)
+        artifact.add_dir(str(folder))
+        self.run.log_artifact(artifact, aliases=aliases)
+
     def close(self, exit_code: int) -> None:
         self.run.finish(exit_code=exit_code)
 
@@ -197,6 +229,9 @@ class _TensorBoard:
         import torchvision
 
         self.writer.add_image(name, torchvision.io.decode_image(str(path), mode="RGB"), step)
+
+    def model(self, folder: Path, aliases: list[str]) -> None:
+        """TensorBoard keeps no models."""
 
     def close(self, exit_code: int) -> None:
         self.writer.close()

@@ -79,7 +79,7 @@ def test_a_file_of_torch_predicts_and_one_of_safetensors_is_the_model(tmp_path):
     program = torch.export.load(tmp_path / "model.pt2", extra_files=files)
     standardised = torch.tensor([[-0.25], [0.0], [-2.25]])
     torch.testing.assert_close(program.module()(standardised), model.predict(rows))
-    assert files["preprocessing"].startswith("The columns a, in this order, each less its mean")
+    assert files["preprocessing"].startswith("The features a, in this order, each less its mean")
     assert json.loads(files["model.json"])["reader"]["features"]["a"] == {"mean": 2.0, "deviation": 4.0}
     assert export.export(model, "safetensors", tmp_path / "saved", batches) == {1: 0.0, 2: 0.0, 5: 0.0}
     assert torch.equal(load(tmp_path / "saved").predict(rows), model.predict(rows))

@@ -2,9 +2,11 @@ import json
 import math
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
+from harness.train import tracking
 from harness.train.tracking import Means, Tracker, _wandb_mode
 
 
@@ -137,3 +139,55 @@ def test_tensorboard_on_request(tmp_path):
     tracker.log({"loss": 1.0, "note": "words are left out"}, 1)
     tracker.close()
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+class Artifact(list):
+    """As of W&B, which remembers the files when they are added."""
+
+    def __init__(self, name, type, metadata):
+        self.name, self.type, self.metadata = name, type, metadata
+
+    def add_dir(self, folder):
+        self += sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "last", "logged"),
+    [
+        ("none", 2, []),
+        ("best", 2, [["best"]]),
+        ("all", 2, [["best"], ["last"]]),
+        ("all", 1, [["best", "last"]]),
+    ],
+)
+def test_trained_models_are_kept_as_artifacts(wanted, last, logged, tmp_path):
+    saved, seen = tmp_path / "model", []
+
+    def write(folder, epoch=2):
+        folder.mkdir(exist_ok=True)
+        (folder / "model.json").write_text(json.dumps({"epoch": epoch, "metrics": {"test/mae": epoch}}))
+
+    def log_artifact(artifact, aliases):
+        assert (artifact.name, artifact.type, artifact[:]) == ("model-abc", "model", ["model.json"])
+        seen.append((aliases, artifact.metadata["metrics"]["test/mae"]))
+
+    mirror = object.__new__(tracking._WandB)
+    mirror.wandb = types.SimpleNamespace(Artifact=Artifact)
+    mirror.run = types.SimpleNamespace(id="abc", log_artifact=log_artifact)
+    tracker = Tracker(tmp_path, {}, wandb="disabled", artifact=wanted)
+    tracker.mirrors = [mirror]
+    write(saved, 1)
+    tracker.model(saved, last, write)
+    assert seen == [(aliases, 1 if "best" in aliases else 2) for aliases in logged]
+
+
+def test_a_model_that_cannot_be_kept_stops_nothing(tmp_path, caplog):
+    with pytest.raises(ValueError, match="artifact must be one of none, best, all, got 'first'"):
+        Tracker(tmp_path, {}, wandb="disabled", artifact="first")
+    tracker = Tracker(tmp_path, {}, wandb="disabled", artifact="all")
+    tracker.mirrors = [object.__new__(tracking._WandB)]  # which has nothing
+    (tmp_path / "model.json").write_text('{"epoch": 1}')
+    tracker.model(tmp_path, 2, lambda folder: (folder / "nowhere" / "file").touch())
+    assert "WandB stopped (AttributeError" in caplog.text
+    assert "the last model is no artifact (FileNotFoundError" in caplog.text
+    assert tracker.mirrors == []
