@@ -51,8 +51,8 @@ class Numbers:
         """What it does, for those who do it without this class."""
         return (
             f"The features {', '.join(name for name, _ in self.facts)}, in this order, each less its mean and then "
-            "divided by its deviation, as model.json gives them in reader.features. One with a column there is 1 where that "
-            "column has the text, and else 0; fill stands for a missing number."
+            "divided by its deviation, as model.json gives them in reader.features. One with a column there is 1 where "
+            "that column has the text, and else 0; fill stands for a missing number."
         )
 
     def read(self, entry: Mapping[str, Any] | Iterable[Any]) -> Batch:
