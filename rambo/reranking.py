@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rambo.blocks import Scores
+from rambo.ranking.unit_vectors import unit_vectors
 from rambo.search import nearest
 
 MOST = 25_000  # vectors; 12 bytes for each pair of them are held, 7 GiB
@@ -58,7 +59,7 @@ def reranked(
         )
     where = torch.where(apart, len(gallery) - 1 + apart.cumsum(0), own).to(device)
     parts = (gallery, queries[apart.to(queries.device)])
-    vectors = torch.nn.functional.normalize(torch.cat([part.to(device, torch.float32) for part in parts]), dim=1)
+    vectors = unit_vectors(torch.cat([part.to(device, torch.float32) for part in parts]))
     everyone = torch.arange(count, device=device)
     near = torch.cat([everyone[:, None], nearest(vectors, vectors, min(k1, count - 1), everyone)], dim=1)
     rows = _encoded(vectors, near, k1)
