@@ -112,7 +112,7 @@ class RetrievalData(PartedData[Records]):
 
 def _for_fixture(sampler: Callable[..., BatchSampler]) -> Callable[..., BatchSampler]:
     """The same sampler with batches that the few images of a fixture can fill, and few of them."""
-    most = {"batch_size": 16, "batches_per_pair": 1, "batches_per_epoch": 4}
+    most = {"batch_size": 16, "samples_per_class": 8, "batches_per_pair": 1, "batches_per_epoch": 4}
     given: Mapping[str, Any] = getattr(sampler, "keywords", {})
     fewer = {name: min(given[name], limit) for name, limit in most.items() if given.get(name) is not None}
     return partial(sampler, **fewer) if fewer else sampler
