@@ -45,8 +45,8 @@ class Job:
 
 
 def recipe(experiment: str, overrides: Sequence[str], scale: str | None) -> list[str]:
-    """The arguments of train.py; `scale` is that of the data: fixture for stand-ins, None for the real thing."""
-    return [f"experiment={experiment}", *overrides, *([f"scale={scale}"] if scale else [])]
+    """The arguments of train.py; `scale` is that of the data: fixture for stand-ins, without pictures; None: real."""
+    return [f"experiment={experiment}", *overrides, *([f"scale={scale}", "trainer.pictures=false"] if scale else [])]
 
 
 def jobs_of(

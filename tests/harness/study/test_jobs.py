@@ -33,7 +33,13 @@ def test_a_plan_has_every_row_with_every_seed_and_the_arguments_of_train(tmp_pat
     assert planned[1].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "seed=1")
     assert [job.fingerprint for job in planned] == [runs.fingerprint(composed(job.arguments)) for job in planned]
     fixture = plan(loaded(tmp_path), tmp_path, scale="fixture")
-    assert fixture[0].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "scale=fixture", "seed=0")
+    assert fixture[0].arguments == (
+        "experiment=demo_rambo",
+        "loss.margin=0.1",
+        "scale=fixture",
+        "trainer.pictures=false",
+        "seed=0",
+    )
     assert not {job.fingerprint for job in planned} & {job.fingerprint for job in fixture}
 
 
