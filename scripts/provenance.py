@@ -123,7 +123,7 @@ def remarks(found: Compared) -> list[str]:
     if found.unknown:
         said.append(f"not on record in one or both: {', '.join(found.unknown)}")
     if found.changes_nothing:
-        said.append(f"different, but shapes no number: {', '.join(found.changes_nothing)}")
+        said.append(f"different, though not what makes a run another one: {', '.join(found.changes_nothing)}")
     if "revision" in found.differing.get("code", {}):
         revisions = [str(revision)[:12] for revision in found.differing["code"]["revision"]]
         said.append(words.line(["git", "diff", *revisions, "--", "*.py", "*.yaml"]))

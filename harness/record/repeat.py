@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.record import runs, stages
 from harness.record.composition import key_of, without_sweep
-from harness.record.config import STARTS_A_RUN, differences, flat, is_under, shaping
+from harness.record.config import BITS, STARTS_A_RUN, differences, flat, is_under, shaping
 from harness.record.reproducibility import RECORDED_PACKAGES
 from harness.words import line, override
 
@@ -155,6 +155,8 @@ class Compared:
             return f"There are no results of both to compare; {of}."
         if "results" in self.same:
             return "A repeat: every result is equal." if not inputs + unknown else f"Every result is equal; {of}."
+        if not inputs + unknown and (bits := [key for key in self.changes_nothing if is_under(key, BITS)]):
+            return f"The results differ, as do settings that may move the last digits: {_listed(bits)}."
         if not inputs + unknown:
             return "The results differ although all that they are made from is equal: this run does not repeat here."
         if inputs + unknown == ["config"] and all(key.split(".")[-1] == "seed" for key in self.differing["config"]):

@@ -95,6 +95,10 @@ WORSE = {"results__last__metrics__test/map": 0.3}
     ("changes", "verdict"),
     [
         (WORSE, "The results differ although all that they are made from is equal: this run does not repeat here."),
+        (
+            {"config__threads": 2, "config__workers": 3, **WORSE},
+            "The results differ, as do settings that may move the last digits: threads.",
+        ),
         ({"config__seed": 1, "config__data__seed": 1, **WORSE}, "One method with two seeds."),
         ({"config__loss__margin": 0.2, **WORSE}, "The results differ; what they are made from differs in config."),
         (
