@@ -33,7 +33,7 @@ def call(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["birds"], "error: no fair comparison is called birds; there are omniglot, stsb"),
+        (["birds"], "error: no fair comparison is called birds; there are cub-crops, omniglot, stsb"),
         (["omniglot", "--trials", "0"], "error: omniglot: trials and seeds must be at least 1, got 0 and 5"),
         (["omniglot", "--seeds", "101"], "which is one of the final seeds 0 to 100"),
         (["omniglot", "--methods", "quadruplet"], "error: omniglot compares no method quadruplet; there are recall,"),
