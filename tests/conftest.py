@@ -47,8 +47,12 @@ def belongings():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, or one process would end with it while the other has nothing left to do."""
-    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+    """What forks first, then the longest.
+
+    A process in which a test has started autograd's threads cannot be forked any more. And one process would end
+    with the longest while the other has nothing left to do.
+    """
+    items.sort(key=lambda item: (not hasattr(item.module, "processes"), item.get_closest_marker("longest") is None))
 
 
 def pytest_sessionstart(session):

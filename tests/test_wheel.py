@@ -75,7 +75,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_holds_the_packages_and_what_they_read(installed):
     files = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     facts = {name for name in files if ".dist-info/" in name}
-    read = ("py.typed", "templates/*")
+    read = ("py.typed", "templates/*", "*.csv.gz")
     expected = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
