@@ -7,7 +7,7 @@ import tempfile
 import numpy
 import pytest
 import torch
-import torch.distributed as dist
+from spawned import processes
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -168,22 +168,6 @@ def test_what_an_engine_cannot_do_is_one_sentence(monkeypatch):
         search(vectors().double(), vectors(), 1, engine="faiss")
 
 
-def in_processes(count, work, folder):
-    def one(rank):
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
-        torch.save(work(), f"{folder}/{rank}.pt")
-        dist.destroy_process_group()
-
-    started = [torch.multiprocessing.get_context("fork").Process(target=one, args=(rank,)) for rank in range(count)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(f"{folder}/{rank}.pt") for rank in range(count)]
-
-
 def what_processes_find():
     loader = DataLoader(Points("apart"), batch_size=8, sampler=EvaluationShare(20, 8))  # 20 queries, no gallery
     metrics = RetrievalMetrics()
@@ -196,6 +180,6 @@ def test_processes_send_the_main_one_their_rows_and_hear_what_it_finds(tmp_path,
     torch.set_num_threads(1)
     monkeypatch.setattr(rows, "PIECE_BYTES", 24 * 10)
     alone = measured("mixed")
-    for found, refusal in in_processes(3, what_processes_find, tmp_path):
+    for found, refusal in processes(3, what_processes_find, tmp_path):
         assert found == [alone, alone]
         assert refusal.endswith("got 20 and 0 images")
