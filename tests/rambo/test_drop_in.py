@@ -11,29 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rambo.losses import AveragePrecisionLoss, PNPLoss, RecallLoss, SmoothAPLoss, SmoothRecallLoss, SupAPLoss
+from rambo.losses import RecallLoss
+from tests.rambo.retrieval_losses import EVERY_LOSS, LOSSES, embedded
 
 pytest.importorskip("pytorch_metric_learning", reason="optional extra: peers")
 from pytorch_metric_learning import losses as theirs
 from pytorch_metric_learning import miners, reducers, trainers
 from pytorch_metric_learning.utils import loss_and_miner_utils as pairing
-
-OURS = {
-    "recall": lambda **options: RecallLoss(1.0, 0.05, **options),
-    "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
-    "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
-    "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
-    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
-    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
-    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
-}
-EVERY_LOSS = pytest.mark.parametrize("build", OURS.values(), ids=OURS)
-
-
-def embedded(items: int = 12, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    embeddings = torch.randn(items, 5, generator=draws, dtype=torch.float64)
-    return embeddings.requires_grad_(), torch.arange(items) % classes
 
 
 def both(value: Tensor, leaf: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +50,7 @@ def test_references_take_the_place_of_the_batch(build):
     gallery, gallery_labels = embedded(7, seed=1)
     gallery.requires_grad_(False)
     scores = nn.functional.normalize(embeddings, dim=1) @ nn.functional.normalize(gallery, dim=1).T
-    settings = {} if build is OURS["smooth AP"] else {"items": 11}
+    settings = {} if build is LOSSES["smooth AP"] else {"items": 11}
     expected = build().from_scores(scores, labels[:, None] == gallery_labels, **settings)
     same(build()(embeddings, labels, None, gallery, gallery_labels), expected, embeddings)
 

@@ -14,39 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from rambo.losses import (
-    AveragePrecisionLoss,
-    MeanAveragePrecisionLoss,
-    PNPLoss,
-    RecallLoss,
-    SmoothAPLoss,
-    SmoothRecallLoss,
-    SupAPLoss,
-)
+from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss, SmoothAPLoss, SmoothRecallLoss
 from rambo.ranking import Identity, SoftRank
+from tests.rambo.retrieval_losses import EVERY_LOSS, LOSSES, embedded
 
-# of (embeddings, labels)
-RETRIEVAL = {
-    "recall": lambda **options: RecallLoss(1.0, 0.05, **options),
-    "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
-    "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
-    "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
-    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
-    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
-    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
-}
 EVERY_RANKING_LOSS = pytest.mark.parametrize(
     "build", [functools.partial(kind, 1.0) for kind in (RecallLoss, AveragePrecisionLoss, MeanAveragePrecisionLoss)]
 )
-EVERY_RETRIEVAL_LOSS = pytest.mark.parametrize("build", RETRIEVAL.values(), ids=RETRIEVAL)
-
-
-def embedded(
-    items: int = 12, classes: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    embeddings = torch.randn(items, 5, generator=generator, dtype=dtype)
-    return embeddings.requires_grad_(), torch.arange(items) % classes
 
 
 def gradient_of(loss: nn.Module, *inputs: Tensor) -> Tensor:
@@ -142,7 +116,7 @@ def test_average_precision_equals_its_definition_on_random_batches():
 @pytest.mark.slow
 def test_steps_along_the_gradient_improve_the_ranking():
     embeddings, labels = embedded(24, 4)
-    for build in RETRIEVAL.values():
+    for build in LOSSES.values():
         loss, moving = build(), embeddings.detach().clone()
         first = loss(moving, labels)
         for _ in range(60):
@@ -189,14 +163,14 @@ def test_smooth_ap_of_perfectly_separated_classes_is_zero(labels):
 # --- questions asked of every loss
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_gradient_is_finite_and_there(build):
     gradient = gradient_of(build(), *embedded())
     assert gradient.isfinite().all()
     assert gradient.count_nonzero()
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_order_of_the_batch_does_not_matter(build):
     embeddings, labels = embedded()
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
@@ -205,7 +179,7 @@ def test_order_of_the_batch_does_not_matter(build):
     torch.testing.assert_close(gradient_of(build(), embeddings[shuffled], labels[shuffled]), gradient[shuffled])
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_float32_equals_float64(build):
     embeddings, labels = embedded()
     torch.testing.assert_close(build()(embeddings.float(), labels).double(), build()(embeddings, labels))
@@ -213,7 +187,7 @@ def test_float32_equals_float64(build):
     torch.testing.assert_close(single, gradient_of(build(), embeddings, labels), rtol=1e-4, atol=1e-5)
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_ragged_classes_and_single_images_are_fine(build):
     embeddings, _ = embedded(7)
     gradient = gradient_of(build(), embeddings, torch.tensor([5, 5, 5, -3, -3, 99, 5]))
@@ -221,7 +195,7 @@ def test_ragged_classes_and_single_images_are_fine(build):
     assert gradient.count_nonzero()
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 @pytest.mark.parametrize("factor", [65536.0, 1 / 3])
 def test_gradient_is_linear_in_what_multiplies_the_loss(build, factor):
     embeddings, labels = embedded()
@@ -229,7 +203,7 @@ def test_gradient_is_linear_in_what_multiplies_the_loss(build, factor):
     torch.testing.assert_close(scaled / factor, gradient_of(build(), embeddings, labels))
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_accumulated_halves_equal_the_whole(build):
     embeddings, labels = embedded()
     for _ in range(2):
@@ -237,7 +211,7 @@ def test_accumulated_halves_equal_the_whole(build):
     torch.testing.assert_close(embeddings.grad, gradient_of(build(), embeddings, labels))
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_autocast_and_half_precision_rank_in_float32(build, half):
     embeddings, labels = embedded(dtype=torch.float32)
@@ -264,7 +238,7 @@ def test_half_precision_scores_survive_a_gradient_scaler():
     assert plain.count_nonzero()
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_relevance_of_any_type(build):
     scores = torch.randn(4, 9, generator=torch.Generator().manual_seed(3))
     relevance = torch.tensor([0, 1, 0, 0, 1, 0, 0, 1, 0]).expand(4, 9)
@@ -288,7 +262,7 @@ def test_memory_layout_does_not_matter(options, counted_at_most, monkeypatch):
         assert leaves[0].grad.count_nonzero()
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_without_a_pair_zero_keeps_the_graph(build):
     embeddings, _ = embedded(4)
     loss = build(on_empty="zero")(embeddings, torch.arange(4))
@@ -297,7 +271,7 @@ def test_without_a_pair_zero_keeps_the_graph(build):
     assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 @pytest.mark.parametrize("items", [0, 1, 4])
 def test_without_a_pair_nan_and_error_do_not_hide(build, items):
     embeddings = torch.randn(items, 3, requires_grad=True)
@@ -310,7 +284,7 @@ def test_without_a_pair_nan_and_error_do_not_hide(build, items):
         build(on_empty="error")(embeddings, torch.arange(items))
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_bad_input_is_refused_in_a_sentence(build):
     embeddings, labels = embedded()
     with pytest.raises(ValueError, match=r"12 embeddings but labels of shape \(11,\)"):
@@ -331,7 +305,7 @@ def test_bad_input_is_refused_in_a_sentence(build):
         build().from_scores(torch.zeros(3, 4).long(), torch.zeros(3, 4))
 
 
-@EVERY_RETRIEVAL_LOSS
+@EVERY_LOSS
 def test_options_are_looked_at(build):
     embeddings, labels = embedded()
     stretched = embeddings * torch.rand(12, 1, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

@@ -13,24 +13,10 @@ from torch import Tensor
 from rambo.losses import (
     AveragePrecisionLoss,
     MeanAveragePrecisionLoss,
-    PNPLoss,
     RecallLoss,
-    SmoothAPLoss,
-    SmoothRecallLoss,
-    SupAPLoss,
 )
 from rambo.ranking import Blackbox, Identity, SoftRank
-
-LOSSES = {
-    "recall": lambda **options: RecallLoss(1.0, 0.05, **options),
-    "recall, official": lambda **options: RecallLoss(1.0, 0.05, "log", "official", **options),
-    "average precision": lambda **options: AveragePrecisionLoss(1.0, 0.05, **options),
-    "smooth AP": lambda **options: SmoothAPLoss(0.1, **options),
-    "SupAP": lambda **options: SupAPLoss(0.1, **{"exclude_self": True} | options),
-    "PNP": lambda **options: PNPLoss("D_s", 0.1, **{"exclude_self": True} | options),
-    "RS@k": lambda **options: SmoothRecallLoss((1, 3), 0.1, **{"exclude_self": True} | options),
-}
-EVERY_LOSS = pytest.mark.parametrize("build", LOSSES.values(), ids=LOSSES)
+from tests.rambo.retrieval_losses import EVERY_LOSS, LOSSES
 
 
 def drawn(seed: int = 0, rows: int = 7, items: int = 12) -> tuple[Tensor, Tensor]:
