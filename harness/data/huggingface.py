@@ -13,15 +13,18 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 from PIL import Image
 
+from harness.data.dataset import PartedData
+from harness.data.rows import Rows
 from harness.data.spreadsheet import part_named, plain
 from harness.files import read_json, write_json
 
 log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Rows)
 PATIENCE = 8.0  # seconds for the hub to answer
 TABLE, RECORD = "table.csv", "source.json"
 
@@ -129,10 +132,52 @@ class Source:
             ) from error
 
 
-def read_record(table: Path) -> dict[str, Any]:
-    """What a copy was made of: the source, and of the hub its `commit`."""
-    record = read_json(table.parent / RECORD)
-    return {key: record[key] for key in ("name", "subset", "revision", "splits", "parts", "commit") if record.get(key)}
+class Copied(PartedData[R]):
+    """A data set of the library `datasets`, copied once below `root`; the kind of data that is the next base reads it.
+
+    Args:
+        root: Folder of all such copies.
+        name: On the hub, such as `user/birds`; or a local folder of parquet or arrow files, or one such file.
+        subset: What the hub calls a subset or configuration.
+        revision: Branch, tag or commit on the hub.
+        splits: Names of the splits that are used; None: all.
+        parts: Whether several splits are the parts of the data; else they are pooled, and parts are drawn.
+        options: Of the kind of data, whose `table` is that of the copy.
+
+    Raises:
+        ModuleNotFoundError: If the library is not installed.
+        ConnectionError: If the hub cannot be reached.
+        ValueError: If there is no such data set, split or column, or a column does not hold what it should.
+    """
+
+    title = "data set of the library datasets"
+    remedy = "check data.name and the names of its columns"
+
+    image: str | None  # as `Source.exported` takes them
+    columns: Mapping[str, str] | None = None
+
+    def __init__(
+        self,
+        root: str | Path,
+        name: str | None = None,
+        subset: str | None = None,
+        revision: str | None = None,
+        splits: Sequence[str] | None = None,
+        parts: bool = True,
+        **options: Any,
+    ) -> None:
+        self.source: dict[str, Any] = {}
+        if not options.get("fixture"):
+            table = Source(name, subset, revision, splits, parts).exported(Path(root), self.image, self.columns)
+            record = read_json(table.parent / RECORD)
+            kept = "name", "subset", "revision", "splits", "parts", "commit"
+            self.source = {key: record[key] for key in kept if record.get(key)}
+            root, options["table"] = table.parent, table.name
+        super().__init__(root, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """What every data set tells, and where the data came from."""
+        return {**super().describe(), "source": self.source}
 
 
 def _marks(local: Path) -> list[tuple[str, int, int]] | None:
