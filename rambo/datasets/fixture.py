@@ -21,6 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.data.fixtures import save, stand_in, stripes
 from rambo.datasets.glyphs import CYRILLIC, FACES, GREEK, draw, font_folder, warp
 
+SPECIES = (
+    "Black_footed_Albatross", "Laysan_Albatross", "Crested_Auklet", "Brewer_Blackbird", "Indigo_Bunting",
+    "Northern_Cardinal", "Gray_Catbird", "Yellow_breasted_Chat", "American_Crow", "Purple_Finch", "Evening_Grosbeak",
+    "Anna_Hummingbird", "Blue_Jay", "Belted_Kingfisher", "Scissor_tailed_Flycatcher", "House_Wren",
+)  # fmt: skip
+
 
 def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.Image:
     """A picture of class `kind`: stripes of its own colours, width and angle, at a random place, with noise."""
@@ -35,40 +41,33 @@ def picture(kind: int, sample: int, width: int = 80, height: int = 64) -> Image.
 @stand_in
 def write_cub(folder: Path) -> None:
     """CUB-200-2011: 16 classes of 6 images, the last of each grayscale, a stray attributes.txt, a `._` file."""
-    species = ["Black_footed_Albatross", "Laysan_Albatross", "Crested_Auklet", "Brewer_Blackbird"]
-    species += ["Indigo_Bunting", "Northern_Cardinal", "Gray_Catbird", "Yellow_breasted_Chat"]
-    species += ["American_Crow", "Purple_Finch", "Evening_Grosbeak", "Anna_Hummingbird"]
-    species += ["Blue_Jay", "Belted_Kingfisher", "Scissor_tailed_Flycatcher", "House_Wren"]
     base = folder / "CUB_200_2011"
     images: list[str] = []
     labels: list[str] = []
-    for kind, name in enumerate(species):
+    for kind, name in enumerate(SPECIES):
         for sample in range(6):
             path = f"{kind + 1:03d}.{name}/{name.title()}_{sample + 1:04d}_{40 * kind + sample}.jpg"
             save(picture(kind, sample), base / "images" / path, gray=sample == 5)
             images.append(f"{len(images) + 1} {path}")
             labels.append(f"{len(images)} {kind + 1}")
-    (base / "images" / f"001.{species[0]}" / "._Black_Footed_Albatross_0001_0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (base / "images" / f"001.{SPECIES[0]}" / "._Black_Footed_Albatross_0001_0.jpg").write_bytes(b"\x00\x05\x16\x07")
     images[1], images[2] = images[2], images[1]  # as in the original, the order is not that of the sorted files
     _lines(base / "images.txt", images)
     _lines(base / "image_class_labels.txt", labels)
-    _lines(base / "classes.txt", [f"{kind} {kind:03d}.{name}" for kind, name in enumerate(species, start=1)])
+    _lines(base / "classes.txt", [f"{kind} {kind:03d}.{name}" for kind, name in enumerate(SPECIES, start=1)])
     _lines(folder / "attributes.txt", ["1 has_bill_shape::curved_(up_or_down)"])
 
 
 @stand_in
 def write_cub_crops(folder: Path) -> None:
     """Crops of CUB-200-2011: 8 training and 8 test classes of 5 images, 227 x 227, and their list."""
-    names = ["001.Black_footed_Albatross", "004.Groove_billed_Ani", "007.Parakeet_Auklet", "010.Red_winged_Blackbird"]
-    names += ["012.Yellow_headed_Blackbird", "013.Bobolink", "014.Indigo_Bunting", "015.Lazuli_Bunting"]
-    names += ["101.White_Pelican", "105.Whip_poor_Will", "106.Horned_Puffin", "109.American_Redstart"]
-    names += ["110.Geococcyx", "114.Black_throated_Sparrow", "120.Fox_Sparrow", "123.Henslow_Sparrow"]
     rows = []
-    for kind, name in enumerate(names):
+    for kind, name in enumerate(SPECIES):
+        part, number = ("train", kind + 1) if kind < 8 else ("test", kind + 93)
         for sample in range(5):
-            path = f"images/{name}/{sample:04d}.jpg"
-            save(picture(kind, sample, 72, 72).resize((227, 227)), folder / path)
-            rows.append((path, name, "train" if kind < 8 else "test"))
+            path = f"images/{number:03d}.{name}/{sample:04d}.jpg"
+            save(picture(kind, sample, 36, 36).resize((227, 227)), folder / path)
+            rows.append((path, f"{number:03d}.{name}", part))
     write_listed(folder, rows)
 
 

@@ -91,25 +91,25 @@ def test_an_archive_is_taken_by_the_hash_of_its_images(published, tmp_path, caps
     assert data.downloads == ("cub_crops",)
     assert data.describe()["name"] == "CUB-200-2011 crops"
 
-    victim = root / "images" / "106.Horned_Puffin" / "0002.jpg"
-    shutil.copy(root / "images" / "106.Horned_Puffin" / "0001.jpg", victim)
+    victim = root / "images" / "108.House_Wren" / "0002.jpg"
+    shutil.copy(root / "images" / "108.House_Wren" / "0001.jpg", victim)
     assert download.main(["cub_crops", "--root", str(root), "--verify"]) == 1
-    assert "1 of 80 images are not the published ones (images/106.Horned_Puffin/0002.jpg)" in capsys.readouterr().out
+    assert "1 of 80 images are not the published ones (images/108.House_Wren/0002.jpg)" in capsys.readouterr().out
     assert download.main(["cub_crops", "--root", str(root)]) == 0  # it comes back
     assert files(root) == expected
 
     listed = root / "images.csv"
-    listed.write_text(listed.read_text().replace("0004.jpg,106.Horned_Puffin", "0004.jpg,109.American_Redstart"))
+    listed.write_text(listed.read_text().replace("0004.jpg,108.House_Wren", "0004.jpg,105.Blue_Jay"))
     with pytest.raises(ValueError, match=r"images.csv is not the published one; remove it and run: python scripts"):
         CUBCrops(root, **OPTIONS)
 
 
 def test_an_archive_that_lacks_an_image_leaves_nothing(published, tmp_path, capsys):
-    (tmp_path / "packed" / INSIDE / "Fox_Sparrow" / "0003.jpg").write_bytes(b"changed at its source")
+    (tmp_path / "packed" / INSIDE / "Anna_Hummingbird" / "0003.jpg").write_bytes(b"changed at its source")
     shutil.make_archive(str(tmp_path / "site" / "vision"), "zip", tmp_path / "packed")
     assert download.main(["cub_crops", "--root", str(tmp_path / "crops")]) == 1
     error = capsys.readouterr().err
-    assert "lacks 1 of 80 images (images/120.Fox_Sparrow/0003.jpg); delete it" in error
+    assert "lacks 1 of 80 images (images/104.Anna_Hummingbird/0003.jpg); delete it" in error
     assert [path.name for path in (tmp_path / "crops").iterdir()] == ["vision.zip"]
 
 
