@@ -16,6 +16,7 @@ from harness.data.images import check_same_files
 from harness.data.spreadsheet import PARTS, Spreadsheet, is_missing, part_named, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own
 from ranksim.datasets.imbalanced import balanced_parts, random_parts
+from ranksim.datasets.reading import Numbers
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets
 
@@ -256,21 +257,20 @@ class TableData(RegressionData):
         return {**super().for_use(settings), **reader, "target": self.target}
 
     def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """And numbers are standardised by its own training rows."""
+        """And numbers are read as its own were: gaps, texts, means and deviations are those of its training rows."""
         wanted = (facts.get("reader") or {}).get("features") or {}
         if self.image is None and self.standardised != wanted:
-            if list(wanted) != self.features:
+            reader, columns = Numbers(wanted), [*(self.features or []), *self.categories]
+            if reader.features != columns:
                 raise ValueError(
-                    f"{self.table} has the features {', '.join(self.features or [])}, and the model takes"
-                    f" {', '.join(wanted) or 'none'}; name them in data.features"
+                    f"{self.table} has the features {', '.join(columns)}, and the model takes"
+                    f" {', '.join(reader.features) or 'none'}; name them in data.features"
                 )
-            (mean, deviation), (new_mean, new_deviation) = (
-                torch.tensor([[one["mean"], one["deviation"]] for one in said.values()], dtype=torch.float64).T
-                for said in (self.standardised, wanted)
-            )
+            entries = reader.listed(self.root / self.table)
+            read = {f"row {number}": reader.read(entry)["numbers"] for number, entry in enumerate(entries, start=1)}
             for rows in self.parts.values():
-                numbers: Any = rows.inputs["numbers"]
-                numbers.copy_((numbers.double() * deviation + mean - new_mean) / new_deviation)
+                inputs: Any = rows.inputs
+                inputs["numbers"] = torch.stack([read[name] for name in rows.names])
             self.standardised = dict(wanted)
         super().as_trained(facts, settings)
 

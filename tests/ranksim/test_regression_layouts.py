@@ -393,6 +393,28 @@ def test_missing_numbers_are_filled_in_and_texts_become_features(tmp_path, caplo
         reader.read({"area": 1})
 
 
+def test_gaps_and_texts_of_other_data_are_read_as_those_of_training(tmp_path):
+    """The other training rows have another median, and texts of which one is known, one new, and one gone."""
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+        with_gaps(tmp_path / name)
+    options = {"missing": "median", "categories": ["city"]}
+    facts = own(tmp_path / "own", **options).for_use({})
+    text = (tmp_path / "own" / "table.csv").read_text().replace("Oslo", "Kiel").replace("9,", "19,")
+    (tmp_path / "other" / "table.csv").write_text(text.replace("2,Rome,train", "22,Kiel,train"))
+    data, reader = own(tmp_path / "other", **options), instantiate(facts["reader"])
+    assert data.standardised["area"]["fill"] != facts["reader"]["features"]["area"]["fill"]
+    data.as_trained(facts, {})
+    entries = reader.listed(tmp_path / "other" / "table.csv")
+    for part in ("validation", "test"):
+        samples = data.parts[part]
+        rows = [entries[int(name.removeprefix("row ")) - 1] for name in samples.names]
+        expected = torch.stack([reader.read(row)["numbers"] for row in rows])
+        assert torch.equal(samples.inputs["numbers"], expected)
+        assert torch.equal(next(iter(data.evaluation[part]))["numbers"], expected)
+    assert data.describe()["features"] == facts["reader"]["features"]
+
+
 def test_numbers_that_are_missing_are_refused_unless_asked_for(tmp_path):
     with_gaps(tmp_path)
     with pytest.raises(ValueError, match=r"row 3: area should be a number, got ''"):
