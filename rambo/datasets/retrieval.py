@@ -77,7 +77,8 @@ class RetrievalData(PartedData[Records]):
         where, remedy = f"of the {part} part", "use classes of two images or more"
         if part == "validation" and self.validation_fraction:
             where = "held out for validation"
-            remedy = "set data.validation_fraction=0, or another share, or name data.validation_classes (data=folder)"
+            remedy = "set data.validation_fraction=0, or another share, or name data.validation_classes (data=folder,"
+            remedy += " split=open)"
         names = records.class_names_here()
         return (
             f"each of the {len(names):,} classes {where} of {self.root} ({some(names)}) has one image, so none has"

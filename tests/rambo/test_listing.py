@@ -295,5 +295,8 @@ def test_a_closed_split_has_all_classes_in_every_part(tmp_path, caplog):
     pictures(tmp_path / "parts", *classes("train", "ab"), *classes("test", "abc"))
     assert opened(tmp_path / "parts", split="closed").parts["test"].class_names_here() == ["a", "b", "c"]
     assert "1 classes of a closed split have no training image (c)" in caplog.text
+    refused(
+        tmp_path / "own", r"validation_classes \(data=folder, split=open\)", split="closed", validation_fraction=0.1
+    )
     refused(tmp_path / "own", "split must be open or closed, got 'both'", split="both")
     refused(tmp_path / "own", "split=closed tests on every class", split="closed", test_classes=["a"])
