@@ -1,4 +1,4 @@
-"""What README shows as measured is what the commands wrote into docs/results/tables."""
+"""What README shows as measured is what the commands wrote into docs/results/tables and benchmarks/README.md."""
 
 import re
 from pathlib import Path
@@ -36,6 +36,17 @@ def test_a_row_of_the_readme_is_a_row_that_a_command_wrote(name, numbers):
 def test_the_numbers_in_its_sentences_are_among_them():
     written = {number for _, numbers in WRITTEN for number in numbers}
     assert set(re.findall(NUMBER, README)) <= written
+
+
+def test_its_ratios_of_speed_are_those_of_the_benchmarks():
+    lines = [line for line in (ROOT / "benchmarks" / "README.md").read_text().splitlines() if line.startswith("|")]
+    speed = re.search(r"\*\*Speed\*\*.+?\n\n", README, re.DOTALL)[0]
+    shapes = re.findall(r"([\d.]+)x (?:faster )?at\s(\d+ x \d+)", " ".join(speed.split()))
+    assert len(shapes) == 4
+    for ratio, shape in shapes:
+        assert [line for line in lines if line.startswith(f"| recall | {shape} | 3 | 1 |") and f"**{ratio}**" in line]
+    printed = set(re.findall(r"\*\*([\d.]+)\*\*|([\d.]+)x", "\n".join(lines)))
+    assert set(re.findall(r"([\d.]+)x\b", speed)) <= {bold or plain for bold, plain in printed}
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
