@@ -1,16 +1,14 @@
-"""Objects in images as annotations have them, made the rows of a data set; and Pascal VOC's lists and XML of them."""
+"""Objects in images as annotations have them, checked and made the rows of a data set."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import torch
 from PIL import Image
@@ -18,13 +16,9 @@ from torch import Tensor
 
 from harness.data.images import decode
 from harness.data.rows import Rows
-from harness.data.spreadsheet import read_text
 
 Box = tuple[float, float, float, float]
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-LISTS = "ImageSets/Main"
 CUT, OTHER, BROKEN = "boxes_cut_at_the_border", "objects_of_other_classes_dropped", "broken_boxes_dropped"
-_FLAGGED = re.compile(r"\S+\s+(-1|0|1)")
 _EXIF_ORIENTATION = 0x0112
 _FORMATS = ("jpg", "jpeg", "png", "bmp", "webp")
 ENDINGS = [f".{ending}" for name in _FORMATS for ending in (name, name.upper(), name.capitalize())]
@@ -51,21 +45,6 @@ class Annotation(NamedTuple):
     shares: bool = False  # whether corners are shares of the width and the height
 
 
-def read_image_set(folder: Path, name: str, label: str, title: str, remedy: str) -> list[Annotation]:
-    """The annotations of an image set in the order of its list; the names of images begin with `label`.
-
-    Raises:
-        FileNotFoundError: If the list is missing, or some file that it calls for.
-        ValueError: If the list is no list of ids, or an annotation is faulty.
-    """
-    ids = _listed(folder, name, title, remedy)
-    notes = {id_: path for id_ in ids if (path := folder / "Annotations" / f"{id_}.xml").is_file()}
-    images = {id_: image for id_ in ids if (image := _image_file(folder / "JPEGImages" / id_))}
-    for what, found in (("annotations", notes), ("images", images)):
-        check_lost([id_ for id_ in ids if id_ not in found], f"{len(ids):,} {what} of {name}", title, folder, remedy)
-    return [_read(f"{label}{id_}", images[id_], notes[id_]) for id_ in ids]
-
-
 def name_below(root: Path, image: Path) -> str:
     """What an image is called that may lie anywhere: its path from `root`."""
     return Path(os.path.relpath(image, root)).as_posix()
@@ -86,83 +65,7 @@ def check_lost(lost: Sequence[str], of: str, title: str, folder: Path, remedy: s
         )
 
 
-def _listed(folder: Path, name: str, title: str, remedy: str) -> list[str]:
-    lists = folder / LISTS
-    path = lists / f"{name}.txt"
-    if not lists.is_dir():
-        raise FileNotFoundError(f"no {title} in {folder} ({LISTS} is missing); {remedy}")
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem)) or "none"
-        raise FileNotFoundError(
-            f"{title} in {folder} has no image set {name} ({path} is missing; there: {there}); {remedy}"
-        )
-    ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if not ids:
-        raise ValueError(f"{path} lists no image; {remedy}")
-    if all(_FLAGGED.fullmatch(id_) for id_ in ids):
-        raise ValueError(
-            f"{path} is the list of one class, which has 1, 0 or -1 behind each image; name an image set such as"
-            f" {name.rpartition('_')[2]}, or write the ids alone into a list of their own"
-        )
-    check_once(ids, path)
-    return ids
-
-
-def _image_file(path: Path) -> Path | None:
-    """The image at a path without its ending; where there are several, the first of the endings counts."""
-    files = (path.with_name(path.name + ending) for ending in ENDINGS)
-    return next((file for file in files if file.is_file()), None)
-
-
-def _read(name: str, image: Path, path: Path) -> Annotation:
-    """Reads direct children alone: in Pascal VOC a person can have `<part>` elements with a name and a box."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: an unknown encoding
-        raise ValueError(
-            f"{path} is not XML that can be read ({error}); repair it, or take its image off the list"
-        ) from error
-    if root.tag != "annotation":
-        raise ValueError(
-            f"{path} holds <{root.tag}> where <annotation> was wanted; repair it, or take its image off the list"
-        )
-    things = [_thing(element, f"{path}: object {number}") for number, element in enumerate(root.findall("object"), 1)]
-    size = None
-    if root.find("size/width") is not None and root.find("size/height") is not None:
-        what = f"{path}: the size of the image"
-        width, height = (int(_number(root, f"size/{side}", what)) for side in ("width", "height"))
-        size = (width, height) if width > 0 and height > 0 else None  # some tools write zeros
-    return Annotation(name, image, path, size, things)
-
-
-def _thing(element: ElementTree.Element, what: str) -> Thing:
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise ValueError(f"{what} has no <name>; give it one, or remove the object")
-    what = f"{what}, {name!r},"
-    if element.find("bndbox") is None:
-        raise ValueError(f"{what} has no <bndbox>; give it one, or remove the object")
-    left, top, right, bottom = (_number(element, f"bndbox/{tag}", what) for tag in CORNERS)
-    difficult = (element.findtext("difficult") or "0").strip()
-    if difficult not in ("0", "1"):
-        raise ValueError(f"{what} must have 0 or 1 for <difficult>, got {difficult!r}")
-    return Thing(name, (left, top, right, bottom), difficult == "1")
-
-
-def _number(element: ElementTree.Element, where: str, what: str) -> float:
-    text, tag = element.findtext(where), where.rpartition("/")[2]
-    if text is None:
-        raise ValueError(f"{what} has no <{tag}>; it needs {', '.join(CORNERS)}")
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{what} has {text.strip()!r} for <{tag}> where a number should stand")
-    return number
-
-
-def image_size(path: Path, upright: bool) -> tuple[int, int]:
+def _image_size(path: Path, upright: bool) -> tuple[int, int]:
     """Width and height, from the head of the file alone; an OSError if it holds no picture."""
     try:
         with Image.open(path) as image:
@@ -177,7 +80,7 @@ def image_size(path: Path, upright: bool) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is done with annotations that are not as they should be; see `VOCStyle`."""
+    """What is done with annotations that are not as they should be; see `rambo.detection.data.DetectionData`."""
 
     broken_boxes: str
     smallest_box: float
@@ -267,7 +170,7 @@ def annotated_images(annotations: Sequence[Annotation], classes: Sequence[str], 
 
 
 def _objects(annotation: Annotation, classes: Sequence[str], rules: Rules, notes: dict[str, int]) -> dict[str, Tensor]:
-    width, height = size = image_size(annotation.image, rules.upright)
+    width, height = size = _image_size(annotation.image, rules.upright)
     if annotation.size not in (None, size):
         told = " x ".join(map(str, annotation.size or ()))
         raise ValueError(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.download import RemoteFile
-from rambo.detection.annotations import LISTS, AnnotatedImages
+from rambo.detection.annotations import AnnotatedImages
 from rambo.detection.data import VOCStyle
 from rambo.detection.fixture import BCCD_CLASSES, write_bccd
+from rambo.detection.voc_xml import LISTS
 
 _COMMIT = "d272fb14cdff6e473fafeeeba32aba5f560e9e43"
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from harness.data.dataset import PartDataset, PartedData
 from harness.data.loading import Batch, ShuffledBatches
-from rambo.detection.annotations import AnnotatedImages, Annotation, Rules, annotated_images, read_image_set
+from rambo.detection.annotations import AnnotatedImages, Annotation, Rules, annotated_images
 from rambo.detection.fixture import SHAPES, write_flat
 from rambo.detection.reading import ScaledImages, scaled
 from rambo.detection.transforms import Resize, ResizeAndFlip, Transform
+from rambo.detection.voc_xml import read_image_set
 
 ImageSet = tuple[str | int, str]
 """Where an image set is (a folder below root, or a year of Pascal VOC) and what it is called."""

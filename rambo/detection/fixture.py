@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from harness.data.fixtures import save, stand_in
-from rambo.detection.annotations import CORNERS, LISTS
 from rambo.detection.rendering import SHAPES, Drawn, Look, render
+from rambo.detection.voc_xml import LISTS, add_box, filled
 
 __all__ = [
     "LAYOUTS",
@@ -94,29 +94,19 @@ def write_sets(
 
 
 def _annotation(folder: str, id_: str, look: Look, objects: Sequence[Drawn], classes: Sequence[str]) -> Element:
-    root = _filled(Element("annotation"), folder=folder, filename=f"{id_}.jpg", size="", segmented=0)
-    _filled(root[2], width=look.width, height=look.height, depth=3)
+    root = filled(Element("annotation"), folder=folder, filename=f"{id_}.jpg", size="", segmented=0)
+    filled(root[2], width=look.width, height=look.height, depth=3)
     for drawn in objects:
         flags = {"truncated": int(drawn.truncated), "difficult": int(drawn.difficult)}
-        element = _filled(SubElement(root, "object"), name=classes[drawn.kind], pose="Unspecified", **flags)
-        _add_box(element, drawn.corners)
+        element = filled(SubElement(root, "object"), name=classes[drawn.kind], pose="Unspecified", **flags)
+        add_box(element, drawn.corners)
     return root
-
-
-def _filled(element: Element, **texts: Any) -> Element:
-    for tag, text in texts.items():
-        SubElement(element, tag).text = str(text)
-    return element
-
-
-def _add_box(element: Element, corners: Sequence[int]) -> None:
-    _filled(SubElement(element, "bndbox"), **dict(zip(CORNERS, corners, strict=True)))
 
 
 def _with_parts(number: int, root: Element) -> None:
     """Persons of Pascal VOC can have parts with names and boxes of their own."""
     for element in root.findall("object[name='person']") if number % 2 else ():
-        _add_box(_filled(SubElement(element, "part"), name="head"), (1, 1, 9, 9))
+        add_box(filled(SubElement(element, "part"), name="head"), (1, 1, 9, 9))
 
 
 def _as_in_2012(number: int, root: Element) -> None:
@@ -131,7 +121,7 @@ def _as_in_2012(number: int, root: Element) -> None:
 def _with_a_click(number: int, root: Element) -> None:
     """Two boxes of BCCD are a single point."""
     if number == 2:
-        _add_box(_filled(SubElement(root, "object"), name="RBC"), (50, 40, 50, 40))
+        add_box(filled(SubElement(root, "object"), name="RBC"), (50, 40, 50, 40))
 
 
 def write_coco(base: Path, sets: Mapping[str, int], classes: Sequence[str], look: Look = _SMALL, seed: int = 0) -> None:

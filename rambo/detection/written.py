@@ -16,7 +16,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from harness.files import write_json
 from harness.show.figures import COLOURS
-from rambo.detection.annotations import CORNERS
+from rambo.detection.voc_xml import add_box, filled
 
 FORMATS = ("voc", "coco", "pictures")
 
@@ -86,22 +86,14 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def _as_voc(file: str, width: int, height: int, things: Sequence[tuple[Any, ...]]) -> Any:
     """Boxes in whole pixels, which VOC counts from 1, both ends included."""
-    root = ElementTree.Element("annotation")
-    _filled(root, filename=file)
-    _filled(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    root = filled(ElementTree.Element("annotation"), filename=file)
+    filled(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
     for (left, top, right, bottom), name, _, score in things:
-        one = ElementTree.SubElement(root, "object")
-        _filled(one, name=name, difficult=0, score=f"{score:.6f}")
+        one = filled(ElementTree.SubElement(root, "object"), name=name, difficult=0, score=f"{score:.6f}")
         x, y = min(round(left), width - 1) + 1, min(round(top), height - 1) + 1
-        corners = (x, y, max(x, round(right)), max(y, round(bottom)))
-        _filled(ElementTree.SubElement(one, "bndbox"), **dict(zip(CORNERS, corners, strict=True)))
+        add_box(one, (x, y, max(x, round(right)), max(y, round(bottom))))
     ElementTree.indent(root)
     return ElementTree.ElementTree(root)
-
-
-def _filled(element: ElementTree.Element, **texts: object) -> None:
-    for tag, text in texts.items():
-        ElementTree.SubElement(element, tag).text = str(text)
 
 
 def _drawn(picture: Tensor, found: Mapping[str, Tensor], things: Sequence[tuple[Any, ...]]) -> Tensor:

@@ -13,7 +13,8 @@ from PIL import Image
 from harness.files import whole_folder
 from harness.record import load
 from harness.record.restored import restored
-from rambo.detection.annotations import Rules, annotated_images, read_image_set
+from rambo.detection.annotations import Rules, annotated_images
+from rambo.detection.voc_xml import read_image_set
 from rambo.detection.written import Written, names_of
 from ranksim.bins import Bins, Density
 from ranksim.evaluation import predict
