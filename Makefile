@@ -20,17 +20,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $(READY)
 
-check: $(READY)  ## format, lint, types and the fast tests (about 2 minutes)
+check: $(READY)  ## format, lint, types and the fast tests (about 6 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
-test: $(READY)  ## every test, with coverage (about 15 minutes)
-	@echo "running all tests, about 15 minutes on two cores"
+test: $(READY)  ## every test, with coverage (about 30 minutes)
+	@echo "running all tests, about 30 minutes on two cores"
 	$(BIN)/pytest -q -n 2 --dist worksteal --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
-test-distributed: $(READY)  ## the slow tests of runs over several processes (about 2 minutes)
+test-distributed: $(READY)  ## the slow tests of runs over several processes (2 to 6 minutes)
 	$(BIN)/pytest -q -m distributed
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
@@ -65,7 +65,7 @@ results: $(READY)  ## every page of docs/results/tables anew, running what is mi
 	for name in omniglot stsb; do $(BIN)/python scripts/fair.py $$name --out docs/results/tables || failed=1; done; \
 	exit $$failed
 
-benchmark: $(READY)  ## measure the speed and memory claims (about an hour on a quiet machine, most of it evaluation.py)
+benchmark: $(READY)  ## measure the speed and memory claims (long; wants a quiet machine)
 	for name in ranking peers evaluation rank_similarity smoothing detection step trainer input; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(READY)  ## README, docs/ and the docstrings as pages: build/site/index.html (needs: pip install '.[docs]')
@@ -74,7 +74,7 @@ docs: $(READY)  ## README, docs/ and the docstrings as pages: build/site/index.h
 	cp benchmarks/*.md build/pages/benchmarks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-gpu:  ## what this machine's GPU makes of losses, steps and evaluation (8 minutes; PYTHON=python3 with torch 2.10 will do)
+gpu:  ## what this machine's GPU makes of losses, steps and evaluation (at most 8 minutes; PYTHON=python3 with torch 2.10 will do)
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/gpu_check.py
 
 lock: $(READY)  ## resolve requirements.lock anew

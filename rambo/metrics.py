@@ -51,7 +51,7 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Ranks the gallery for every query by dot product (the cosine, for unit vectors), and scores the rankings.
 
-    Never holds the scores of all pairs: 0.22 GiB beyond the embeddings were measured at 60,502 x 512 on a CPU.
+    Never holds the scores of all pairs, unless it ranks anew; benchmarks/README.md has time and memory.
 
     Args:
         query_embeddings: (queries, dimensions); ranked in float32, or in float64 if given so.
