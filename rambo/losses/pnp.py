@@ -56,11 +56,8 @@ class PNPLoss(RetrievalLoss):
         one_of("variant", variant, VARIANTS)
         one_of("lone", lone, ("skip", "count"))
         self.variant, self.lone = variant, lone
-        self.temperature, self.b, self.alpha = (
-            positive("temperature", temperature),
-            positive("b", b),
-            positive("alpha", alpha),
-        )
+        self.temperature = positive("temperature", temperature)
+        self.b, self.alpha = positive("b", b), positive("alpha", alpha)
         self.settings |= {"variant": variant, "temperature": self.temperature, "b": b, "alpha": alpha, "lone": lone}
 
     def _found(self, relevance: Tensor, itself: Tensor) -> Tensor:
@@ -70,8 +67,7 @@ class PNPLoss(RetrievalLoss):
 
     def _values(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         above, present = above_relevant(scores, relevant)
-        irrelevant = ~relevant.mask if relevant.counted is None else ~relevant.mask & relevant.counted
-        before = (torch.sigmoid(above / self.temperature) * irrelevant[:, None, :]).sum(dim=2)
+        before = (torch.sigmoid(above / self.temperature) * relevant.irrelevant[:, None, :]).sum(dim=2)
         return (self._penalty(before) * present).sum(dim=1) / relevant.counts.clamp(min=1)
 
     def _penalty(self, before: Tensor) -> Tensor:

@@ -61,9 +61,7 @@ class SmoothAPLoss(RetrievalLoss):
     def _values(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         above, present = above_relevant(scores, relevant)
         ahead = torch.sigmoid(above / self.temperature)  # the item itself adds 1/2
-        if relevant.counted is not None:
-            ahead = ahead * relevant.counted[:, None, :]
         among = 0.5 + (ahead * relevant.mask[:, None, :]).sum(dim=2)
-        before = (ahead * ~relevant.mask[:, None, :]).sum(dim=2)
+        before = (ahead * relevant.irrelevant[:, None, :]).sum(dim=2)
         # 1 - precision is before / rank, which is never below 0
         return (before / (before + among) * present).sum(dim=1) / relevant.counts.clamp(min=1)

@@ -84,6 +84,11 @@ class RelevantPlaces:
         return len(self.rows)
 
     @property
+    def irrelevant(self) -> Tensor:
+        """Which items count and are not relevant, bool (rows, items)."""
+        return ~self.mask if self.counted is None else ~self.mask & self.counted
+
+    @property
     def length(self) -> int | Tensor:
         """Items that normalised ranks refer to: one number, or, where rows differ, float64 (rows,)."""
         if self.items is not None:
