@@ -16,22 +16,29 @@ from rambo.ranking.exact import not_negative, positive
 from rambo.ranking.relevant import RelevantPlaces
 
 
-class _SupRankLoss(RetrievalLoss):
-    """Ranks of relevant items of which only the irrelevant ones ahead have a gradient, and never a small one.
+class SupAPLoss(RetrievalLoss):
+    """1 - average precision with ranks that bound the exact ones from above.
 
-    An irrelevant item that stands t above a relevant one adds to its rank
-    sigmoid(t / temperature) up to 0, `start` more up to `delta`, and `offset + slope (t - delta)` beyond: from there
-    its gradient does not fade, however far it is ahead. Relevant items are counted exactly, ties against the item.
+    Only the irrelevant items ahead of a relevant one have a gradient, and never a small one: an irrelevant item that
+    stands t above it adds to its rank sigmoid(t / temperature) up to 0, `start` more up to `delta`, and
+    `offset + slope (t - delta)` beyond: from there its gradient does not fade, however far it is ahead. Relevant items
+    are counted exactly, ties against the item.
 
     Args:
         temperature: Width of the sigmoid (the paper's tau), > 0.
-        slope: Of the last branch (rho), >= 0.
-        delta: Where that begins, in scores, >= 0.
-        start: What is added to the sigmoid above 0, >= 0.
-        offset: Where the last branch begins. The authors' 1.44 lets it begin 0.05 below the end of the one before;
-            None: where that ends.
+        slope: What a score that is more than `delta` ahead adds to the rank per unit (rho), >= 0.
+        delta: In scores, >= 0.
+        start: What any score ahead adds beside the sigmoid, >= 0.
+        offset: What a score that is `delta` ahead adds. The authors' 1.44 lets it begin 0.05 below the end of the one
+            before; None: where that ends.
         exclude_self: Whether an item is left out of its own row. The authors' code keeps it, as a relevant item that
             is always first; then an item alone in its class costs about 0, and counts in the mean.
+        options: `on_empty`, `normalize`, `reduction`, `memory`, `memory_batches`: see `RetrievalLoss`.
+
+    Raises:
+        ValueError: If a number is outside its range.
+
+    Source: Ramzi et al. 2021, Robust and Decomposable Average Precision for Image Retrieval (NeurIPS), as in its code.
     """
 
     def __init__(
@@ -56,31 +63,10 @@ class _SupRankLoss(RetrievalLoss):
     def _ranks(self, scores: Tensor, relevant: RelevantPlaces) -> tuple[Tensor, Tensor, Tensor]:
         """Rank among the relevant items, without a graph, and among all, each (queries, most); and which are there."""
         above, present = above_relevant(scores, relevant)
-        mask = relevant.mask[:, None, :]
-        among = ((above.detach() >= 0) & mask).sum(dim=2).to(scores.dtype)  # the item itself is one of them
-        irrelevant = ~mask if relevant.counted is None else ~mask & relevant.counted[:, None, :]
+        among = ((above.detach() >= 0) & relevant.mask[:, None, :]).sum(dim=2).to(scores.dtype)  # the item among them
         step = torch.sigmoid(above / self.temperature) + self.start * (above > 0)
         step = torch.where(above > self.delta, self.offset + self.slope * (above - self.delta), step)
-        return among, among + (step * irrelevant).sum(dim=2), present
-
-
-class SupAPLoss(_SupRankLoss):
-    """1 - average precision with ranks that bound the exact ones from above.
-
-    Args:
-        temperature: Width of the sigmoid (the paper's tau), > 0.
-        slope: What a score that is more than `delta` ahead adds to the rank per unit (rho), >= 0.
-        delta: In scores, >= 0.
-        start: What any score ahead adds beside the sigmoid, >= 0.
-        offset: What a score that is `delta` ahead adds; 1.44 as in the authors' code, or None: as much as just below.
-        exclude_self: Whether an item is left out of its own row; the authors' code counts it as found first.
-        options: `on_empty`, `normalize`, `reduction`, `memory`, `memory_batches`: see `RetrievalLoss`.
-
-    Raises:
-        ValueError: If a number is outside its range.
-
-    Source: Ramzi et al. 2021, Robust and Decomposable Average Precision for Image Retrieval (NeurIPS), as in its code.
-    """
+        return among, among + (step * relevant.irrelevant[:, None, :]).sum(dim=2), present
 
     def _values(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         among, ranks, present = self._ranks(scores, relevant)
@@ -88,7 +74,7 @@ class SupAPLoss(_SupRankLoss):
         return (missing * present).sum(dim=1) / relevant.counts.clamp(min=1)
 
 
-class SupRecallLoss(_SupRankLoss):
+class SupRecallLoss(SupAPLoss):
     """1 - recall at k, the mean over several k, with the ranks of `SupAPLoss`.
 
     A query finds `sum of sigmoid((k - rank) / rank_temperature)` of its p relevant items, itself among them, out of
@@ -145,8 +131,7 @@ class CalibrationLoss(RetrievalLoss):
 
     def _loss(self, scores: Tensor, relevant: RelevantPlaces) -> Tensor:
         scores = self._rankable(scores, relevant)
-        irrelevant = ~relevant.mask if relevant.counted is None else ~relevant.mask & relevant.counted
-        parts = (self.relevant_margin - scores, relevant.mask), (scores - self.irrelevant_margin, irrelevant)
+        parts = (self.relevant_margin - scores, relevant.mask), (scores - self.irrelevant_margin, relevant.irrelevant)
         losses = []
         for violation, there in parts:
             violation = (violation * there).relu()
