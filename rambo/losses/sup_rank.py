@@ -117,7 +117,7 @@ class CalibrationLoss(RetrievalLoss):
         options: `memory`, `memory_batches`: see `RetrievalLoss`.
 
     Raises:
-        ValueError: If a mean over queries is asked for.
+        ValueError: If a mean over queries is asked for, or an `on_empty`: it has a value where nothing is relevant, too.
 
     Source: Ramzi et al. 2021 (NeurIPS), the calibration loss, as in its code.
     """
@@ -126,6 +126,8 @@ class CalibrationLoss(RetrievalLoss):
         super().__init__(**options)
         if self.reduction != "macro":
             raise ValueError("calibration is a mean over pairs, not over queries; leave out reduction")
+        if self.on_empty != "zero":
+            raise ValueError("calibration has a value where nothing is relevant, too; leave out on_empty")
         self.relevant_margin, self.irrelevant_margin = float(relevant_margin), float(irrelevant_margin)
         self.settings |= {"relevant_margin": self.relevant_margin, "irrelevant_margin": self.irrelevant_margin}
 

@@ -113,6 +113,12 @@ def test_mixtures_are_drawn_in_training_alone():
         SiMix(SmoothRecallLoss(memory="gallery", memory_batches=1))
 
 
+def test_calibration_has_a_value_where_nothing_is_relevant():
+    scores = torch.tensor([[0.9, 0.5, 0.8]])
+    value = CalibrationLoss().from_scores(scores, torch.zeros(1, 3)).item()
+    assert value == pytest.approx(((0.9 - 0.6) + (0.8 - 0.6)) / 2)
+
+
 def test_who_is_alone_counts_or_not():
     # the means that the notes beside the golden vectors give for the other choice
     for case, loss, expected in (
@@ -167,6 +173,7 @@ def test_the_small_penalties_of_pnp_keep_their_digits(before):
         (lambda: PNPLoss("D"), "variant must be one of O, I_u, I_b, D_s, D_q"),
         (lambda: PNPLoss(alpha=math.nan), "alpha must be > 0"),
         (lambda: CalibrationLoss(reduction="none"), "a mean over pairs, not over queries"),
+        (lambda: CalibrationLoss(on_empty="nan"), "has a value where nothing is relevant"),
         (lambda: RoadmapLoss(memory="gallery", memory_batches=2), "memory must be one of none"),
     ],
 )
