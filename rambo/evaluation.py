@@ -28,12 +28,14 @@ class Embedded:
         labels: int64 (images,).
         indices: Position in the data set, int64 (images,).
         roles: int64 (images,); 0 = query and gallery, 1 = query only, 2 = gallery only.
+        cameras: int64 (images,), where the data tell them.
     """
 
     embeddings: Tensor
     labels: Tensor
     indices: Tensor
     roles: Tensor
+    cameras: Tensor | None = None
 
 
 def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]], memory: int | float | str | None = None) -> Embedded:
@@ -46,7 +48,8 @@ def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]], memory: int | f
         labels = batch["label"].long()
         roles = batch.get("role", torch.zeros_like(labels))
         rows.add(embeddings.float())
-        return labels, batch["index"].long(), roles.long()
+        cameras = (batch["camera"].long(),) if "camera" in batch else ()
+        return labels, batch["index"].long(), roles.long(), *cameras
 
     columns = [torch.cat(column) for column in zip(*answers(model, loader, keep), strict=True)]
     embeddings = rows.tensor()
@@ -98,7 +101,7 @@ class RetrievalMetrics:
         return metric_names(self.recall_at, self.map, self.class_means, self.rerank is not None)
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles.
+        """The numbers of `retrieval_metrics`. Who asks and who can be found is told by the images' roles and cameras.
 
         Raises:
             ValueError: As `retrieval_metrics`, or if there is no query or no gallery.
@@ -118,7 +121,9 @@ class RetrievalMetrics:
         options: dict[str, Any] = {"recall_at": self.recall_at, "map": self.map, "engine": self.engine}
         options |= {"class_means": self.class_means, "rerank": self.rerank, "device": data.labels.device}
         if len(asking) == len(found) == len(data.roles):
-            return retrieval_metrics(data.embeddings, data.labels, **options)
+            return retrieval_metrics(data.embeddings, data.labels, query_cameras=data.cameras, **options)
+        if data.cameras is not None:
+            options |= {"query_cameras": data.cameras[asking], "gallery_cameras": data.cameras[found]}
         place = torch.full_like(data.roles, -1)
         place[found] = torch.arange(len(found), device=place.device)
         queries, gallery = (

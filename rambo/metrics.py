@@ -14,7 +14,7 @@ With R relevant items for a query, and the j-th of them at position p_j = j + (i
 Each is averaged over the queries that have a relevant item, and lies between 0 and 1. `class_mean_<metric>` is the mean
 over the classes of the mean over their queries, so that a class counts the same however many images it has, and
 `reranked_<metric>` what the metric is after re-ranking. Where queries search a gallery, `recall@k` is the cumulative
-matching characteristic (CMC) at k.
+matching characteristic (CMC) at k; of persons, with cameras, that of Market-1501.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def retrieval_metrics(
     gallery_labels: Tensor | None = None,
     *,
     own_positions: Tensor | None = None,
+    query_cameras: Tensor | None = None,
+    gallery_cameras: Tensor | None = None,
     recall_at: Sequence[int] = (1, 2, 4, 8),
     map: bool = False,
     engine: str = "exact",
@@ -60,6 +62,9 @@ def retrieval_metrics(
         gallery_labels: int64 (gallery,).
         own_positions: Where each query stands in the gallery, or -1 if it does not, int64 (queries,). A query does not
             find itself; which item that is, is told by position, as another image may have an equal embedding.
+        query_cameras: What took each query's picture, int64 (queries,): of its class, a query neither finds nor misses
+            what its own camera took, as in person re-identification (Market-1501).
+        gallery_cameras: int64 (gallery,); as `gallery_labels`.
         recall_at: The k of `recall@k`.
         map: Whether to compute average precision over the whole list.
         engine: `exact`, or `faiss`, which finds the same numbers; see `rambo.search.search`.
@@ -73,14 +78,14 @@ def retrieval_metrics(
         The metrics by name, and `queries_without_match`, how many queries were left out for want of a relevant item.
 
     Raises:
-        ValueError: If shapes disagree, labels or positions are not integers, a position lies outside the gallery, an
-            embedding is not finite, or no query has a relevant item.
+        ValueError: If shapes disagree, labels, cameras or positions are not integers, a position lies outside the
+            gallery, an embedding is not finite, or no query has a relevant item.
     """
     recall_at = checked_recall_at(recall_at)
     device = torch.device(query_embeddings.device if device is None else device)
     query_labels = query_labels.to(device)
     if gallery_embeddings is None:
-        gallery_embeddings, gallery_labels = query_embeddings, query_labels
+        gallery_embeddings, gallery_labels, gallery_cameras = query_embeddings, query_labels, query_cameras
         own_positions = torch.arange(len(query_labels), device=query_labels.device)
     if gallery_labels is None:
         raise ValueError("gallery_embeddings came without gallery_labels: give both, or neither for leave-one-out")
@@ -88,11 +93,13 @@ def retrieval_metrics(
     _check("query", query_embeddings, query_labels)
     _check("gallery", gallery_embeddings, gallery_labels)
     own_positions = _checked_positions(own_positions, query_labels, len(gallery_labels))
-    relevant = RelevantItems(query_labels.long(), gallery_labels.long(), own_positions)
+    cameras = _checked_cameras((query_cameras, query_labels), (gallery_cameras, gallery_labels))
+    relevant = RelevantItems(query_labels.long(), gallery_labels.long(), own_positions, *cameras)
     asking = relevant.queries_with_match
     if not len(asking):
+        what = "labels" if cameras[0] is None else "labels and the cameras"
         raise ValueError(
-            f"none of the {len(query_labels)} queries has a relevant item in the gallery: check the labels"
+            f"none of the {len(query_labels)} queries has a relevant item in the gallery: check the {what}"
         )
     scores = Scores(query_embeddings, gallery_embeddings, device)
     weights = _class_weights(query_labels, asking).cpu() if class_means else None
@@ -182,6 +189,19 @@ def _checked_positions(own: Tensor | None, query_labels: Tensor, gallery: int) -
             f"got {int(own.min())} to {int(own.max())}"
         )
     return own
+
+
+def _checked_cameras(*sides: tuple[Tensor | None, Tensor]) -> list[Tensor | None]:
+    """Cameras of queries and of the gallery as int64, where their labels are; both None, or both given."""
+    for cameras, labels in sides:
+        if cameras is not None and (cameras.shape != labels.shape or cameras.is_floating_point()):
+            raise ValueError(
+                f"cameras must be one integer for each of the {len(labels)} labels, got {cameras.dtype}"
+                f" {tuple(cameras.shape)}"
+            )
+    if len({cameras is None for cameras, _ in sides}) > 1:
+        raise ValueError("cameras came of queries or of the gallery alone: give both, or neither")
+    return [None if cameras is None else cameras.long().to(labels.device) for cameras, labels in sides]
 
 
 def _check(name: str, embeddings: Tensor, labels: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,9 +24,18 @@ class RelevantItems:
         query_labels: int64 (queries,).
         gallery_labels: int64 (gallery,).
         own_positions: Where each query stands in the gallery, or -1 if it does not, int64 (queries,).
+        query_cameras, gallery_cameras: Where given, int64 (queries,) and (gallery,), an item of the query's class and
+            camera is neither relevant nor irrelevant.
     """
 
-    def __init__(self, query_labels: Tensor, gallery_labels: Tensor, own_positions: Tensor | None) -> None:
+    def __init__(
+        self,
+        query_labels: Tensor,
+        gallery_labels: Tensor,
+        own_positions: Tensor | None,
+        query_cameras: Tensor | None = None,
+        gallery_cameras: Tensor | None = None,
+    ) -> None:
         self.query_labels, self.gallery_labels = query_labels, gallery_labels
         ordered = gallery_labels.sort(stable=True)
         self.by_class = ordered.indices
@@ -35,7 +44,14 @@ class RelevantItems:
         self.own = torch.full_like(query_labels, -1) if own_positions is None else own_positions
         # the gallery may hold the query under another label
         alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
-        self.counts = self.in_class - alike.long()
+        self.cameras = None
+        if query_cameras is not None and gallery_cameras is not None:
+            self.cameras = query_cameras, gallery_cameras
+            passed_over = items_alike((query_labels, query_cameras), (gallery_labels, gallery_cameras))
+            alike &= gallery_cameras[self.own.clamp(min=0)] != query_cameras  # or it is counted already
+            self.counts = self.in_class - passed_over - alike.long()
+        else:
+            self.counts = self.in_class - alike.long()
         # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty, and so do
         # those of one class.
         by_class = self.start.sort(stable=True).indices
@@ -50,7 +66,20 @@ class RelevantItems:
         sizes = self.in_class[queries, None]
         number = torch.arange(int(sizes.max()), device=queries.device)
         columns = self.by_class[self.start[queries, None] + torch.minimum(number, sizes - 1)]
-        return columns, (number < sizes) & (columns != self.own[queries, None])
+        relevant = (number < sizes) & (columns != self.own[queries, None])
+        if self.cameras is not None:
+            of_queries, of_gallery = self.cameras
+            relevant &= of_gallery[columns] != of_queries[queries, None]
+        return columns, relevant
+
+
+def items_alike(queries: Sequence[Tensor], gallery: Sequence[Tensor]) -> Tensor:
+    """How many gallery items equal each query in all of these columns, such as class and camera, int64 (queries,)."""
+    rows = torch.cat([torch.stack(list(queries), dim=1), torch.stack(list(gallery), dim=1)])
+    kinds = torch.unique(rows, dim=0, return_inverse=True)[1]
+    asking, found = kinds.split([len(queries[0]), len(gallery[0])])
+    there: Tensor = found.bincount(minlength=len(rows))[asking]
+    return there
 
 
 def irrelevant_before(

@@ -43,6 +43,8 @@ class ImageFolder(RetrievalData):
         test_classes: Names of the classes to test on.
         validation_classes: Names of the classes to validate on.
         split: "open": no class is in two parts; "closed": the classes of the test are those of training.
+        camera_column: Column of the table that tells what took each image: in an evaluation, images of the query's
+            class and camera are neither right nor wrong, as in person re-identification. None: all images count.
 
     Raises:
         FileNotFoundError: If there is no such folder or table, or listed images are missing.
@@ -61,6 +63,7 @@ class ImageFolder(RetrievalData):
         test_classes: Sequence[str] | None = None,
         validation_classes: Sequence[str] | None = None,
         split: str = "open",
+        camera_column: str | None = None,
         **shared: Any,
     ) -> None:
         if not 0 < test_fraction < 1:
@@ -70,15 +73,24 @@ class ImageFolder(RetrievalData):
         if split == "closed" and (test_classes or validation_classes):
             raise ValueError("split=closed tests on every class: leave test_classes and validation_classes out")
         self.table, self.test_fraction, self.split = table, test_fraction, split
+        self.camera_column = camera_column
         self.test_classes = [str(name) for name in test_classes or []]
         self.validation_classes = [str(name) for name in validation_classes or []]
         if shared.get("fixture"):  # the fixture goes by folders, and has classes of its own
-            self.table, self.test_classes, self.validation_classes = None, [], []
+            self.table, self.test_classes, self.validation_classes, self.camera_column = None, [], [], None
+        if self.camera_column and self.table is None:
+            raise ValueError(
+                f"data.camera_column={camera_column} names a column of a table, and there is none: give data.table, a"
+                " CSV file with columns path, label and that one"
+            )
         super().__init__(root, **shared)
 
     def read(self, root: Path) -> dict[str, Records]:
         """The parts that have images."""
-        rows = from_folders(root, self.remedy) if self.table is None else from_table(root / self.table)
+        if self.table is None:
+            rows = from_folders(root, self.remedy)
+        else:
+            rows = from_table(root / self.table, self.camera_column)
         if not rows:
             raise FileNotFoundError(f"no images in {root}; {self.remedy}")
         classes, labels = numbered([row.label for row in rows])
@@ -90,6 +102,7 @@ class ImageFolder(RetrievalData):
             labels=labels,
             super_labels=super_labels if len(kinds) > 1 else None,
             roles=torch.tensor(roles) if any(roles) else None,
+            cameras=numbered([row.camera for row in rows])[1] if self.camera_column else None,
             folder=root,
             upright=True,
             crops=crops if any(crops) else None,
@@ -104,7 +117,7 @@ class ImageFolder(RetrievalData):
         for part, records in parts.items():
             asked = part != "train" and records.roles is not None and bool((records.roles != BOTH).any())
             parts[part] = records if asked else replace(records, roles=None)
-            self._judge(part, parts[part])
+            self._judge(part, parts[part] if part != "train" else replace(parts[part], cameras=None))
         return parts
 
     def held_out(self, train: Records) -> Tensor:
@@ -149,6 +162,7 @@ class ImageFolder(RetrievalData):
         if records.roles is not None:
             names = records.where(records.roles != GALLERY).class_names_here()
         single = sorted(set(names) - set(records.where(records.answerable()).class_names_here()))
+        lacking = "one image" if records.roles is None else "no image in the gallery"
         if 0 < len(single) < len(names):
             log.warning(
                 "%d of %d %s classes in %s have %s (%s); these cannot be queries, and serve as negatives",
@@ -156,6 +170,6 @@ class ImageFolder(RetrievalData):
                 len(names),
                 part,
                 self.root,
-                "one image" if records.roles is None else "no image in the gallery",
+                lacking if records.cameras is None else "no image by another camera to find",
                 some(single),
             )

@@ -18,6 +18,7 @@ class HuggingFaceImages(Copied[Records], ImageFolder):
         image: Name of the column of images.
         label: Name of the column of classes: text, numbers, or named classes.
         super_label: Name of a column of coarser classes, if there is one.
+        camera_column: Name of a column of cameras, if evaluations are to leave out a class's images by the query's.
         options: As in `harness.data.huggingface.Copied`, and as in `ImageFolder`.
 
     Raises:
@@ -30,8 +31,10 @@ class HuggingFaceImages(Copied[Records], ImageFolder):
         image: str = "image",
         label: str = "label",
         super_label: str | None = None,
+        camera_column: str | None = None,
         **options: Any,
     ) -> None:
         self.image = image
-        self.columns = {image: "path", label: "label", **({super_label: "super_label"} if super_label else {})}
-        super().__init__(root, **options)
+        others = {super_label: "super_label", camera_column: "camera"}
+        self.columns = {image: "path", label: "label", **{name: to for name, to in others.items() if name}}
+        super().__init__(root, camera_column="camera" if camera_column else None, **options)

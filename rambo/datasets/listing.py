@@ -29,17 +29,22 @@ class Row(NamedTuple):
     super_label: str = ""
     role: str = ""
     crop: Crop | None = None
+    camera: str = ""
 
 
-def from_table(table: Path) -> list[Row]:
-    """The rows of a table with the columns path and label, and split, super_label, role and crop, if it has them."""
+def from_table(table: Path, camera: str | None = None) -> list[Row]:
+    """The rows of a table with the columns path and label, and split, super_label, role and crop, if it has them.
+
+    `camera` names the column that tells what took each image.
+    """
     if not table.is_file():
         raise FileNotFoundError(f"no table {table}; check data.table, a CSV file with columns path and label")
     sheet = read_spreadsheet(table)
     path, label = sheet.needed("path"), sheet.needed("label")
     split, super_label = sheet.column("split"), sheet.column("super_label")
     role, crops = _role_column(sheet), sheet.crops([label])
-    alike = sheet.like_split([path, label, split, super_label, role])
+    camera = sheet.needed(camera) if camera else None
+    alike = sheet.like_split([path, label, split, super_label, role, camera])
     if split is None and alike:
         raise ValueError(
             f"{table} has the column {alike[0]!r}, which may say who trains and who is tested; call it split if it"
@@ -61,8 +66,10 @@ def from_table(table: Path) -> list[Row]:
                 f"{table}, row {number}: {role} should be query, gallery or both, and the split no such, got"
                 f" {asked!r} and split {part or 'none'}; correct it, or leave the column {role!r} out"
             )
-        crop = crops[number - 1] if crops else None
-        rows.append(Row(place, row[label], part, row[super_label] if super_label else "", use, crop))
+        if camera and not row[camera]:
+            raise ValueError(f"{table}, row {number} has no {camera}; name what took each image: data.camera_column")
+        kind, crop, took = super_label, crops[number - 1] if crops else None, row[camera] if camera else ""
+        rows.append(Row(place, row[label], part, row[kind] if kind else "", use, crop, took))
     return rows
 
 

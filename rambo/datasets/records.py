@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.data.rows import Rows
 from harness.seeds import fixed_order
+from rambo.neighbours import items_alike
 
 BOTH, QUERY, GALLERY = 0, 1, 2
 """Roles: leave-one-out (every image queries the others), query only, gallery only."""
@@ -27,6 +28,7 @@ class Records(Rows):
         labels: Class of each image, int64 (n,).
         super_labels: Coarser class of each image, int64 (n,), where the data have one.
         roles: 0 leave-one-out, 1 query only, 2 gallery only, int64 (n,), where the data prescribe them.
+        cameras: What took each image, int64 (n,), where images of one class and camera are not to be found.
         class_names: Class -> a name for people, where there is one.
     """
 
@@ -34,9 +36,10 @@ class Records(Rows):
     _: KW_ONLY
     super_labels: Tensor | None = None
     roles: Tensor | None = None
+    cameras: Tensor | None = None
     class_names: Mapping[int, str] | None = None
 
-    columns = (*Rows.columns, "labels", "super_labels", "roles")
+    columns = (*Rows.columns, "labels", "super_labels", "roles", "cameras")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,26 +47,30 @@ class Records(Rows):
             raise ValueError("records need either the folder of their files or their pixels")
 
     def entries(self, index: int) -> dict[str, Any]:
-        """The label, and super-label and role where there are such."""
-        columns = {"label": self.labels, "super_label": self.super_labels, "role": self.roles}
+        """The label, and super-label, role and camera where there are such."""
+        columns = {"label": self.labels, "super_label": self.super_labels, "role": self.roles, "camera": self.cameras}
         return {name: column[index] for name, column in columns.items() if column is not None}
 
     def described(self) -> Iterator[object]:
-        """Names, labels, super-labels and roles."""
+        """Names, labels, super-labels and roles, and cameras where there are such."""
         yield len(self)
         missing = [None] * len(self)
         columns = (
             missing if column is None else column.tolist() for column in (self.labels, self.super_labels, self.roles)
         )
-        yield from zip(self.names, *columns, strict=True)
+        cameras = () if self.cameras is None else (self.cameras.tolist(),)
+        yield from zip(self.names, *columns, *cameras, strict=True)
 
     def answerable(self) -> Tensor:
-        """Which images are queries that have an image of their class to find, bool (n,)."""
+        """Which images are queries that have an image of their class, and of another camera, to find, bool (n,)."""
         roles = torch.zeros_like(self.labels) if self.roles is None else self.roles
-        _, kinds = torch.unique(self.labels, return_inverse=True)
-        searched = kinds[roles != QUERY].bincount(minlength=len(kinds))
-        found: Tensor = (roles != GALLERY) & (searched[kinds] > (roles == BOTH))
-        return found
+        gallery = roles != QUERY
+        hidden = (roles == BOTH).long()
+        if self.cameras is not None:
+            both = self.labels, self.cameras
+            hidden = items_alike(both, [column[gallery] for column in both])
+        found = items_alike([self.labels], [self.labels[gallery]])
+        return (roles != GALLERY) & (found > hidden)
 
     def class_names_here(self) -> list[str]:
         """The names of the classes that have an image here, in order of their labels."""
@@ -78,6 +85,8 @@ class Records(Rows):
         if self.roles is not None:
             counts["queries"] = int((self.roles != GALLERY).sum())
             counts["gallery"] = int((self.roles != QUERY).sum())
+        if self.cameras is not None:
+            counts["cameras"] = len(torch.unique(self.cameras))
         return counts
 
 

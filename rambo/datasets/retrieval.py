@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class RetrievalData(PartedData[Records]):
             train = parts["train"]
             held_out = self.held_out(train).tolist()
             parts |= train.parted(["validation" if held else "train" for held in held_out])
+        parts["train"] = replace(parts["train"], cameras=None)  # a loss ranks all images of its batch
         for name, records in parts.items():
             if not bool(records.answerable().any()):
                 raise ValueError(self._nothing_to_find(name, records))
@@ -69,6 +71,11 @@ class RetrievalData(PartedData[Records]):
         return torch.isin(train.labels, torch.tensor(held_out_classes(train.labels, self.validation_fraction)))
 
     def _nothing_to_find(self, part: str, records: Records) -> str:
+        if records.cameras is not None:
+            return (
+                f"no query of the {part} part of {self.root} has an image of its class by another camera to find; check"
+                " the labels and the cameras, or set data.camera_column=null"
+            )
         if records.roles is not None:
             return (
                 f"no query of the {part} part of {self.root} has an image of its class in the gallery;"

@@ -117,7 +117,7 @@ class CalibrationLoss(RetrievalLoss):
         options: `memory`, `memory_batches`: see `RetrievalLoss`.
 
     Raises:
-        ValueError: If a mean over queries is asked for, or an `on_empty`: it has a value where nothing is relevant, too.
+        ValueError: If a mean over queries is asked for, or an `on_empty`: it has a value where nothing is relevant.
 
     Source: Ramzi et al. 2021 (NeurIPS), the calibration loss, as in its code.
     """

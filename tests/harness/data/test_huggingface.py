@@ -115,6 +115,9 @@ def test_plain_parquet_of_pandas_and_other_columns(tmp_path):
     data = labelled(tmp_path / "copies", name=str(tmp_path / "own.parquet"), **options)
     assert classes_of(data) == [f"kind {i}" for i in range(4)]
     assert data.parts["train"].super_labels is not None
+    seen = labelled(tmp_path / "copies", name=str(tmp_path / "own.parquet"), **options, camera_column="subset")
+    places = [int(name.split("/")[-1].split(".")[0]) for name in seen.parts["test"].names]
+    assert seen.parts["test"].cameras.tolist() == [place % 3 for place in places]
     for wrong, says in (
         ({"label": "sort"}, r"no column 'sort'; its columns are photo, kind, family, subset"),
         ({"image": "family"}, r"the column 'family' holds no images but Value\('int64'\)|no image that can be read"),
