@@ -1,4 +1,6 @@
 import hashlib
+import os
+import platform
 import random
 import subprocess
 import sys
@@ -36,6 +38,37 @@ def test_set_up_refuses_no_threads_and_turns_determinism_on_and_off():
     set_up(None, False)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
+
+
+def test_set_up_fills_no_memory_that_is_written_anyway():
+    set_up(None, True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    set_up(None, False)
+
+
+FAULTS = """
+import resource, torch
+from harness.record.reproducibility import set_up
+set_up(1, True)
+torch.ones(2**22)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is asked to keep freed memory")
+def test_set_up_keeps_freed_memory_unless_a_variable_says_otherwise():
+    def faults(**variables):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        command = [sys.executable, "-c", FAULTS]
+        done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults() < 2 * 4096  # pages of two tensors among twenty
+    assert faults(MALLOC_MMAP_THRESHOLD_="131072") > 10 * 4096
 
 
 def state(folder):
