@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,43 +58,60 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     pictures = build(config.pictures) if trainer.pictures else None
     if config.first_stage:
         stages.check(model, config, data.evaluation)
-
+    trainer.check(model, metrics, data)
+    optimizer, scheduler = rates(config, model, loss, data, trainer)
     said = {"experiment": name, "overrides": overrides, "seed": config.seed, "started": started}
     said |= {"device": str(trainer.chosen), "processes": distributed.world()}
-    record = begin(config, folder, data, model, said) if distributed.is_main() else {}
-    distributed.wait()  # for the folder
-    earlier = first_stage(config, folder, name, overrides, model, loss) if config.first_stage else {}
-    optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
-    scheduler = complete(
-        "scheduler", build_scheduler, build(config.scheduler), optimizer, data.train, trainer.accumulate
-    )
-    settings, run_name = resolved(config), f"{name}_seed{config.seed}"
-    tracker = complete("tracking", build(config.tracking), folder=folder, config=settings, name=run_name)
-    begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
-    log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
-    try:
-        results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
-        if not distributed.is_main():
-            tracker.close()
-            distributed.wait()
-            return {"results": results}
-        report = {
-            **record,
-            **runs.begun_otherwise(folder, record),
-            "config": settings,
-            "loss": getattr(loss, "settings", {}),
-            "measures": measures.record(metrics, results),
-            "results": {**results, **earlier},
-        }
-        standalone.finish(folder, report)
-        last = partial(standalone.write, folder, report, "last")
-        tracker.model(folder / standalone.FOLDER, results["last"]["epoch"], last)
-    except BaseException:
-        tracker.close(exit_code=1)
-        raise
-    tracker.close()
-    runs.finish(folder, report)
+    new = not config.resume and distributed.is_main()
+    with reuse.unused_unless_saved(folder) if new else nullcontext():
+        record = begin(config, folder, data, model, said) if distributed.is_main() else {}
+        distributed.wait()  # for the folder
+        earlier = {}
+        if config.first_stage:
+            earlier = first_stage(config, folder, name, overrides, model, loss)
+            optimizer, scheduler = rates(config, model, loss, data, trainer)  # of what is left to be trained
+        tracker = complete(
+            "tracking", build(config.tracking), folder=folder, config=resolved(config), name=f"{name}_seed{config.seed}"
+        )
+        begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
+        log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
+        try:
+            results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
+            report = {"results": results}
+            if distributed.is_main():
+                report = reported(config, folder, record, loss, metrics, {**results, **earlier})
+                last = partial(standalone.write, folder, report, "last")
+                tracker.model(folder / standalone.FOLDER, results["last"]["epoch"], last)
+        except BaseException:
+            tracker.close(exit_code=1)
+            raise
+        tracker.close()
+    if distributed.is_main():
+        runs.finish(folder, report)
     distributed.wait()
+    return report
+
+
+def rates(config: DictConfig, model: Any, loss: Any, data: Any, trainer: Any) -> tuple[Any, Any]:
+    """Optimizer and scheduler."""
+    optimizer = complete("optimizer", build_optimizer, build(config.optimizer), model, loss)
+    schedule = build(config.scheduler)
+    return optimizer, complete("scheduler", build_scheduler, schedule, optimizer, data.train, trainer.accumulate)
+
+
+def reported(
+    config: DictConfig, folder: Path, record: dict[str, Any], loss: Any, metrics: Any, results: dict[str, Any]
+) -> dict[str, Any]:
+    """The report, with which the trained model is completed; it is not written yet."""
+    report = {
+        **record,
+        **runs.begun_otherwise(folder, record),
+        "config": resolved(config),
+        "loss": getattr(loss, "settings", {}),
+        "measures": measures.record(metrics, results),
+        "results": results,
+    }
+    standalone.finish(folder, report)
     return report
 
 

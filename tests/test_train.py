@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
+from harness.files import WriteError
 from harness.record import runs
 from harness.study.execution import Worker, close
 from harness.study.tables import Table
@@ -38,12 +39,17 @@ LOSSES = {
     path.stem: next(demo for module, demo in DEMOS.items() if f"_target_: {module}" in path.read_text())
     for path in sorted((train.CONFIGS / "loss").glob("*.yaml"))
 }
+SMALL = ["experiment=demo_rambo", "scale=fixture"]
 GROUPS = [
     f"{group}={path.stem}"
     for group in ("weighting", "fds", "regularizer", "stages")
     for path in sorted((train.CONFIGS / group).glob("*.yaml"))
     if path.stem not in ("none", "one")
 ]
+
+
+class KilledError(BaseException):
+    """The end of a process that nothing in it notices."""
 
 
 def composed(*overrides):
@@ -258,6 +264,11 @@ def test_a_misspelt_experiment_is_answered_with_the_choices(command):
         (["experiment=demo_regression", "trainer.monitor=maee"], "trainer.monitor=maee is no metric of validation"),
         (["experiment=demo_regression", "loss=balanced_mse_bmc", "weighting=inverse"], "takes no weights"),
         (["experiment=demo_regression", "model=perceptron"], "this model is for rows of numbers"),
+        ([*SMALL, "trainer.monitor=recall"], "is no metric of test; there are recall@1"),
+        ([*SMALL, "trainer.splits=[tested]"], "must name some of the splits of the data"),
+        ([*SMALL, "optimizer.lr=-1"], "Invalid learning rate: -1"),
+        ([*SMALL, "trainer.chunk=8"], "batch norm that trains"),
+        ([*SMALL, "scheduler=cosine_warmup", "scheduler.warmup_epochs=900"], "longer than the run"),
         (["experiment=agedb_vanilla", "paths.data=/nonexistent"], "AgeDB"),
         (["experiment=stsb_vanilla", "paths.data=/nonexistent"], "python scripts/download.py sts_b"),
     ],
@@ -267,7 +278,57 @@ def test_bad_input_is_answered_with_one_sentence(command, overrides, sentence, t
     assert answer.returncode == 1
     assert sentence in answer.said
     assert "Traceback" not in answer.said
-    assert not list(tmp_path.rglob("checkpoints"))
+    assert not [path for path in tmp_path.rglob("*") if path.name in runs.LEFT]  # so that the folder is free
+
+
+def late():
+    """What may fail between the record of a run and its first checkpoint."""
+    return [
+        (train.standalone, "begin", WriteError("full")),
+        (train, "first_stage", ValueError("no such part")),
+        (train, "complete", ValueError("tracking: no such mode")),
+        (training.Training, "__post_init__", RuntimeError("out of memory")),
+        (training.Training, "evaluate", ValueError("a metric of somebody's own")),
+        (training.Training, "save", WriteError("full")),
+        (training.Training, "save", KeyboardInterrupt()),
+    ]
+
+
+@pytest.mark.parametrize("point", range(7))
+def test_a_start_that_fails_before_its_first_checkpoint_leaves_the_folder_free(point, tmp_path, monkeypatch):
+    place, name, error = late()[point]
+    real, folder = getattr(place, name), tmp_path / "run"
+
+    def fails(*given, **named):
+        if name == "complete" and given[0] != "tracking":
+            return real(*given, **named)
+        assert name in ("begin", "complete") or (folder / runs.BEGAN).is_file()
+        raise error
+
+    monkeypatch.setattr(place, name, fails)
+    row = ["stages=retrained_head", "weighting=inverse"] if name == "first_stage" else []
+    config = small("table_ranksim", tmp_path, "data.root=own", "data.target=y", "data.fixture=true", *row)
+    with pytest.raises(type(error)):
+        run(config, folder)
+    runs.check_unused(folder)
+    assert not any((folder / left).exists() for left in (*runs.LEFT, "wandb_id.txt", "wandb"))
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault in an epoch"), KeyboardInterrupt()])
+def test_a_run_that_has_saved_keeps_its_folder_and_one_that_goes_on_loses_nothing(error, tmp_path, monkeypatch):
+    config = small("table_ranksim", tmp_path, "data.root=own", "data.target=y", "data.fixture=true")
+
+    def fails(*given):
+        raise error
+
+    for name in ("train_epoch", "restore"):
+        monkeypatch.setattr(training.Training, name, fails)
+        with pytest.raises(type(error)):
+            run(config, tmp_path / "run")
+        config.resume = str(tmp_path / "run")
+        assert {"config.yaml", runs.BEGAN, "checkpoints", runs.MODEL} <= {p.name for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(FileExistsError, match="go on with it"):
+        runs.check_unused(tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -325,12 +386,12 @@ def test_a_stage_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_pa
 
         def killed(self, stage=stage):
             if self.tracker.folder == tmp_path / "parts" / stage:
-                raise KeyboardInterrupt
+                raise KilledError
             save(self)
 
         monkeypatch.setattr(training.Training, "save", killed)
         again = [f"resume={tmp_path / 'parts'}"] if stage == "." else []
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KilledError):
             run(small("demo_regression", tmp_path, *row, *again), tmp_path / "parts")
         monkeypatch.undo()
     parts = run(small("demo_regression", tmp_path, *row, f"resume={tmp_path / 'parts'}"), tmp_path / "parts")

@@ -26,6 +26,7 @@ from harness.record.config import BITS, fingerprint, nodes, resolved
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
 LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
+MIRRORED = ("wandb_id.txt", "wandb", "tensorboard")  # in a run folder, what mirrors of its numbers leave
 POLL_SECONDS = 2.0
 SOON_SECONDS = 0.2  # in which a lock that is just being let go of is free
 Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
@@ -132,6 +133,21 @@ def held(path: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # still locked: who has it open by now will see that it is gone, and open it anew
         lock.release()
+
+
+@contextlib.contextmanager
+def unused_unless_saved(folder: Path) -> Iterator[None]:
+    """Makes a new run: what it left in `folder` is taken back if the block fails before the run has a checkpoint.
+
+    The corrected command can then be given the same folder. The log of the attempt stays.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        if not any(folder.rglob("last.pt")):
+            for left in (folder / name for name in (*runs.LEFT, *MIRRORED)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        raise
 
 
 def discard(folder: Path, log_to: Path | None = None) -> None:

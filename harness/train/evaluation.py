@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Evaluation:
     """Evaluates a model on every split and remembers the best epoch of each; any number is better than nan.
 
     Raises:
-        ValueError: If `metrics` declare that `monitor` is better the other way, or there is no such split.
+        ValueError: If `metrics` declare that `monitor` is better the other way, or tell by `names()` that they do not
+            give it, or there is no such split.
     """
 
     metrics: Metrics
@@ -63,6 +65,7 @@ class Evaluation:
     results: dict[str, Any] = field(default_factory=dict)
     new_best: list[str] = field(default_factory=list)  # the splits on which the last evaluation was the best so far
     history: dict[str, list[float]] = field(default_factory=dict)  # of the monitored metric after each epoch, by split
+    undeclared: str | None = field(init=False)  # a sentence if the metrics do not say which way `monitor` is better
     weights: str = ""  # what stands after the names of splits and results where the weights are others: _average
 
     def __post_init__(self) -> None:
@@ -71,8 +74,10 @@ class Evaluation:
                 given, there = list(self.splits), ", ".join(self.loaders)
                 raise ValueError(f"trainer.splits={given} must name some of the splits of the data: {there}")
             self.loaders = {split: self.loaders[split] for split in self.splits}
-        if undeclared := measures.direction(self.metrics, self.monitor, self.higher_is_better):
-            log.warning("%s", undeclared)
+        given = list(self.metrics.names()) if hasattr(self.metrics, "names") else ["*"]
+        if not any(fnmatch(self.monitor, pattern) for pattern in given):
+            raise self._no_metric(next(iter(self.loaders), "any split"), given)
+        self.undeclared = measures.direction(self.metrics, self.monitor, self.higher_is_better)
 
     def of_average(self) -> Evaluation:
         """One for the averaged weights, which has results of its own beside these, in the same record."""
@@ -91,9 +96,7 @@ class Evaluation:
             with torch.no_grad(), forward_in(model, self.context):
                 found = self.metrics(model, loader)
             if self.monitor not in found:
-                raise ValueError(
-                    f"trainer.monitor={self.monitor} is no metric of {split}; there are {', '.join(found)}"
-                )
+                raise self._no_metric(split, found)
             numbers |= {f"{split}/{name}": float(value) for name, value in found.items()}
         numbers = distributed.told_by_main(numbers)  # by them all decide which epoch is best, and when to stop
         result = self.results[f"last{self.weights}"] = {"epoch": epoch, "metrics": numbers}
@@ -109,6 +112,9 @@ class Evaluation:
                     self.results[f"best_on_{known}"] = result
                     self.new_best.append(known)
         return {name.replace("/", f"{self.weights}/", 1): value for name, value in numbers.items()}
+
+    def _no_metric(self, split: str, there: Iterable[str]) -> ValueError:
+        return ValueError(f"trainer.monitor={self.monitor} is no metric of {split}; there are {', '.join(there)}")
 
     def warn_of_no_number(self) -> None:
         """Says of which splits the best epoch means nothing, as the monitored metric was never a number."""

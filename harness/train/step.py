@@ -249,15 +249,21 @@ class Draws:
 
 
 def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.Module:
-    """The model, with batch norm synchronised between the GPUs of several processes.
+    """The model, with batch norm synchronised between the GPUs of several processes; errors of `check_divisible`."""
+    check_divisible(model, chunk, device)
+    if device.type == "cuda" and distributed.world() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model
+
+
+def check_divisible(model: nn.Module, chunk: int | None, device: torch.device) -> None:
+    """Refuses a model that cannot be given a batch in parts, where chunks or several processes would do so.
 
     Raises:
         ValueError: If its output for a sample depends on the samples beside it, where those are not all there.
     """
     if chunk is None and distributed.world() == 1:
-        return model
-    if device.type == "cuda" and distributed.world() > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return
     way = "set trainer.chunk=null" if chunk is not None else "start one process"
     reason: str | None = getattr(model, "needs_whole_batch", None)
     if chunk is not None:
@@ -265,11 +271,11 @@ def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.M
     if reason is not None:
         raise ValueError(f"{reason}; {way}")
     model.train()
+    joined = device.type == "cuda" and distributed.world() > 1  # as `divisible` does it
     for name, module in model.named_modules():
-        synchronised = isinstance(module, nn.SyncBatchNorm) and chunk is None
+        synchronised = (joined or isinstance(module, nn.SyncBatchNorm)) and chunk is None
         if isinstance(module, _BatchNorm) and module.training and not synchronised:
             raise ValueError(
                 f"batch norm that trains ({name}) would see a part of the batch at a time; freeze it "
                 f"(model.freeze_batch_norm=true), or {way}"
             )
-    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from harness.data.loading import Data
 from harness.device import PRECISIONS, PRODUCTS, choose_device, half_precision
 from harness.record.reproducibility import peak_memory, reset_peak_memory
 from harness.train.evaluation import Evaluation, Metrics, Pictures
+from harness.train.step import check_divisible
 from harness.train.stopping import EarlyStopping
 from harness.train.tracking import Tracker
 from harness.train.training import Training, TrainingStoppedError
 
 __all__ = ["Trainer", "TrainingStoppedError"]
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -106,6 +109,18 @@ class Trainer:
         context = None if half is None else partial(half_precision, self.chosen, half)
         return Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits, context)
 
+    def check(self, model: nn.Module, metrics: Metrics, data: Data) -> None:
+        """Refuses what `fit` would, as far as it shows before anything is written.
+
+        Raises:
+            ValueError: If the metrics do not give `monitor`, or declare it better the other way, a split is not there,
+                or the model cannot be given a batch in parts.
+        """
+        evaluation = self.evaluation(metrics, data)
+        if self.stopping is not None:
+            self.stopping.check(evaluation.loaders)
+        check_divisible(model, self.chunk, self.chosen)
+
     def fit(
         self,
         model: nn.Module,
@@ -131,12 +146,13 @@ class Trainer:
         Raises:
             TrainingStoppedError: If the loss, the model's output or a weight is not finite.
             CheckpointError: If a checkpoint cannot be written or does not fit the run or its data.
-            ValueError: If the metrics declare that `monitor` is better the other way.
+            ValueError: As `check`.
         """
         reset_peak_memory(self.chosen)
+        self.check(model, metrics, data)
         evaluation = self.evaluation(metrics, data)
-        if self.stopping is not None:
-            self.stopping.check(evaluation.loaders)
+        if evaluation.undeclared:
+            log.warning("%s", evaluation.undeclared)
         run = Training(self, model, loss, data, evaluation, optimizer, scheduler, tracker)
         if resume:
             run.restore()
