@@ -203,6 +203,16 @@ class Density:
         )
 
 
+def of_one_target(density: Density | None, who: str, way_out: str) -> Density:
+    """The density, which `who` goes by; a ValueError tells the way out where there is none, as of several targets."""
+    if density is None:
+        raise ValueError(
+            f"{who} goes by how common a target is, which is known of one number alone, and these data have several"
+            f" targets; {way_out}, or name one column in data.target"
+        )
+    return density
+
+
 def check_shot_rule(rule: str, many: int, few: int) -> None:
     """Refuses what `Density.shots` does not know."""
     one_of("shot_rule", rule, ("counts", "official_bins"))

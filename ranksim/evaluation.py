@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.train.answers import answers
 from ranksim.bins import Density
-from ranksim.metrics import CORRELATIONS, ERRORS, GROUPS, check_rules, regression_metrics
+from ranksim.metrics import CORRELATIONS, ERRORS, GROUPS, check_rules, metrics_of_several, regression_metrics
 
 
 class Predicted(NamedTuple):
@@ -48,6 +48,7 @@ class RegressionMetrics:
     """Predicts a data set once and measures the errors, overall and by shot.
 
     The training density is that of `loader.dataset.density`; without one there are neither shots nor `balanced_mae`.
+    Of several targets, whose names are in `loader.dataset.several`, there is each metric of each of them too.
 
     Args:
         shot_rule, many, few, gmean_eps: As in `regression_metrics`.
@@ -68,13 +69,24 @@ class RegressionMetrics:
     def names(self) -> list[str]:
         """What a call can give; each shot only where it has samples, and correlations where they are defined."""
         groups = ("", *(f"_{name}" for name in GROUPS))
-        return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)]
+        of_targets = [f"{measure}_of_*" for measure in (*ERRORS, *CORRELATIONS) if measure != "balanced_mae"]
+        return [f"{measure}{group}" for group in groups for measure in (*ERRORS, *CORRELATIONS)] + of_targets
 
     def __call__(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        """The numbers, and the errors, of `regression_metrics`."""
-        data = predict(model, loader, features=False)
+        """The numbers, and the errors, of `regression_metrics`; of several targets, of `metrics_of_several`."""
+        data, (names, scale) = predict(model, loader, features=False), several_of(loader)
+        if names:
+            if self.shot_rule == "official_bins":
+                raise ValueError("shot_rule official_bins is of one target, got several; set metrics.shot_rule=counts")
+            return metrics_of_several(data.predictions, data.targets, names, scale, self.gmean_eps)
         rules = {"shot_rule": self.shot_rule, "many": self.many, "few": self.few, "gmean_eps": self.gmean_eps}
         return regression_metrics(data.predictions, data.targets, density_of(loader), **rules)  # type: ignore[arg-type]
+
+
+def several_of(loader: Any) -> tuple[Sequence[str], float | Sequence[float]]:
+    """The names of the targets of `loader`, where there are several, else none; and their scale."""
+    dataset = getattr(loader, "dataset", None)
+    return getattr(dataset, "several", ()), getattr(dataset, "target_scale", 1.0)
 
 
 def density_of(loader: Any) -> Density | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rambo.ranking import plain
-from rambo.ranking.exact import sent, waits, widest_float
+from rambo.ranking.exact import positive, sent, waits, widest_float
 
 WHOLE = {torch.float16: 2**11, torch.bfloat16: 2**8}
 """Up to which number half precision tells whole numbers apart."""
@@ -141,6 +141,20 @@ def not_negative(name: str, value: float) -> float:
     if not (value >= 0 and math.isfinite(value)):  # also refuses nan
         raise ValueError(f"{name} must be >= 0 and finite, got {value}")
     return float(value)
+
+
+def register_scale(module: nn.Module, name: str, value: float | Sequence[float]) -> None:
+    """Gives a module the attribute `name`: a positive number, or, of several, a buffer float32 (k,) that is not saved.
+
+    A buffer follows the module to its device, so that no step has to wait for the numbers.
+    """
+    if isinstance(value, Sequence) and len(value) != 1:
+        if not value:
+            raise ValueError(f"{name} must be a number, or one for each target, got an empty list")
+        numbers = torch.tensor([positive(name, one) for one in value])
+        module.register_buffer(name, numbers, persistent=False)
+    else:
+        setattr(module, name, positive(name, value[0] if isinstance(value, Sequence) else value))
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

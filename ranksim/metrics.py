@@ -15,7 +15,7 @@ What is not defined has no key: a shot without samples, a correlation of fewer t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,38 @@ def regression_metrics(
         if bool(chosen.any()):
             shot = _measures(guess[chosen], truth[chosen], bins[chosen], within)
             numbers |= {f"{metric}_{name}": value for metric, value in shot.items()}
+    return numbers
+
+
+def metrics_of_several(
+    predictions: Tensor,
+    targets: Tensor,
+    names: Sequence[str],
+    scale: float | Sequence[float] = 1.0,
+    gmean_eps: str = "none",
+) -> dict[str, float]:
+    """Measures predictions of several targets: over all of them, and each alone.
+
+    Args:
+        predictions: (samples, targets), as the targets, each column in its own unit.
+        targets: Of these.
+        names: What the targets are called.
+        scale: What each column, or all, is divided by before errors of different units are put together.
+        gmean_eps: As in `regression_metrics`.
+
+    Returns:
+        `mae` and the others as of vectors, of columns divided by their scale; and in the unit of its own target that
+        of each, such as `mae_of_price`; a slash in a name, which divides splits from metrics, becomes a stroke below.
+
+    Raises:
+        TypeError, ValueError: As `regression_metrics`.
+    """
+    scales = torch.as_tensor(scale, dtype=torch.float64)
+    guess, truth = (values.cpu().double() / scales for values in (predictions, targets))
+    numbers = regression_metrics(guess, truth, gmean_eps=gmean_eps)
+    for place, name in enumerate(names):
+        own = regression_metrics(predictions[:, place], targets[:, place], gmean_eps=gmean_eps)
+        numbers |= {f"{metric}_of_{name.replace('/', '_')}": value for metric, value in own.items()}
     return numbers
 
 

@@ -15,8 +15,10 @@ from harness import distributed
 from harness.data.backbones import build_backbone, colours, features_of, register_colours
 from harness.data.loading import PADDING
 from harness.device import to_device
-from rambo.ranking.exact import one_of, positive
+from rambo.ranking.exact import one_of
+from ranksim.bins import of_one_target
 from ranksim.datasets.regression import RegressionData
+from ranksim.inputs import register_scale
 from ranksim.smoothing import FeatureSmoothing
 
 
@@ -41,9 +43,10 @@ class Regressor(nn.Module):
         encoder: Maps a batch to features (n, `num_features`), with `num_features` as an attribute.
         smoothing: Called with `features=num_features`; returns a `ranksim.smoothing.FeatureSmoothing`. A partial with
             `bins=None` takes the bins of the data, in `prepare`.
-        outputs: Numbers predicted for each sample.
+        outputs: Numbers predicted for each sample; None: as many as the data have targets, told by `prepare`, else 1.
         dropout: Probability of dropping a feature before the linear layer.
-        target_scale: What the linear layer's output is multiplied by: 5 lets it learn scores of 0 to 5 on 0 to 1.
+        target_scale: What the linear layer's output is multiplied by: 5 lets it learn scores of 0 to 5 on 0 to 1. Or
+            one number for each output.
         statistics_of: Whether the statistics of the smoothing are those of the `"raw"` features, or of the
             `"smoothed"` ones, as in the official code, which smooths in place.
 
@@ -54,45 +57,60 @@ class Regressor(nn.Module):
     """
 
     task = "regression"
+    target_scale: float | Tensor
 
     def __init__(
         self,
         encoder: nn.Module,
         smoothing: Callable[..., FeatureSmoothing] | None = None,
-        outputs: int = 1,
+        outputs: int | None = None,
         dropout: float = 0.0,
-        target_scale: float = 1.0,
+        target_scale: float | Sequence[float] = 1.0,
         statistics_of: str = "raw",
     ) -> None:
         super().__init__()
-        if outputs < 1:
+        if outputs is not None and outputs < 1:
             raise ValueError(f"outputs must be at least 1, got {outputs}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         one_of("statistics_of", statistics_of, ("raw", "smoothed"))
-        self.encoder, self.outputs, self.statistics_of = encoder, outputs, statistics_of
-        self.target_scale = positive("target_scale", target_scale)
+        self.encoder, self.outputs, self.statistics_of = encoder, outputs or 1, statistics_of
+        self._given_outputs = outputs
+        register_scale(self, "target_scale", target_scale)
         size = int(encoder.num_features)  # type: ignore[arg-type]
         self._smoothing = None if smoothing is None else partial(smoothing, features=size)
         needs_data = getattr(smoothing, "keywords", {}).get("bins", 0) is None
         self.smoothing: FeatureSmoothing | None = None if self._smoothing is None or needs_data else self._smoothing()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(size, outputs)
+        self.head = nn.Linear(size, self.outputs)
 
     def prepare(self, data: RegressionData) -> None:
-        """Lets encoder and smoothing see the data (vocabulary, bins) before the optimizer is built.
+        """Lets encoder, linear layer and smoothing see the data (vocabulary, number of targets, bins).
+
+        To be called before the optimizer is built.
 
         Raises:
-            ValueError: If the data do not suit the encoder, or all training targets are in one bucket of the smoothing.
+            ValueError: If the data do not suit the encoder, have another number of targets than there are outputs, or
+                do not suit the smoothing: several targets, or all of one in one of its buckets.
         """
         prepare = getattr(self.encoder, "prepare", None)
         if prepare is not None:
             prepare(data)
+        several = getattr(data, "several", ())
+        if several and self.outputs != len(several):
+            if self._given_outputs is not None:
+                raise ValueError(
+                    f"model.outputs is {self.outputs}, and data.target names {len(several)} columns"
+                    f" ({', '.join(several)}); leave model.outputs out"
+                )
+            self.outputs = len(several)
+            self.head = nn.Linear(self.head.in_features, self.outputs)
         if self._smoothing is None:
             return
+        density = of_one_target(data.density, "feature smoothing", "set fds=none")
         if self.smoothing is None:
-            self.smoothing = self._smoothing(bins=data.density.bins)
-        filled = self.smoothing.bins(data.density.targets)
+            self.smoothing = self._smoothing(bins=density.bins)
+        filled = self.smoothing.bins(density.targets)
         if bool((filled == filled[0]).all()):
             raise ValueError(
                 f"all training targets are in one of the buckets of the feature smoothing, {self.smoothing.bins}; set "
@@ -102,7 +120,8 @@ class Regressor(nn.Module):
     def without_data(self) -> dict[str, Any]:
         """The settings by which it is built again when its weights are at hand, to predict: without smoothing."""
         own = getattr(self.encoder, "without_data", None)
-        return {"smoothing": None, "encoder": {} if own is None else own()}
+        outputs = {"outputs": self.outputs} if self.outputs > 1 else {}
+        return {"smoothing": None, "encoder": {} if own is None else own(), **outputs}
 
     @property
     def needs_whole_batch(self) -> str | None:

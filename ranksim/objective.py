@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from harness.named_class import class_named
 from harness.train.optimization import parameter_groups
-from rambo.ranking.exact import one_of, positive
+from rambo.ranking.exact import one_of
+from ranksim.bins import of_one_target
 from ranksim.datasets.regression import RegressionData
 from ranksim.imbalance import Reweighting
+from ranksim.inputs import register_scale
 from ranksim.model import Regressed
 
 
@@ -28,7 +30,9 @@ class RegressionObjective(nn.Module):
             samples as `weights`, as officially ConR does and RankSim does not. None: none.
         regularized: Which features it sees where feature smoothing is on: `"smoothed"`, as in the official code, or
             `"raw"`.
-        target_scale: What predictions and targets are divided by for the base loss; the regulariser sees neither.
+        target_scale: What predictions and targets are divided by for the base loss; the regulariser sees neither. Or
+            one number for each of several targets, and the regulariser sees predictions and targets divided by them,
+            too: distances between amounts of different units would mean nothing.
         settings: What the named class is built with.
 
     Raises:
@@ -39,13 +43,15 @@ class RegressionObjective(nn.Module):
     Source: Gong et al. 2022, arXiv:2205.15236, section 3 (the sum of both terms).
     """
 
+    target_scale: float | Tensor
+
     def __init__(
         self,
         loss: nn.Module | str,
         weighting: Reweighting | None = None,
         regularizer: nn.Module | None = None,
         regularized: str = "smoothed",
-        target_scale: float = 1.0,
+        target_scale: float | Sequence[float] = 1.0,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -63,7 +69,9 @@ class RegressionObjective(nn.Module):
             )
         self.weighting, self.regularizer = weighting, regularizer
         self.encoder_is_frozen = False
-        self.regularized, self.target_scale = regularized, positive("target_scale", target_scale)
+        self.regularized = regularized
+        register_scale(self, "target_scale", target_scale)
+        self._scale_on_host = self.target_scale.clone() if isinstance(self.target_scale, Tensor) else None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -75,12 +83,22 @@ class RegressionObjective(nn.Module):
         return named
 
     def prepare(self, data: RegressionData) -> None:
-        """Learns the density of the training targets; to be called before the optimizer is built."""
-        if self.weighting is not None:
-            self.weighting.prepare(data.density)
+        """Learns the density of the training targets; to be called before the optimizer is built.
+
+        Several targets have none. RankSim then compares them by their distance, if nothing else was asked for: amounts
+        in proportion, such as price and rent of a small house and of a large one, are alike by their cosine.
+
+        Raises:
+            ValueError: If the loss or the weighting needs a density, and there is none.
+        """
+        if self.weighting is not None and (self.weighting.kind != "none" or data.density is not None):
+            self.weighting.prepare(of_one_target(data.density, "re-weighting", "set weighting=none"))
         prepare = getattr(self.loss, "prepare", None)
         if prepare is not None:
-            prepare(data.density, self.target_scale)
+            name = type(self.loss).__name__
+            prepare(of_one_target(data.density, name, "choose another loss, such as loss=l1"), self.target_scale)
+        if data.density is None and getattr(self.regularizer, "label_similarity", "none to choose") is None:
+            self.regularizer.label_similarity = "distance"  # type: ignore[union-attr]
 
     def second_stage(self) -> None:
         """Says that all but the last layer has been frozen."""
@@ -111,11 +129,22 @@ class RegressionObjective(nn.Module):
                 "the regulariser acts on features, and nothing before them is trained: set regularizer=none, or train "
                 "the encoder (for a frozen sentence transformer, set model.encoder.projection)"
             )
-        given = (output.prediction,) if getattr(self.regularizer, "wants_predictions", False) else ()
+        given: tuple[Tensor, ...] = (
+            (output.prediction,) if getattr(self.regularizer, "wants_predictions", False) else ()
+        )
         weights = {"weights": weight} if getattr(self.regularizer, "wants_weights", False) else {}
+        if isinstance(self.target_scale, Tensor):
+            target, given = self._scaled(target), tuple(one / self.target_scale for one in given)
         extra: Tensor = self.regularizer(features, target, *given, **weights)
         named = {"base_loss": base.detach(), "regularizer": extra.detach(), "loss": base + extra}
         return {**_health(self.loss), **_health(self.regularizer), **named}
+
+    def _scaled(self, target: Tensor) -> Tensor:
+        """Targets divided by the scale of each, with their copy on the host (see `to_device`), if there is one."""
+        scaled = target / self.target_scale
+        if (host := getattr(target, "on_host", None)) is not None:
+            scaled.on_host = host / self._scale_on_host  # type: ignore[attr-defined]
+        return scaled
 
 
 def _health(part: nn.Module) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ranksim.evaluation import density_of, predict
+from ranksim.evaluation import density_of, predict, several_of
 from ranksim.figures.similarity import similarity_matrices
 from ranksim.figures.targets import error_by_target, predicted_against_true
 
@@ -16,7 +16,7 @@ from ranksim.figures.targets import error_by_target, predicted_against_true
 class RegressionPictures:
     """Errors by target, predictions against truth, and similarity of features.
 
-    Of vector targets there is only the second, for each output.
+    Of several targets there is only the second, for each of them, divided by its scale.
 
     Args:
         shot_rule, many, few: As in `ranksim.metrics.regression_metrics`.
@@ -37,8 +37,14 @@ class RegressionPictures:
         path = folder / f"predicted_against_true_{split}.png"
         paths = {"predicted_against_true": path}
         if data.targets.ndim == 2 and data.targets.shape[1] > 1:
-            by_output = zip(data.predictions.T, data.targets.T, strict=True)
-            predicted_against_true(path, {f"output {k}": pair for k, pair in enumerate(by_output)}, **axes)
+            names, scale = several_of(loader)
+            scales = torch.as_tensor(scale).expand(data.targets.shape[1])
+            columns = zip((data.predictions / scales).T, (data.targets / scales).T, strict=True)
+            called = names or [f"output {k}" for k in range(len(scales))]
+            told = [
+                name if one == 1 else f"{name} / {one:g}" for name, one in zip(called, scales.tolist(), strict=True)
+            ]
+            predicted_against_true(path, dict(zip(told, columns, strict=True)), **axes)
             return paths
         results = {split: (data.predictions, data.targets)}
         predicted_against_true(path, results, **axes)

@@ -193,6 +193,11 @@ def regression(asked: Asked, figure: str) -> None:
     data = [asked.restored(name).data for name in asked.runs]
     if len({str(d.describe().get("fingerprint")) for d in data}) > 1:
         raise ValueError("the runs were made on different data, so their errors do not belong in one picture")
+    if data[0].density is None:
+        raise ValueError(
+            f"these figures are of one target, and the runs predict {', '.join(data[0].several)}; each is drawn in"
+            " pictures/ of the run"
+        )
     first = asked.restored(next(iter(asked.runs)))
     rule = {"shot_rule": first.metrics.shot_rule, "many": first.metrics.many, "few": first.metrics.few}
     axes = {key: value for key, value in (first.config.get("pictures") or {}).items() if key in ("quantity", "unit")}

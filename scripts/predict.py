@@ -31,13 +31,19 @@ ADDED = ("prediction", "shot")
 USUAL_THRESHOLD = 0.5
 
 
+def targets_of(model: Trained) -> list[str]:
+    """What the columns are called that a regression model was trained to predict; none where its data told none."""
+    named = model.facts.get("target") or []
+    return [named] if isinstance(named, str) else list(named)
+
+
 def inputs_of(model: Trained, given: Sequence[Path]) -> tuple[list[dict[str, str]], Sequence[Any]]:
     """What the output says of each input beside the answer, and the inputs as the reader of the model takes them."""
     table = len(given) == 1 and given[0].suffix.lower() in TABLES
     if isinstance(model.reader, Images):
         if table and given[0].is_file():
             sheet = read_spreadsheet(given[0])
-            crops = sheet.crops([model.facts["target"]]) if model.facts["task"] == "regression" else None
+            crops = sheet.crops(targets_of(model)) if model.facts["task"] == "regression" else None
             paths = listed(sheet)
             return sheet.rows, [(path, crops[i]) if crops and crops[i] else path for i, path in enumerate(paths)]
         found = [path for one in given for path in pictures(one)]
@@ -69,14 +75,16 @@ def answered(
 def regression(model: Trained, asked: argparse.Namespace, bar: Progress) -> list[str]:
     """Writes a table of predictions, in the unit of the target, with the shot of each; returns what to say of it."""
     said, inputs = inputs_of(model, asked.inputs)
-    if taken := [name for name in ADDED if name in said[0]]:
+    called = targets_of(model) if len(targets_of(model)) > 1 else []
+    if taken := [name for name in (*ADDED, *(f"{ADDED[0]}_{one}" for one in called)) if name in said[0]]:
         raise ValueError(f"{asked.inputs[0]} has a column {taken[0]!r} already, as the output has; rename it")
     skipped: dict[int, str] = {}
     places, values = zip(*bar.track(answered(model, inputs, asked, skipped), len(inputs)), strict=True)
     predictions = torch.stack(values)
     numbers = predictions.reshape(len(predictions), -1).numpy()
     several = numbers.shape[1] > 1
-    names = [f"{ADDED[0]}_{column}" for column in range(1, numbers.shape[1] + 1)] if several else [ADDED[0]]
+    columns = called or range(1, numbers.shape[1] + 1)
+    names = [f"{ADDED[0]}_{column}" for column in columns] if several else [ADDED[0]]
     shots: list[list[str]] = [[] for _ in places]
     if not several and (record := model.facts.get("density")):
         rule = {"rule" if k == "shot_rule" else k: v for k, v in (model.facts.get("evaluation") or {}).items()}
@@ -89,7 +97,8 @@ def regression(model: Trained, asked: argparse.Namespace, bar: Progress) -> list
     for place, row, shot in zip(places, numbers, shots, strict=True):
         table.writerow([*said[place].values(), *map(str, row), *shot])
     write_text(asked.out, text.getvalue())
-    unit = " ".join(filter(None, [model.facts.get("quantity"), f"in {u}" if (u := model.facts.get("unit")) else ""]))
+    what = ", ".join(called) or model.facts.get("quantity")
+    unit = " ".join(filter(None, [what, f"in {u}" if (u := model.facts.get("unit")) else ""]))
     return [*told(skipped, inputs), f"{len(places):,} predictions{f' ({unit})' if unit else ''}: {asked.out}"]
 
 

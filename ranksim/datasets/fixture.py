@@ -67,9 +67,16 @@ def _shuffled() -> list[tuple[int, str]]:
     return [rows[i] for i in np.random.default_rng(7).permutation(len(rows))]
 
 
-def write_own(root: Path, table: str, target: str, image: str | None, features: Sequence[str] | None = None) -> Path:
-    """Somebody's own data: a table of images, or else of numbers, and targets; 90 rows, most with a low target."""
-    columns = [image] if image else list(features or [name for name in ("width", "height", "weight") if name != target])
+def write_own(
+    root: Path, table: str, targets: Sequence[str], image: str | None, features: Sequence[str] | None = None
+) -> Path:
+    """Somebody's own data: a table of images, or else of numbers, and targets; 90 rows, most with a low target.
+
+    Of several targets every second one falls where the first one rises.
+    """
+    columns = (
+        [image] if image else list(features or [name for name in ("width", "height", "weight") if name not in targets])
+    )
 
     def write(folder: Path) -> None:
         chance = np.random.default_rng(6)
@@ -83,10 +90,11 @@ def write_own(root: Path, table: str, target: str, image: str | None, features: 
             else:
                 noise = chance.normal(0, 0.1, size=len(columns))
                 values = [f"{10 * place + level + noise[place]:.3f}" for place in range(len(columns))]
-            rows.append((*values, f"{100 * level:.2f}"))
-        write_table(folder / table, (*columns, target), rows)
+            told = (100 * (1 - level if place % 2 else level) for place in range(len(targets)))
+            rows.append((*values, *(f"{one:.2f}" for one in told)))
+        write_table(folder / table, (*columns, *targets), rows)
 
-    which = repr((table, target, *columns)).encode()  # a place for each choice, as the copy of another would not do
+    which = repr((table, *targets, *columns)).encode()  # a place for each choice, as the copy of another would not do
     return beside(root.with_name(f"{root.name}_{hashlib.sha256(which).hexdigest()[:8]}"), write)
 
 

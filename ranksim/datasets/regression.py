@@ -19,6 +19,9 @@ class RegressionDataset(PartDataset[Samples]):
     """One part of a data set, with the density of the training targets, by which metrics tell shots."""
 
     density: Density | None = None
+    several: Sequence[str] = ()
+    """The names of the targets, where a sample has several."""
+    target_scale: float | Sequence[float] = 1.0
 
 
 class RegressionData(PartedData[Samples]):
@@ -30,13 +33,16 @@ class RegressionData(PartedData[Samples]):
             width over the range of all targets: of the test's too, so that a target far from every training target has
             a bin of its own instead of the nearest one.
         batch_size: Samples in a training batch; the last one of an epoch may be smaller, as in the official code.
-        target_scale: What the losses divide targets by. Nothing here uses it: configs of models and losses refer to it.
+        target_scale: What the losses divide targets by, or, of several targets, one number for each: configs of models
+            and losses refer to it. Here it weighs the targets in metrics over several.
         shared: As in `PartedData`.
 
     Raises:
         ValueError: If an argument or a target makes no sense.
     """
 
+    target_names: Sequence[str] = ("target",)
+    """What the targets of a sample are called; of several there are neither bins nor density, which are of one."""
     official_shots: Mapping[str, Sequence[int]] | None = None
     """Shot -> bins, where the official evaluation lists them instead of counting."""
 
@@ -46,25 +52,39 @@ class RegressionData(PartedData[Samples]):
         *,
         bins: Bins | int,
         batch_size: int = 64,
-        target_scale: float = 1.0,
+        target_scale: float | Sequence[float] = 1.0,
         **shared: Any,
     ) -> None:
-        if not 0 < target_scale < float("inf"):
+        scales = list(target_scale) if isinstance(target_scale, Sequence) else [target_scale]
+        if not scales or not all(0 < scale < float("inf") for scale in scales):
             raise ValueError(f"target_scale must be a positive number, got {target_scale}")
-        self.target_scale, self._bins = target_scale, bins
+        if len(scales) not in (1, len(self.target_names)):
+            raise ValueError(
+                f"target_scale has {len(scales)} numbers for {len(self.target_names)} targets"
+                f" ({', '.join(self.target_names)}); give one for all, or one for each"
+            )
+        self.target_scale, self._bins = scales if len(scales) > 1 else scales[0], bins
         shared.setdefault("evaluation_batch_size", 256)
         super().__init__(root, **shared)
-        self.bins = self.binned(torch.cat([samples.targets for samples in self.parts.values()]))
-        self.density = Density(self.parts["train"].targets, self.bins, self.official_shots)
+        self.bins: Bins | None = None
+        self.density: Density | None = None
+        if not self.several:
+            self.bins = self.binned(torch.cat([samples.targets for samples in self.parts.values()]))
+            self.density = Density(self.parts["train"].targets, self.bins, self.official_shots)
         size = len(self.parts["train"])
         batches = ShuffledBatches(size, min(batch_size, 16) if self.fixture else batch_size, self.seed)
         self.open_loaders(batches)
         self._pass = self.epoch_loader(batches)
 
+    @property
+    def several(self) -> Sequence[str]:
+        """The names of the targets, where a sample has several."""
+        return self.target_names if len(self.target_names) > 1 else ()
+
     def dataset(self, part: str) -> RegressionDataset:
         """One part as the loaders read it."""
         dataset = RegressionDataset(self.parts[part], self.transform_of(part), self.seed, self.cache)
-        dataset.density = self.density
+        dataset.density, dataset.several, dataset.target_scale = self.density, self.several, self.target_scale
         return dataset
 
     def binned(self, targets: Tensor) -> Bins:
@@ -106,17 +126,28 @@ class RegressionData(PartedData[Samples]):
         super().check(parts)
 
     def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """How pictures are read, the scale of the target, and the density of the training targets."""
-        return {**super().for_use(settings), "target_scale": self.target_scale, "density": self.density.record()}
+        """How pictures are read, the scale of the target, and the density of the training targets, if that is one."""
+        density = {} if self.density is None else {"density": self.density.record()}
+        return {**super().for_use(settings), "target_scale": self.target_scale, **density}
 
     def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """And shots are those of its own training targets."""
+        """And shots are those of its own training targets, and several targets weigh in metrics as its own did."""
+        named = facts.get("target", self.target_names[0])
+        if (count := 1 if isinstance(named, str) else len(named)) != len(self.target_names):
+            raise ValueError(
+                f"the model predicts {count} numbers ({named}), and {self.title} in {self.root} has"
+                f" {len(self.target_names)} ({', '.join(self.target_names)}); name as many columns, in the model's"
+                " order, in data.target"
+            )
         super().as_trained(facts, settings)
-        if facts.get("density"):
-            for loader in self.evaluation.values():
-                dataset: Any = loader.dataset
+        for loader in self.evaluation.values():
+            dataset: Any = loader.dataset
+            if facts.get("density"):
                 dataset.density = Density.recorded(facts["density"])
+            if self.several:
+                dataset.target_scale = facts.get("target_scale", self.target_scale)
 
     def describe(self) -> dict[str, Any]:
         """What every data set tells, the number of bins and the scale."""
-        return {**super().describe(), "bins": self.bins.count, "target_scale": self.target_scale}
+        bins = {} if self.bins is None else {"bins": self.bins.count}
+        return {**super().describe(), **bins, "target_scale": self.target_scale}

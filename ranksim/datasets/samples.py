@@ -19,7 +19,7 @@ class Samples(Rows):
     """One part of a data set: n inputs and their targets.
 
     Attributes:
-        targets: float32 (n,).
+        targets: float32 (n,), or (n, k) where each sample has several.
         inputs: Anything else that a sample brings to its batch: name of the batch entry -> n values.
     """
 
@@ -31,8 +31,10 @@ class Samples(Rows):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.targets.dim() != 1 or self.targets.dtype != torch.float32:
-            raise ValueError(f"targets must be float32 (n,), got {self.targets.dtype} {tuple(self.targets.shape)}")
+        if self.targets.dim() not in (1, 2) or self.targets.dtype != torch.float32:
+            raise ValueError(
+                f"targets must be float32 (n,) or (n, k), got {self.targets.dtype} {tuple(self.targets.shape)}"
+            )
 
     def entries(self, index: int) -> dict[str, Any]:
         """The target and the inputs."""
@@ -46,8 +48,14 @@ class Samples(Rows):
             yield name
             yield from column.tolist() if isinstance(column, Tensor) else column
 
-    def describe(self) -> dict[str, float]:
-        """Counts of the targets for the run record: how many, how many different ones, their range, the commonest."""
+    def describe(self) -> dict[str, Any]:
+        """Counts of the targets for the run record: how many, how many different ones, their range, the commonest.
+
+        Of several a sample, the range is that of each, and none is the commonest.
+        """
+        if self.targets.dim() == 2:
+            ends = {"lowest": self.targets.amin(dim=0).tolist(), "highest": self.targets.amax(dim=0).tolist()}
+            return {"samples": len(self), "different": len(torch.unique(self.targets, dim=0)), **ends}
         values, counts = torch.unique(self.targets, return_counts=True)
         return {
             "samples": len(self),
@@ -68,9 +76,11 @@ def read_split(table: Path) -> dict[str, Samples]:
 
 def check_targets(samples: Samples, where: str) -> None:
     """Refuses targets that are not finite; the ValueError says how many, and names the first samples."""
-    wrong = (~samples.targets.isfinite()).nonzero()[:, 0].tolist()
+    finite = samples.targets.isfinite().reshape(len(samples), -1)
+    wrong = (~finite.all(dim=1)).nonzero()[:, 0].tolist()
     if wrong:
-        first = ", ".join(f"{samples.names[row]}: {float(samples.targets[row]):g}" for row in wrong[:3])
+        held = {row: samples.targets[row].reshape(-1).tolist() for row in wrong[:3]}
+        first = ", ".join(f"{samples.names[row]}: {' '.join(f'{one:g}' for one in held[row])}" for row in held)
         raise ValueError(
             f"{where} has {len(wrong):,} of {len(samples):,} targets that are not a finite number"
             f" ({first}{', ...' if len(wrong) > 3 else ''}); correct these rows, or leave them out"

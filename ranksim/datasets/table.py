@@ -41,7 +41,8 @@ class TableData(RegressionData):
     Args:
         root: Folder of the table and the images.
         table: The file, relative to `root` or absolute.
-        target: Name of the column to be predicted.
+        target: Name of the column to be predicted, or of several: then targets are (n, targets), parts are not drawn
+            balanced, and there are neither bins nor shots, which are of one number.
         image: Name of the column of image paths; None for numbers.
         features: Names of the columns of numbers; None for all that there are.
         missing: What stands for missing numbers of a feature: "mean" or "median" of its training rows; None: refused.
@@ -65,7 +66,7 @@ class TableData(RegressionData):
         self,
         root: str | Path,
         table: str | Path = "table.csv",
-        target: str = "target",
+        target: str | Sequence[str] = "target",
         image: str | None = None,
         features: Sequence[str] | None = None,
         missing: str | None = None,
@@ -85,11 +86,13 @@ class TableData(RegressionData):
             )
         if missing not in (None, "mean", "median"):
             raise ValueError(f"missing must be mean, median or null, got {missing!r}")
-        if twice := {target, *(features or [])} & set(categories or []):
+        self.target_names, self.image = [target] if isinstance(target, str) else [str(name) for name in target], image
+        if len(set(self.target_names)) != len(self.target_names) or not self.target_names:
+            raise ValueError(f"data.target must name one column, or several different ones, got {target}")
+        if twice := {*self.target_names, *(features or [])} & set(categories or []):
             raise ValueError(f"{min(twice)!r} cannot be one of data.categories and the target or a feature as well")
-        if features is not None and target in features:
-            raise ValueError(f"the target {target!r} cannot be a feature as well; leave it out of data.features")
-        self.target, self.image = target, image
+        if twice := set(self.target_names) & set(features or []):
+            raise ValueError(f"the target {min(twice)!r} cannot be a feature as well; leave it out of data.features")
         self.features = None if features is None else [str(name) for name in features]
         self.missing, self.categories = missing, [] if shared.get("fixture") else [str(n) for n in categories or []]
         self.split_column, self.split = split_column, split
@@ -106,17 +109,18 @@ class TableData(RegressionData):
         if not table.is_file():
             raise FileNotFoundError(f"no table {table}; {self.remedy}")
         sheet = read_spreadsheet(table)
-        self.target = sheet.needed(self.target)
+        self.target_names = [sheet.needed(name) for name in self.target_names]
         self.image = None if self.image is None else sheet.needed(self.image)
         self.features = None if self.features is None else [sheet.needed(name) for name in self.features]
         self.categories = [sheet.needed(name) for name in self.categories]
         self.split_column = self._split_column(sheet)
-        targets = torch.tensor(sheet.numbers(self.target))
+        columns = [torch.tensor(sheet.numbers(name)) for name in self.target_names]
+        targets = columns[0] if len(columns) == 1 else torch.stack(columns, dim=1)
         if self.image is None:
             numbers = self._numbers(sheet)
             everything = Samples([f"row {number}" for number in range(1, len(sheet.rows) + 1)], targets)
         else:
-            crops = sheet.crops([self.target])
+            crops = sheet.crops(self.target_names)
             paths = sheet.paths(self.image, crops)
             everything = Samples(paths, targets, folder=root, upright=True, crops=crops)
             check_same_files(root, everything.names)
@@ -131,7 +135,7 @@ class TableData(RegressionData):
     def _split_column(self, sheet: Spreadsheet) -> str | None:
         """The column that says the part, if there is one; asks about others that may."""
         named = self.split_column
-        alike = sheet.like_split([self.target, self.image, *(self.features or []), *self.categories])
+        alike = sheet.like_split([*self.target_names, self.image, *(self.features or []), *self.categories])
         if named is None:
             for name in alike:
                 log.warning(
@@ -152,7 +156,7 @@ class TableData(RegressionData):
     def _numbers(self, sheet: Spreadsheet) -> Tensor:
         """The features, float32 (rows, features), as they are; missing ones are nan."""
         if self.features is None:
-            taken = (self.target, self.split_column, *self.categories)
+            taken = (*self.target_names, self.split_column, *self.categories)
             no_features = sheet.like_split(taken)
             free = [name for name in sheet.header if name not in taken]
             self.features = [
@@ -228,6 +232,11 @@ class TableData(RegressionData):
         names = [keys[row] for row in training]
         if self.split == "random":
             drawn = random_parts(names, self.share, self.split_seed)
+        elif len(self.target_names) > 1:
+            raise ValueError(
+                "data.split=imbalanced balances the parts over one target, and data.target names"
+                f" {len(self.target_names)}; set data.split=random, or mark validation and test rows in a column split"
+            )
         else:
             bins = self.binned(everything.targets)(everything.targets[training])
             drawn = balanced_parts(bins, names, self.most, self.split_seed)
@@ -246,15 +255,20 @@ class TableData(RegressionData):
             )
         return parts
 
+    @property
+    def _named(self) -> str | list[str]:
+        """The targets as `target` names them; one alone is a name and no list."""
+        return list(self.target_names) if len(self.target_names) > 1 else self.target_names[0]
+
     def write_fixture(self, root: Path) -> Path:
         """90 rows with the columns that are asked for and no split."""
-        return write_own(root, str(self.table), self.target, self.image, self.features)
+        return write_own(root, str(self.table), self.target_names, self.image, self.features)
 
     def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What the column of the target is called, too, and how numbers are standardised."""
         numbers = {"_target_": "ranksim.datasets.reading.Numbers", "features": self.standardised}
         reader = {"reader": numbers} if self.image is None else {}
-        return {**super().for_use(settings), **reader, "target": self.target}
+        return {**super().for_use(settings), **reader, "target": self._named}
 
     def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """And numbers are read as its own were: gaps, texts, means and deviations are those of its training rows."""
@@ -280,7 +294,7 @@ class TableData(RegressionData):
         by_column = {} if self.split_column is None else {"drawn": self.drawn}
         return {
             **super().describe(),
-            "target": self.target,
+            "target": self._named,
             "split": self.split if self.split_column is None else "column",
             **by_column,
             **({**made, "split_seed": self.split_seed} if self.drawn else {}),

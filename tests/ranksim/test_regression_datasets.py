@@ -398,7 +398,7 @@ def test_samples_must_fit_together(tmp_path):
         Samples(["a", "b"], torch.zeros(3))
     with pytest.raises(ValueError, match="first must have a row for each of the 2 samples, got 1"):
         Samples(["a", "b"], torch.zeros(2), inputs={"first": ["x"]})
-    with pytest.raises(ValueError, match=r"targets must be float32 \(n,\), got torch.int64"):
+    with pytest.raises(ValueError, match=r"targets must be float32 \(n,\) or \(n, k\), got torch.int64"):
         Samples(["a"], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="not both"):
         Samples(["a"], torch.zeros(1), folder=tmp_path, pixels=torch.zeros(1, 1, 1, 1))
