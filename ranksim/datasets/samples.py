@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from harness.data.rows import Rows
 from harness.data.spreadsheet import PARTS, read_spreadsheet
+
+log = logging.getLogger(__name__)
+FARTHEST, NEAREST = 10.0, 0.01  # times their scale, where magnitudes of targets begin to be too large, or too small
 
 
 @dataclass(frozen=True)
@@ -84,4 +89,33 @@ def check_targets(samples: Samples, where: str) -> None:
         raise ValueError(
             f"{where} has {len(wrong):,} of {len(samples):,} targets that are not a finite number"
             f" ({first}{', ...' if len(wrong) > 3 else ''}); correct these rows, or leave them out"
+        )
+
+
+def warn_of_scale(targets: Tensor, scale: float | Sequence[float], names: Sequence[str]) -> None:
+    """Says of which training targets a network can hardly learn, as they are far from 1 once divided by their scale.
+
+    A network begins with answers round 0 and of size 1, which every step moves by about the learning rate: far ones are
+    not reached, and near ones lost in the steps. Far is a median beyond `FARTHEST`, near a 90th percentile below
+    `NEAREST`, both of magnitudes.
+
+    Args:
+        targets: float32 (samples,), or (samples, targets).
+        scale: What they are divided by, one number or one for each target.
+        names: Of the targets.
+    """
+    sizes = targets.reshape(len(targets), -1).abs().double().sort(dim=0).values
+    scales = list(scale) if isinstance(scale, Sequence) else [scale] * len(names)
+    better, wrong = [f"{one:g}" for one in scales], []
+    for column, name in enumerate(names):
+        middle, most = (float(sizes[int(share * (len(sizes) - 1)), column]) for share in (0.5, 0.9))
+        if most > 0 and (middle > FARTHEST * scales[column] or most < NEAREST * scales[column]):
+            power = math.ceil(math.log10(most))
+            better[column] = str(10**power) if power >= 0 else f"1e{power}"
+            wrong.append(f"{name} is {middle:g} in the median, where data.target_scale is {scales[column]:g}")
+    if wrong:
+        log.warning(
+            "%s, and a network hardly learns targets so far from 1 once divided by it; set data.target_scale=%s",
+            "; ".join(wrong),
+            f"[{','.join(better)}]" if len(better) > 1 else better[0],
         )

@@ -18,7 +18,7 @@ from ranksim.datasets.fixture import write_own
 from ranksim.datasets.imbalanced import balanced_parts, random_parts
 from ranksim.datasets.reading import Numbers
 from ranksim.datasets.regression import RegressionData
-from ranksim.datasets.samples import Samples, check_targets
+from ranksim.datasets.samples import Samples, check_targets, warn_of_scale
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,10 @@ class TableData(RegressionData):
         self.most, self.share, self.split_seed = most, share, split_seed
         self.table = Path(table).name if shared.get("fixture") else table
         self.standardised: dict[str, dict[str, Any]] = {}
-        self.passed_over: list[str] = []
-        self.drawn: list[str] = []
+        self.passed_over, self.drawn = list[str](), list[str]()
         super().__init__(root, **shared)
+        if not self.fixture:
+            warn_of_scale(self.parts["train"].targets, self.target_scale, self.target_names)
 
     def read(self, root: Path) -> dict[str, Samples]:
         """The three parts."""
