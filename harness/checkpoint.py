@@ -50,7 +50,7 @@ def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
     except (RuntimeError, ValueError) as error:
         reason = told(differing(part.state_dict(), state)) if isinstance(part, nn.Module) else str(error)
         raise CheckpointError(
-            f"{path} was saved by another {what}: {reason}; resume with the config that the run began with"
+            f"{path} was saved by another {what}: {reason}; resume with the config and the code that the run began with"
         ) from error
 
 

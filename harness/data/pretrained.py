@@ -80,6 +80,14 @@ def read_saved(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def key_of_weights(model: Mapping[str, Any]) -> str | None:
+    """The option of a run that takes the weights of another one, by the config of its model; None if it has none."""
+    encoder = model.get("encoder")
+    if "weights" in model:
+        return "model.weights"
+    return "model.encoder.weights" if isinstance(encoder, Mapping) and "weights" in encoder else None
+
+
 def own_start(model: Any) -> tuple[Any, Path | None]:
     """Where the config of a model has weights of a run of ours: the config without them, and the run's checkpoint.
 

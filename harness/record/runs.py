@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness import checkpoint
+from harness.data.pretrained import key_of_weights
 from harness.files import read_json, write_json, write_text, write_whole
 from harness.record import stages
 from harness.record.config import (
@@ -90,10 +91,11 @@ def check_resumed(folder: Path, config: DictConfig) -> None:
     """
     last, finished = folder / "checkpoints" / "last.pt", (folder / "DONE").exists()
     if finished and (not last.is_file() or config.trainer.epochs <= read_config(folder)["trainer"]["epochs"]):
+        key = key_of_weights(config.get("model") or {})
+        way = f", or go on from its weights in a new run: {key}={folder} instead of resume" if key else ""
         raise FileExistsError(
             f"resume={folder}: that run is finished; give more trainer.epochs to go on with it"
-            f"{'' if last.is_file() else f' (which takes {last})'}, or go on from its weights in a new run: "
-            f"model.weights={folder} instead of resume (in regression model.encoder.weights)"
+            f"{'' if last.is_file() else f' (which takes {last})'}{way}"
         )
     check_config(folder, resolved(config))
     done = checkpoint.load(last, mapped=True)["epoch"] if last.is_file() else 0
@@ -121,9 +123,10 @@ def check_config(folder: Path, config: Mapping[str, Any], free: Iterable[str] = 
     more = f" and {len(told) - 3} more" if len(told) > 3 else ""
     epochs = tuple(shaping(one, ()).get("trainer.epochs") for one in (own, config))
     follow = [key for key, values in differences(was, now).items() if values == epochs]  # as a cosine's length does
+    key = key_of_weights(config.get("model") or {})
     tied = (
-        f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run, from "
-        f"these weights by model.weights={folder}"
+        f"; {', '.join(follow)} follows trainer.epochs here: keep trainer.epochs={epochs[0]} or start a new run"
+        f"{f', from these weights by {key}={folder}' if key else ''}"
     )
     raise ValueError(
         f"resume={folder} was run with another config: {'; '.join(told[:3])}{more}{tied if follow else ''}"

@@ -5,8 +5,10 @@ import torch
 from omegaconf import OmegaConf
 
 from harness import checkpoint
-from harness.record import runs, stages
-from harness.record.config import resolved
+from harness.data.pretrained import key_of_weights
+from harness.record import runs, schema, stages
+from harness.record.composition import CONFIGS
+from harness.record.config import resolved, targets
 
 
 def config(**changes):
@@ -28,7 +30,7 @@ def test_resuming_nothing_is_said(tmp_path):
 
 def test_a_finished_run_goes_on_for_more_epochs_alone(tmp_path):
     runs.finish(begun(tmp_path, 2), {"results": {}})
-    with pytest.raises(FileExistsError, match=r"that run is finished; give more trainer.epochs to go on with it, or"):
+    with pytest.raises(FileExistsError, match=r"that run is finished; give more trainer.epochs to go on with it$"):
         runs.check_resumed(tmp_path, config())
     longer = config(trainer={"epochs": 3})
     runs.check_resumed(tmp_path, longer)
@@ -36,8 +38,45 @@ def test_a_finished_run_goes_on_for_more_epochs_alone(tmp_path):
     with pytest.raises(ValueError, match=r"T_max follows trainer.epochs here: keep trainer.epochs=2 or start a new"):
         runs.check_resumed(tmp_path, OmegaConf.merge(longer, {"scheduler": {"T_max": 3}}))
     (tmp_path / "checkpoints" / "last.pt").unlink()
-    with pytest.raises(FileExistsError, match=r"give more trainer.epochs .* \(which takes .*last.pt\), or go on from"):
+    with pytest.raises(FileExistsError, match=r"give more trainer.epochs .* \(which takes .*last.pt\)"):
         runs.check_resumed(tmp_path, longer)
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ({"weights": "hub"}, "model.weights"),
+        ({"encoder": {"weights": None}}, "model.encoder.weights"),
+        ({"encoder": {"width": 3}}, None),
+        ({}, None),
+    ],
+)
+def test_weights_are_advised_where_the_model_takes_some_and_by_their_key(model, key, tmp_path):
+    """Of every model that there is, the key is one that a new run takes."""
+    runs.finish(begun(tmp_path, 2, model=model), {"results": {}})
+    followed = {"model": model, "scheduler": {"T_max": 3}, "trainer": {"epochs": 3}}
+    runs.begin(tmp_path / "b", resolved(config(model=model, scheduler={"T_max": 2})))
+    said = []
+    for check in (
+        lambda: runs.check_resumed(tmp_path, config(model=model)),
+        lambda: runs.check_config(tmp_path / "b", resolved(config(**followed))),
+    ):
+        with pytest.raises((FileExistsError, ValueError)) as error:
+            check()
+        said.append(str(error.value))
+    folders = (f"{tmp_path} instead of resume", f"{tmp_path / 'b'}")
+    assert [f"{key}={folder}" in text for folder, text in zip(folders, said, strict=True)] == [key is not None] * 2
+    assert ["weights=" in text for text in said] == [key is not None] * 2
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "model").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_key_of_weights_is_one_of_the_model_it_is_told_for(path):
+    model = OmegaConf.load(path)
+    key = key_of_weights(model)
+    if "_target_" not in model:  # it is completed by another file
+        return
+    takes = [name for name, node in targets(OmegaConf.to_container(model)) if "weights" in schema.parameters(node)[0]]
+    assert [f"model.{name}.weights".replace("..", ".") for name in takes] == ([] if key is None else [key])
 
 
 def test_a_folder_says_what_a_run_has_become(tmp_path):
