@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.data import download, jpeg
+from harness.data.bad_images import BadImages
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, reduced, seeded_draws
-from harness.data.loading import Batch, BatchSampler, EpochLoader, EvaluationShare
+from harness.data.loading import Batch, BatchSampler, EpochLoader, PassLoader, loading_options
 from harness.data.reading import Images
 from harness.data.rows import Rows, check_files, fingerprint
-from harness.device import cores
 
 R = TypeVar("R", bound=Rows)
 
@@ -111,8 +111,11 @@ class PartedData(Generic[R]):
         cache: Folder in which resized images are kept, or None.
         decode: "exact" decodes every pixel of a picture; "scaled" decodes JPEGs at half, a quarter or an eighth of
             their size where the transform needs no more, which is faster and changes pixels a little.
+        on_bad_image: What becomes of image files that cannot be decoded, see `harness.data.bad_images`: "stop" or
+            "skip".
         evaluation_batch_size: Samples per batch when evaluating.
         workers: Loading processes for each loader; never more than there are processor cores.
+        worker_timeout: Seconds to wait for a batch of the loading processes before giving up; None: for ever.
         seed: Decides batches and augmentation, and nothing else.
         fixture: Whether to write a tiny copy of the layout to `<root>_fixture` and use that, in few and small batches.
         pin_memory: Whether batches are copied to page-locked memory, from which a GPU fetches them without holding up
@@ -146,26 +149,27 @@ class PartedData(Generic[R]):
         test_transform: Callable[..., Any] | None = None,
         cache: str | Path | None = None,
         decode: str = "exact",
+        on_bad_image: str = "stop",
         evaluation_batch_size: int = 128,
         workers: int = 0,
+        worker_timeout: float | None = None,
         seed: int = 0,
         fixture: bool = False,
         pin_memory: bool | None = None,
     ) -> None:
-        for name, value, least in (("evaluation_batch_size", evaluation_batch_size, 1), ("workers", workers, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if evaluation_batch_size < 1:
+            raise ValueError(f"evaluation_batch_size must be at least 1, got {evaluation_batch_size}")
         if decode not in ("exact", "scaled"):
             raise ValueError(f"decode must be exact or scaled, got {decode!r}")
         if decode == "scaled" and not jpeg.available():
             raise ValueError("decode=scaled needs libjpeg-turbo; run: pip install simplejpeg, or set data.decode=exact")
         self.train_transform, self.test_transform = train_transform, test_transform
         self.seed, self.fixture, self._batch_size = seed, fixture, evaluation_batch_size
-        workers = min(workers, cores())  # more would only wait for each other, and torch would warn
-        pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self._loading: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "collate_fn": self.collate}
+        self._loading = {**loading_options(workers, worker_timeout, pin_memory), "collate_fn": self.collate}
+        self.bad_images = BadImages(on_bad_image, self._loading["num_workers"], cache)
         self.root = self.write_fixture(Path(root)) if fixture else Path(root)
         self.parts = self.load_parts()
+        self.bad_images.tell(f"{self.title} in {self.root}")
         self.fingerprint = fingerprint(self.parts)
         in_files = self.parts["train"].folder is not None
         self.scaled = decode == "scaled" and in_files
@@ -200,17 +204,34 @@ class PartedData(Generic[R]):
         return path
 
     def load_parts(self) -> dict[str, R]:
-        """Reads and checks."""
+        """Reads, checks and divides; then takes out the images that cannot be read, which moves no other one."""
         parts = self.read(self.root)
         self.check(parts)
+        parts = self.divided(parts)
+        parts = {name: self._readable(name, rows) for name, rows in parts.items()}
+        self.check_rows(parts)
         return parts
+
+    def _readable(self, part: str, rows: R) -> R:
+        if rows.folder is None or not self.bad_images.skips:
+            return rows
+        paths = [rows.path(index) for index in range(len(rows))]
+        return rows.where(torch.tensor(self.bad_images.good(part, rows.keys(), paths, rows.upright)))
+
+    def divided(self, parts: dict[str, R]) -> dict[str, R]:
+        """The parts, where more are made of those that were read."""
+        return parts
+
+    def check_rows(self, parts: Mapping[str, R]) -> None:
+        """Refuses parts of which too little is there, at last, to train or to be tested on."""
 
     def check(self, parts: Mapping[str, R]) -> None:
         """Compares the counts with the published ones, and looks for the files."""
         for part, facts in ({} if self.fixture else self.expected).items():
             described = parts[part].describe()
             self.check_published(f"the {part} part", {key: described.get(key, 0) for key in facts}, facts, self.remedy)
-        check_files(list(parts.values()), self.title, self.remedy_for_images or self.remedy)
+        remedy, skips = self.remedy_for_images or self.remedy, self.bad_images.skips
+        check_files(list(parts.values()), self.title, remedy, decoded=0 if skips else 4, empty_too=not skips)
 
     def check_published(self, what: str, found: Mapping[str, Any], facts: Mapping[str, Any], remedy: str) -> None:
         """Refuses other counts than the published ones."""
@@ -232,10 +253,7 @@ class PartedData(Generic[R]):
         self.evaluation = {}
         for part in self.parts:
             if part != "train":
-                dataset, draws = self.dataset(part), torch.Generator()  # else a pass would draw from the global one
-                shared = EvaluationShare(len(self.parts[part]), self._batch_size)
-                loader = DataLoader(dataset, self._batch_size, sampler=shared, generator=draws, **self._loading)
-                self.evaluation[part] = loader
+                self.evaluation[part] = PassLoader(self.dataset(part), self._batch_size, **self._loading)
 
     def epoch_loader(self, batches: BatchSampler) -> EpochLoader:
         """Goes through the training part in the batches of an epoch."""
@@ -289,6 +307,7 @@ class PartedData(Generic[R]):
             "fixture": self.fixture,
             "fingerprint": self.fingerprint,
             **{name: rows.describe() for name, rows in self.parts.items()},
+            **self.bad_images.record(),
         }
 
 

@@ -76,15 +76,36 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no image {path}; the data are incomplete: check them, or download again") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "it is none, or damaged" if isinstance(error, UnidentifiedImageError) else str(error)
+    except MemoryError:
+        raise  # says nothing of the file
+    except Exception as error:  # whatever a damaged file makes its reader say
         raise OSError(
-            f"cannot read the image {path} ({reason}); replace the file, or leave it out of the data"
+            f"cannot read the image {path} ({_reason(error)}); replace the file, or leave it out of the data"
         ) from error
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is none, or damaged"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it unpacks to more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    expected = isinstance(error, OSError | ValueError | SyntaxError)
+    return str(error) if expected else f"{type(error).__name__}: {error}"
+
+
+def content_of(path: Path) -> bytes:
+    """What an image file holds; an OSError names one that cannot be opened."""
+    with _named(path):
+        return path.read_bytes()
+
+
 def rgb(image: Image.Image, upright: bool = False) -> Tensor:
-    """An image of Pillow as `decode` gives it; a ValueError says if it has more than 8 bits a channel."""
+    """An image of Pillow as `decode` gives it; a ValueError says if it has more than 8 bits a channel.
+
+    Of an animation it is the first picture. Of colours with 16 bits a channel Pillow keeps the upper 8.
+    """
+    if image.format == "EPS":
+        raise ValueError("it is PostScript, a program and no picture")  # which Pillow would have run
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
     turned = ImageOps.exif_transpose(image) if upright else image
@@ -160,11 +181,7 @@ class ImageCache:
 
     def load(self, path: Path, prepare: nn.Module, upright: bool = False, crop: Crop | None = None) -> Tensor:
         """`prepare` applied to the picture in `path`, or to a crop of it: uint8 (3, height, width)."""
-        try:
-            content = path.read_bytes()
-        except OSError:
-            decode(path, upright)  # raises the sentence that names the file
-            raise
+        content = content_of(path)
         step = f"\n{prepare}\n{upright}" + "\nscaled" * self.scaled + (f"\n{crop}" if crop else "")
         key = hashlib.sha256(content + step.encode()).hexdigest()
         entry = self.folder / key[:2] / f"{key}.npy"

@@ -6,13 +6,14 @@ to epoch), `.evaluation`, a dict of name -> loader, and `.describe()`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from harness import distributed
+from harness.device import cores
 from harness.seeds import derived_seed
 
 Batch = dict[str, Any]
@@ -76,6 +77,71 @@ class _EpochBatches:
             yield [(self.epoch, index) for index in own]
 
 
+class LoadingError(RuntimeError):
+    """The loading processes give no batch; the message says why."""
+
+
+def explained(error: BaseException) -> LoadingError | None:
+    """What torch says of loading processes that ended or do not answer, as a sentence; None for any other error."""
+    said = str(error)
+    if not isinstance(error, RuntimeError) or not said.startswith("DataLoader"):
+        return None
+    if "timed out" in said:
+        seconds = next(filter(None, (word.replace(".", "", 1).isdigit() and word for word in said.split())), "?")
+        return LoadingError(
+            f"the loading processes gave no batch for {seconds} s (data.worker_timeout), as when a disk does not"
+            " answer; see to it, allow them more, or set workers=0 to see where it waits"
+        )
+    return _died(error)
+
+
+def _died(error: BaseException) -> LoadingError:
+    return LoadingError(
+        f"a loading process was ended from outside ({str(error).strip().rstrip('.')}), as where memory runs out; take"
+        " fewer workers or smaller batches, or give it more memory"
+    )
+
+
+def _watched(loader: DataLoader[Any], start: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
+    """The batches that `start` gives; where processes load them, what becomes of these is told."""
+    batches = None
+    try:
+        batches = start()  # which asks persistent processes, too
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        if loader.num_workers == 0 or str(error).startswith("Caught"):  # by torch, in a process that lives
+            raise
+        lost = isinstance(error, OSError | EOFError)  # of a connection, as this process opens no file for a batch
+        told = _died(error) if lost else explained(error)
+        if told is None:
+            raise
+        _end(batches or getattr(loader, "_iterator", None))
+        raise told from error
+
+
+def _end(batches: Any) -> None:
+    """Ends loading processes, also those that do not hear what torch asks of them, for which Python would wait."""
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()  # first, so that torch does not take the end of a process for a failure
+    for process in getattr(batches, "_workers", ()):
+        process.kill()
+
+
+def loading_options(workers: int, timeout: float | None, pin_memory: bool | None) -> dict[str, Any]:
+    """Options of torch's loader for so many processes; see `harness.data.dataset.PartedData`.
+
+    Raises:
+        ValueError: If one makes no sense.
+    """
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ValueError(f"worker_timeout must be a positive number of seconds, or null for no limit, got {timeout}")
+    workers = min(workers, cores())  # more would only wait for each other, and torch would warn
+    pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+    return {"num_workers": workers, "pin_memory": pin_memory, "timeout": (timeout or 0) if workers else 0}
+
+
 class EpochLoader(DataLoader[Any]):
     """Training batches, a function of (seed, epoch) alone: neither worker count nor resuming changes them.
 
@@ -95,7 +161,7 @@ class EpochLoader(DataLoader[Any]):
         self.batches.epoch = epoch
 
     def __iter__(self) -> Any:
-        loaded = super().__iter__()
+        loaded = _watched(self, super().__iter__)
         return loaded if distributed.world() == 1 else self._marked(loaded)
 
     def _marked(self, loaded: Iterator[Batch]) -> Iterator[Batch]:
@@ -123,3 +189,15 @@ class EvaluationShare(Sampler[int]):
     def _own(self) -> range:
         own = distributed.share(-(-self.samples // self.batch_size))
         return range(own.start * self.batch_size, min(own.stop * self.batch_size, self.samples))
+
+
+class PassLoader(DataLoader[Any]):
+    """One part in its order, to be evaluated; several processes get consecutive parts of it."""
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> None:
+        shared = EvaluationShare(len(dataset), batch_size)  # type: ignore[arg-type]
+        draws = torch.Generator()  # else a pass would draw from the global one
+        super().__init__(dataset, batch_size, sampler=shared, generator=draws, **options)
+
+    def __iter__(self) -> Any:
+        return _watched(self, super().__iter__)

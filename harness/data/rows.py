@@ -105,17 +105,21 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
     return digest.hexdigest()
 
 
-def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4) -> None:
-    """Looks whether every image file is there and not empty, and decodes a few, before anything is trained."""
+def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4, empty_too: bool = True) -> None:
+    """Looks whether every image file is there and not empty, and decodes a few, before anything is trained.
+
+    Without `empty_too`, empty ones pass.
+    """
     on_disk = [rows for rows in parts if rows.folder is not None]
-    lost = [name for rows in on_disk for name in rows.names if is_lost(os.path.join(str(rows.folder), name))]
+    lacks = is_lost if empty_too else lambda path: not os.path.exists(path)
+    lost = [name for rows in on_disk for name in rows.names if lacks(os.path.join(str(rows.folder), name))]
     if lost:
-        total = sum(map(len, on_disk))
+        total, what = sum(map(len, on_disk)), "missing or empty" if empty_too else "missing"
         raise FileNotFoundError(
-            f"{title} in {on_disk[0].folder} is incomplete: {len(lost):,} of {total:,} images are missing or empty"
+            f"{title} in {on_disk[0].folder} is incomplete: {len(lost):,} of {total:,} images are {what}"
             f" ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); {remedy}"
         )
-    for rows in on_disk:
+    for rows in on_disk if decoded else ():
         for index in range(0, len(rows), max(1, len(rows) // decoded)):
             rows.load(index)
 

@@ -39,6 +39,7 @@ class Spreadsheet:
     header: list[str]  # names of the columns, all different; one without a name is "unnamed column <number>"
     rows: list[dict[str, str]]  # column -> value, without white space around it
     separator: str  # between values
+    lines: list[int]  # of the file, at which each row ends
 
     def column(self, name: str) -> str | None:
         """The column of this name, else the one whose name differs by capitals, spaces and signs alone, else None."""
@@ -171,7 +172,7 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
     if not body:
         raise ValueError(f"{path} has no rows; it should have a header and a row for each sample")
     rows = [dict(zip(header, values, strict=False)) for _, values in body]
-    return Spreadsheet(path, header, rows, separator)
+    return Spreadsheet(path, header, rows, separator, [line for line, _ in body])
 
 
 def read_text(path: Path) -> str:

@@ -19,10 +19,10 @@ BUILT = (
 # What a key affects, with all below it. A key that is in none of these shapes the numbers.
 STARTS_A_RUN = ("experiment", "hydra", "objective", "resume", "reuse")  # how a run is started or found
 SPEED = (  # how fast it is, where it writes and what it shows
-    "data.cache", "data.pin_memory", "data.workers", "metrics.memory", "paths", "pictures", "tracking",
-    "trainer.log_every", "trainer.pictures", "trainer.profile", "workers",
+    "data.cache", "data.pin_memory", "data.worker_timeout", "data.workers", "metrics.memory", "paths", "pictures",
+    "tracking", "trainer.log_every", "trainer.pictures", "trainer.profile", "workers",
 )  # fmt: skip
-PLACE = ("data.root",)  # where its data are, which are known by their fingerprint
+PLACE = ("data.on_bad_image", "data.root")  # which its data are and where; they are known by their fingerprint
 BITS = ("metrics.engine", "threads", "trainer.chunk", "trainer.device")  # the last bits of the numbers
 ORDER = ("data.seed",)  # order and augmentation of the data, though not which they are
 # Which metrics are given, though not how they are measured.

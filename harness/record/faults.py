@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.data.loading import explained
 from harness.files import shown
 from harness.record.reproducibility import CODE
 
@@ -21,6 +22,8 @@ IN_A_WORKER = "Original Traceback"  # torch tells an error in a loading process 
 def sentence(error: BaseException) -> str:
     """The message of the error that a constructor or a loading process raised, without what was wrapped around it."""
     causes = _causes(error)
+    if (lost := explained(causes[0])) is not None:
+        return str(lost)
     if any(isinstance(e, ModuleNotFoundError) and e.name == "pytorch_metric_learning" for e in causes):
         return 'this loss comes from pytorch-metric-learning; run: pip install "blackbox-ranking[peers]"'
     message = str(causes[0])
@@ -34,7 +37,7 @@ def told(error: BaseException) -> str:
     """
     log, first = _logged(error), _causes(error)[0]
     file, line = _raised_at(first)
-    own = type(first).__module__.partition(".")[0] in OWN
+    own = type(first).__module__.partition(".")[0] in OWN or explained(first) is not None
     if own or (isinstance(first, ANSWERS) and _is_ours(file)):
         return sentence(error)
     place = f" ({shown(file)}, line {line})" if file else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,12 @@ class ImageFolder(RetrievalData):
             parts[part] = records if asked else replace(records, roles=None)
             self._judge(part, parts[part] if part != "train" else replace(parts[part], cameras=None))
         return parts
+
+    def check_rows(self, parts: Mapping[str, Records]) -> None:
+        """And judges once more those that lost images, see `on_bad_image`."""
+        super().check_rows(parts)
+        for part in dict.fromkeys(one["part"] for one in self.bad_images.left_out):
+            self._judge(part, parts[part])
 
     def held_out(self, train: Records) -> Tensor:
         """With `split="closed"` the share is one of the images of each class."""

@@ -50,9 +50,8 @@ class RetrievalData(PartedData[Records]):
         sampler = _for_fixture(sampler) if self.fixture else sampler
         self.open_loaders(sampler(labels=train.labels, super_labels=train.super_labels, seed=self.seed))
 
-    def load_parts(self) -> dict[str, Records]:
-        """Reads, checks and splits: "train", "test" and perhaps "validation"."""
-        parts = super().load_parts()
+    def divided(self, parts: dict[str, Records]) -> dict[str, Records]:
+        """ "train", "test" and perhaps "validation"."""
         if self.validation_fraction and "validation" in parts:
             log.info("%s has validation classes of its own: data.validation_fraction is not used", self.root)
             self.validation_fraction = 0.0
@@ -61,10 +60,13 @@ class RetrievalData(PartedData[Records]):
             held_out = self.held_out(train).tolist()
             parts |= train.parted(["validation" if held else "train" for held in held_out])
         parts["train"] = replace(parts["train"], cameras=None)  # a loss ranks all images of its batch
+        return parts
+
+    def check_rows(self, parts: Mapping[str, Records]) -> None:
+        """Refuses a part without a query that has anything to find."""
         for name, records in parts.items():
             if not bool(records.answerable().any()):
                 raise ValueError(self._nothing_to_find(name, records))
-        return parts
 
     def held_out(self, train: Records) -> Tensor:
         """Which training images `validation_fraction` takes: those of that share of the classes, bool (n,)."""

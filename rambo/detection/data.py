@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -160,7 +161,8 @@ class DetectionData(PartedData[AnnotatedImages]):
 
     def load_parts(self) -> dict[str, AnnotatedImages]:
         """Reads and checks everything, and takes from the training part what is not to be trained on."""
-        read = {part: [note for one in sets for note in self._read(one)] for part, sets in self.sets.items() if sets}
+        listed = {part: [note for one in sets for note in self._read(one)] for part, sets in self.sets.items() if sets}
+        read = {part: self._readable_notes(part, notes) for part, notes in listed.items()}
         if self.classes is None:
             found = _classes_in(read["train"])
             self.classes = [name for name in dict.fromkeys((*self.declared, *sorted(found))) if name in found]
@@ -177,6 +179,10 @@ class DetectionData(PartedData[AnnotatedImages]):
         if not self.train_on_empty_images:
             parts["train"] = train.where(targets > 0)
         return parts
+
+    def _readable_notes(self, part: str, notes: list[Annotation]) -> list[Annotation]:
+        names, paths = [note.name for note in notes], [note.image for note in notes]
+        return list(compress(notes, self.bad_images.good(part, names, paths, self.rules.upright)))
 
     def for_use(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """How pictures are read, and the names of labels 1, 2, ..."""

@@ -113,14 +113,18 @@ class RegressionData(PartedData[Samples]):
         self._pass.set_epoch(-1 - epoch)
         return self._pass
 
-    def check(self, parts: Mapping[str, Samples]) -> None:
-        """Looks at sizes and targets too."""
+    def check_rows(self, parts: Mapping[str, Samples]) -> None:
+        """Refuses a part with too few samples."""
         for part, least in (("train", 2), ("validation", 1), ("test", 1)):
             if len(parts[part]) < least:
                 raise ValueError(
                     f"{self.title} in {self.root}: the {part} part has {len(parts[part])} samples and needs {least};"
                     f" {self.remedy}"
                 )
+
+    def check(self, parts: Mapping[str, Samples]) -> None:
+        """Looks at sizes and targets too."""
+        self.check_rows(parts)
         for part, samples in parts.items():
             check_targets(samples, f"{self.title} in {self.root}: the {part} part")
         super().check(parts)

@@ -79,16 +79,20 @@ def read_split(table: Path) -> dict[str, Samples]:
     return Samples(paths, ages, folder=table.parent).parted([PARTS[row["split"]] for row in sheet.rows])
 
 
-def check_targets(samples: Samples, where: str) -> None:
-    """Refuses targets that are not finite; the ValueError says how many, and names the first samples."""
+def check_targets(samples: Samples, where: str, lines: Sequence[int] | None = None) -> None:
+    """Refuses targets that are not finite; the ValueError says how many, and names the first samples.
+
+    `lines` are those of a table that the samples are from.
+    """
     finite = samples.targets.isfinite().reshape(len(samples), -1)
     wrong = (~finite.all(dim=1)).nonzero()[:, 0].tolist()
     if wrong:
-        held = {row: samples.targets[row].reshape(-1).tolist() for row in wrong[:3]}
-        first = ", ".join(f"{samples.names[row]}: {' '.join(f'{one:g}' for one in held[row])}" for row in held)
+        names = {row: samples.names[row] + (f", line {lines[row]}" if lines else "") for row in wrong[:3]}
+        held = {row: " ".join(f"{one:g}" for one in samples.targets[row].reshape(-1).tolist()) for row in names}
+        first = "; ".join(f"{name}: {held[row]}" for row, name in names.items())
         raise ValueError(
             f"{where} has {len(wrong):,} of {len(samples):,} targets that are not a finite number"
-            f" ({first}{', ...' if len(wrong) > 3 else ''}); correct these rows, or leave them out"
+            f" ({first}{'; ...' if len(wrong) > 3 else ''}); correct these rows, or leave them out"
         )
 
 

@@ -125,7 +125,7 @@ class TableData(RegressionData):
             paths = sheet.paths(self.image, crops)
             everything = Samples(paths, targets, folder=root, upright=True, crops=crops)
             check_same_files(root, everything.names)
-        check_targets(everything, str(table))
+        check_targets(everything, str(table), sheet.lines)
         parts = self._parts(sheet, everything)
         if self.image is None:
             training = torch.tensor([part == "train" for part in parts])

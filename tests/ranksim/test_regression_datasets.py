@@ -316,7 +316,7 @@ def test_official_shots_reach_the_density(tmp_path):
     [
         ([1.0, float("nan"), 2.0, float("inf")], r"the train part has 2 of 4 targets that are not a finite number"),
         ([1.0, float("nan"), 2.0], r"\(train 1: nan\); correct these rows, or leave them out"),
-        ([float("nan")] * 5, r"5 of 5 .* \(train 0: nan, train 1: nan, train 2: nan, ...\)"),
+        ([float("nan")] * 5, r"5 of 5 .* \(train 0: nan; train 1: nan; train 2: nan; ...\)"),
         ([1.0], "the train part has 1 samples and needs 2; find some"),
     ],
 )

@@ -508,7 +508,7 @@ def test_a_table_refuses_nonsense(tmp_path, options, message):
     [
         ((4, 3), "", "row 5: target should be a number, got ''; correct it, or leave the row out"),
         ((4, 3), "1,5", "row 5: target should be a number, got '1,5'"),
-        ((4, 3), "inf", r"table.csv has 1 of 60 targets that are not a finite number \(row 5: inf\)"),
+        ((4, 3), "inf", r"table.csv has 1 of 60 targets that are not a finite number \(row 5, line 6: inf\)"),
         ((4, 0), "red", "row 5: width should be a number, got 'red'"),
         ((4, 0), "nan", r"1 features that are not finite numbers \(the first in row 5, column 'width'\); fill them in"),
     ],
