@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from harness.data import download, jpeg
+from harness.data import archives, jpeg
 from harness.data.bad_images import BadImages
 from harness.data.download import RemoteFile
 from harness.data.images import ImageCache, reduced, seeded_draws
@@ -186,7 +186,7 @@ class PartedData(Generic[R]):
     @staticmethod
     def unpack(archive: Path, folder: Path) -> None:
         """Unpacks one of `files` that is an archive, all of it or nothing."""
-        download.unpack(archive, folder)
+        archives.unpack(archive, folder)
 
     def located(self, name: str, *folders: Path) -> Path:
         """The first of the folders that has the file `name`; a FileNotFoundError says if none has."""

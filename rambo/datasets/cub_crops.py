@@ -15,7 +15,8 @@ import torchvision.transforms.v2.functional as vision
 from PIL import Image
 from torch import nn
 
-from harness.data.download import RemoteFile, move_into, unpack
+from harness.data.archives import move_into, unpack
+from harness.data.download import RemoteFile
 from harness.data.images import decode, file_marks, files_below
 from rambo.datasets.cub import CUB200
 from rambo.datasets.fixture import write_cub_crops, write_listed
@@ -109,7 +110,7 @@ class CUBCrops(RetrievalData):
         """Brings the images of the manifest, whatever they are called in the archive, into `folder`; all or none.
 
         Raises:
-            UnsafeArchive: As `harness.data.download.unpack`.
+            UnsafeArchive: As `harness.data.archives.unpack`.
             ValueError: If the archive is damaged, or an image is not in it.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,11 @@ import stat
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
-from harness.data.download import UnsafeArchive, unpack
+from harness.data import archives
+from harness.data.archives import UnsafeArchive, unpack
 
 
 def make_tar(path, members, mode="w:gz"):
@@ -139,3 +141,90 @@ def test_an_encrypted_archive_asks_for_its_password(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="encrypted; unpack it by hand"):
         unpack(path, tmp_path / "out")
+
+
+# bombs, and whatever else can be done to the bytes
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz", "tar.bz2"])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archives, "LEAST", 10_000)
+    path, nothing = tmp_path / f"a.{kind}", {"1": b"\0" * 500_000, "2": b"\0" * 500_000}
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in nothing.items():
+                archive.writestr(name, content)
+    else:
+        make_tar(path, nothing, f"w:{kind[4:]}")
+    with pytest.raises(
+        UnsafeArchive, match=rf"a.{kind} unpacks to more than [\d,]+ bytes, as a bomb does; nothing was"
+    ):
+        unpack(path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    unpack(path, tmp_path / "out")
+    assert everything(tmp_path / "out") == nothing
+
+
+def test_a_tar_archive_that_says_a_terabyte_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("1")
+        info.size = 2**40
+        archive.fileobj.write(info.tobuf())
+    with pytest.raises(UnsafeArchive, match=r"unpacks to more than 1,073,741,824 bytes"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_too_many_files_and_more_than_the_disk_has_room_for_are_refused(tmp_path, monkeypatch, make):
+    path = make(tmp_path / "a", {"1": b"one", "2": b"two", "3": b""})
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "MOST_MEMBERS", 2)
+        with pytest.raises(UnsafeArchive, match="a has more than 2 files; nothing was unpacked"):
+            unpack(path, tmp_path / "out")
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: archives.shutil._ntuple_diskusage(9, 4, 5))
+    with pytest.raises(UnsafeArchive, match="a unpacks to more than the 5 bytes that are free"):
+        unpack(path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_and_a_folder_of_one_name_are_no_archive_of_ours(tmp_path):
+    path = make_tar(tmp_path / "a.tar", {"x": b"file", "x/1": b"below it"})
+    with pytest.raises(ValueError, match=r"a.tar is damaged"):
+        unpack(path, tmp_path / "out")
+
+
+def refusal(path, folder):
+    try:
+        return unpack(path, folder)
+    except ValueError as error:
+        return str(error)
+
+
+def test_500_mutated_archives_are_unpacked_or_named_and_nothing_is_left_beside(tmp_path):
+    chance, inside = np.random.default_rng(0), {"a/1.jpg": b"x" * 700, "a/ü" + "n" * 120: b"y" * 30, "b.txt": b"z"}
+    sound = [make_tar(tmp_path / f"s{mode[1:]}", inside, mode).read_bytes() for mode in ("w", "w:gz", "w:xz", "w:bz2")]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / "s", "w", method) as archive:
+            for name, content in inside.items():
+                archive.writestr(name, content)
+        sound.append((tmp_path / "s").read_bytes())
+    path, out, refused = tmp_path / "mutant.bin", tmp_path / "out", 0
+    for _ in range(500):
+        content, other = bytearray(sound[chance.integers(len(sound))]), sound[chance.integers(len(sound))]
+        way, place = chance.integers(3), chance.integers(len(content))
+        if way == 0:
+            for byte in chance.integers(len(content), size=chance.integers(1, 9)):
+                content[byte] ^= 1 << int(chance.integers(8))
+        elif way == 1:
+            del content[place:]
+        else:
+            start, end = sorted(chance.integers(len(other), size=2))
+            content[place : place + end - start] = other[start:end]
+        path.write_bytes(content)
+        said = refusal(path, out)
+        assert said is None or said.startswith(f"{path} ")
+        refused += said is not None
+        assert not list(out.glob(".*.unpacking"))
+    assert 100 < refused < 500
+    assert {item.name for item in tmp_path.iterdir()} == {"s", "s:gz", "s:xz", "s:bz2", "mutant.bin", "out"}
