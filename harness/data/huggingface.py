@@ -1,4 +1,4 @@
-"""Data sets of the library `datasets`, from the Hugging Face hub or from local files, copied to a table and images."""
+"""Data sets of the library `datasets`, from the Hugging Face hub or from local files, copied to files once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,14 +58,30 @@ class Source:
                 images included; None: the images, and all columns of text or numbers.
 
         Raises:
+            ModuleNotFoundError, ConnectionError, ValueError: As `copied`, and if there is no such column, or it does
+                not hold what it should.
+        """
+        write = partial(_write, image=image, columns=columns, told=self.parts)
+        return self.copied(root, {"image": image, "columns": columns}, write) / TABLE
+
+    def copied(self, root: Path, how: Mapping[str, Any], write: Callable[[Mapping[str, Any], Path], int]) -> Path:
+        """The folder of a copy below `root`, which is made unless it is there.
+
+        Args:
+            root: Folder of all such copies.
+            how: What else decides what is written, in plain values.
+            write: Given the splits by name, each a `datasets.Dataset`, and the folder, writes the copy and returns the
+                number of its rows.
+
+        Raises:
             ModuleNotFoundError: If the library is not installed.
             ConnectionError: If the hub cannot be reached, within 20 seconds.
-            ValueError: If there is no such data set, split or column, or a column does not hold what it should.
+            ValueError: If there is no such data set or split.
         """
         if not self.name:
             raise ValueError("data.name is not set; name a data set of the hub, or a folder of parquet or arrow files")
         local = Path(self.name).expanduser()
-        asked = {**asdict(self), "image": image, "columns": columns, "files": _marks(local)}
+        asked = {**asdict(self), **how, "files": _marks(local)}
         key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=list).encode()).hexdigest()[:12]
         folder = root / f"{plain(local.stem) or 'data'}_{key}"
         root.mkdir(parents=True, exist_ok=True)
@@ -75,13 +92,13 @@ class Source:
                 building.mkdir()
                 try:
                     parts, found = self._loaded(local, building / "cache")
-                    rows = _write(parts, building, image, columns, self.parts)
+                    rows = write(parts, building)
                     shutil.rmtree(building / "cache", ignore_errors=True)
                     write_json(building / RECORD, {**asked, **found, "rows": rows})
                     os.rename(building, folder)
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
-        return folder / TABLE
+        return folder
 
     def _loaded(self, local: Path, cache: Path) -> tuple[dict[str, Any], dict[str, str]]:
         """Split -> its `datasets.Dataset`, and the commit that was taken of the hub."""
@@ -110,7 +127,9 @@ class Source:
             raise ValueError(f"the data set {self.name} cannot be read ({type(error).__name__}: {reason})") from error
         parts = loaded if isinstance(loaded, Mapping) else {"train": loaded}
         if lacking := sorted(set(self.splits or ()) - parts.keys()):
-            raise ValueError(f"{self.name} has no split {lacking[0]!r}; its splits are {', '.join(parts)}")
+            raise ValueError(
+                f"{self.name} has no split {lacking[0]!r}; its splits are {', '.join(parts)}; name some of these"
+            )
         return {split: parts[split] for split in self.splits or parts}, found
 
     def _commit(self, name: str) -> str:
@@ -169,15 +188,38 @@ class Copied(PartedData[R]):
         self.source: dict[str, Any] = {}
         if not options.get("fixture"):
             table = Source(name, subset, revision, splits, parts).exported(Path(root), self.image, self.columns)
-            record = read_json(table.parent / RECORD)
-            kept = "name", "subset", "revision", "splits", "parts", "commit"
-            self.source = {key: record[key] for key in kept if record.get(key)}
+            self.source = where_from(table.parent)
             root, options["table"] = table.parent, table.name
         super().__init__(root, **options)
 
     def describe(self) -> dict[str, Any]:
         """What every data set tells, and where the data came from."""
         return {**super().describe(), "source": self.source}
+
+
+def where_from(copy: Path) -> dict[str, Any]:
+    """What the record of a copy says of its source: name, splits, commit."""
+    record = read_json(copy / RECORD)
+    kept = "name", "subset", "revision", "splits", "parts", "commit"
+    return {key: record[key] for key in kept if record.get(key)}
+
+
+def check_columns(dataset: Any, names: Iterable[str]) -> None:
+    """Refuses a data set that lacks one of these columns."""
+    if lacking := [name for name in names if name not in dataset.column_names]:
+        raise ValueError(
+            f"the data set has no column {lacking[0]!r}; its columns are {', '.join(dataset.column_names)}"
+        )
+
+
+def with_encoded(dataset: Any, image: str) -> Any:
+    """The data set whose column of images holds them as they are encoded, for `save_encoded`."""
+    import datasets
+
+    try:
+        return dataset.cast_column(image, datasets.Image(decode=False))
+    except Exception as error:
+        raise ValueError(f"the column {image!r} holds no images but {dataset.features[image]}") from error
 
 
 def _marks(local: Path) -> list[tuple[str, int, int]] | None:
@@ -203,8 +245,7 @@ def _write(
     names = dict(columns) if columns is not None else {**({image: image} if image else {}), **_plain_columns(first)}
     if told:
         names.pop("split", None)
-    if lacking := [name for name in names if name not in first.column_names]:
-        raise ValueError(f"the data set has no column {lacking[0]!r}; its columns are {', '.join(first.column_names)}")
+    check_columns(first, names)
     rows = 0
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -212,7 +253,9 @@ def _write(
         for split, dataset in parts.items():
             for number, row in enumerate(_rows(dataset, list(names), image)):
                 if image is not None:
-                    row[image] = _save(row[image], folder, f"{split}/{number:07d}", f"row {number + 1} of {split}")
+                    row[image] = save_encoded(
+                        row[image], folder, f"{split}/{number:07d}", f"row {number + 1} of {split}"
+                    )
                 writer.writerow([*(row[name] for name in names), *([split] if told else [])])
                 rows += 1
     return rows
@@ -229,10 +272,7 @@ def _rows(dataset: Any, names: list[str], image: str | None) -> Iterator[dict[st
 
     chosen = dataset.select_columns(names)
     if image is not None:
-        try:
-            chosen = chosen.cast_column(image, datasets.Image(decode=False))
-        except Exception as error:
-            raise ValueError(f"the column {image!r} holds no images but {dataset.features[image]}") from error
+        chosen = with_encoded(chosen, image)
     classes = {name: kind.names for name, kind in chosen.features.items() if isinstance(kind, datasets.ClassLabel)}
     for row in chosen.with_format(None):
         for name in names:
@@ -244,7 +284,7 @@ def _rows(dataset: Any, names: list[str], image: str | None) -> Iterator[dict[st
         yield row
 
 
-def _save(encoded: Any, folder: Path, name: str, where: str) -> str:
+def save_encoded(encoded: Any, folder: Path, name: str, where: str) -> str:
     """Writes the bytes of an image as they are, and returns its path below `folder`."""
     try:
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()

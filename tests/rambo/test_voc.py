@@ -296,7 +296,9 @@ def test_scenes_have_three_parts_and_are_not_resized(tmp_path):
 # Configs
 
 
-@pytest.mark.parametrize("name", ["voc07", "voc0712", "bccd", "scenes", "voc_style", "coco_style", "yolo_style"])
+@pytest.mark.parametrize(
+    "name", ["voc07", "voc0712", "bccd", "scenes", "voc_style", "coco_style", "yolo_style", "huggingface_detection"]
+)
 def test_every_config_runs_on_its_stand_in(name, tmp_path):
     config = OmegaConf.create(
         {"data": OmegaConf.load(CONFIGS / f"{name}.yaml"), "paths": {"data": str(tmp_path)}, "workers": 0, "seed": 3}
