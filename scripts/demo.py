@@ -90,7 +90,14 @@ def main() -> None:
     try:
         outputs = Outputs((given.folder or CODE / place("outputs")).absolute(), cores())  # too small to fill a GPU
         jobs = outputs.locate(plan(table, given.seeds or seeds))
-        failed = outputs.run(to_do(jobs))
+        if left := to_do(jobs):
+            rows = ", ".join(dict.fromkeys(job.row for job in left))
+            print(
+                f"trains {len(left)} of {len(jobs)} runs ({rows}), {min(outputs.at_once, len(left))} beside each other;"
+                f" one takes up to two minutes on one core, and gets a line when it is done",
+                flush=True,
+            )
+        failed = outputs.run(left)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     jobs = outputs.locate(jobs)
