@@ -177,6 +177,9 @@ def read_spreadsheet(path: Path) -> Spreadsheet:
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8 or UTF-16, with or without a mark, or else in Windows-1252, which is said."""
+    if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "is not there"
+        raise FileNotFoundError(f"{path} {wrong}; name a file of text, such as a table (.csv, .tsv)")
     content = path.read_bytes()
     if path.suffix.lower() in _WORKBOOKS or content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")):
         raise ValueError(f"{path} is no text but a workbook or an archive; save it as CSV in UTF-8")

@@ -3,6 +3,9 @@
 import pytest
 
 from harness.data.inputs import pictures
+from harness.data.reading import Images
+from harness.data.spreadsheet import read_spreadsheet
+from ranksim.datasets.reading import Numbers, SentencePairs
 
 
 def test_a_folder_a_list_or_a_picture_is_meant(tmp_path):
@@ -34,3 +37,23 @@ def test_what_means_no_picture_is_told(name, content, said, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         pictures(tmp_path / name)
+
+
+@pytest.mark.parametrize("reads", ["table", "numbers", "sentences", "pictures", "images"])
+@pytest.mark.parametrize("wrong", ["gone.csv", "a_folder.csv"])
+def test_whoever_reads_a_file_that_is_none_says_so_in_a_sentence(reads, wrong, tmp_path):
+    """`predict`, `embed`, `evaluate` and `search` in Python as on the command line: no bare error of the system."""
+    (tmp_path / "a_folder.csv").mkdir()
+    readers = {
+        "table": read_spreadsheet,
+        "numbers": Numbers({"a": {"mean": 0.0, "deviation": 1.0}}).listed,
+        "sentences": SentencePairs("a\nb").listed,
+        "pictures": pictures,
+        "images": lambda path: Images().read(path),
+    }
+    with pytest.raises((OSError, ValueError)) as error:
+        readers[reads](tmp_path / wrong)
+    said = str(error.value)
+    assert wrong in said
+    assert not said.startswith("[Errno")
+    assert "\n" not in said
