@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from harness.data.hub import offline_unless_reached
 from harness.device import to_device
 from rambo.ranking import unit_vectors
 from ranksim.inputs import optional
@@ -229,7 +231,8 @@ def _sentence_transformer(name: str) -> Any:
         )
         name = str(package.get_model_path())
     try:
-        return library.SentenceTransformer(name, device="cpu")
+        with nullcontext() if Path(name).exists() else offline_unless_reached():
+            return library.SentenceTransformer(name, device="cpu")
     except OSError as error:
         reason = str(error).partition("\n")[0]
         raise OSError(

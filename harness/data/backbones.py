@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import words
+from harness.data.hub import offline_unless_reached
 from harness.data.pretrained import load_file, load_packaged
 
 
@@ -60,7 +62,8 @@ def _from_timm(name: str, from_hub: bool, options: Mapping[str, Any]) -> nn.Modu
     if from_hub and not timm.is_model_pretrained(name):
         raise ValueError(f"the hub has no weights for {name}: use weights=none or weights=PATH of a state dict")
     try:
-        return timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
+        with offline_unless_reached() if from_hub else nullcontext():
+            return timm.create_model(name, pretrained=from_hub, num_classes=0, **options)
     except Exception as error:
         if not from_hub or isinstance(error, TypeError):
             raise

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import requests
-
-SECONDS = (5, 10)  # to connect and to answer, until a hub that does not answer counts as out of reach
+from harness.data import hub
 
 
 def push(folder: Path, name: str, private: bool = True) -> str:
@@ -30,13 +27,11 @@ def push(folder: Path, name: str, private: bool = True) -> str:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('--push needs huggingface_hub; run: pip install "blackbox-ranking[train]"') from error
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    endpoint = hub.endpoint()
     if not (token := get_token()):
         raise ValueError("nobody is logged in to the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
-    try:
-        requests.head(endpoint, timeout=SECONDS)  # the library would try for minutes
-    except requests.RequestException as error:
-        raise ConnectionError(f"{endpoint} cannot be reached ({type(error).__name__}); nothing was uploaded") from error
+    if fault := hub.fault():
+        raise ConnectionError(f"{endpoint} cannot be reached ({fault}); nothing was uploaded")
     api = HfApi(endpoint=endpoint, token=token)
     try:
         repository = api.create_repo(name, private=private, exist_ok=True).repo_id

@@ -13,7 +13,7 @@ import yaml
 from hydra.utils import instantiate
 from made_runs import made
 
-from harness.record import hub
+from harness.data import hub as reaching
 from harness.record.standalone import Trained
 from harness.show.card import card, selection
 from harness.study import results
@@ -142,7 +142,7 @@ def test_a_hub_that_refuses_or_is_out_of_reach_costs_a_sentence(server, run, mon
     with pytest.raises(SystemExit, match="did not take birds: ") as refused:
         script.main([str(run), "--push", "birds"])
     assert "hf_secret" not in str(refused.value)
-    monkeypatch.setattr(hub, "SECONDS", (0.5, 0.5))
+    monkeypatch.setattr(reaching, "SECONDS", (0.5, 0.5))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SystemExit, match=r"127.0.0.1:9 cannot be reached \(ConnectionError\); nothing was uploaded"):
         script.main([str(run), "--push", "birds"])
