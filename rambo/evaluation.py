@@ -13,6 +13,7 @@ from harness import distributed
 from harness.data.loading import EvaluationShare
 from harness.train.answers import answers
 from harness.train.rows import Rows, bytes_of, gathered_by_main
+from rambo.labels import as_labels
 from rambo.metrics import checked_recall_at, metric_names, retrieval_metrics
 from rambo.reranking import checked_reranking
 from rambo.search import checked_engine
@@ -25,7 +26,7 @@ class Embedded:
     Attributes:
         embeddings: float32 (images, dimensions), on the model's device like the rest, or mapped from a file. Of several
             processes the main one alone has them.
-        labels: int64 (images,).
+        labels: int64 (images,), or bool (images, classes); see `rambo.labels`.
         indices: Position in the data set, int64 (images,).
         roles: int64 (images,); 0 = query and gallery, 1 = query only, 2 = gallery only.
         cameras: int64 (images,), where the data tell them.
@@ -45,11 +46,11 @@ def embed(model: nn.Module, loader: Iterable[Mapping[str, Any]], memory: int | f
     rows = Rows(limit // distributed.world() if shared else limit)
 
     def keep(embeddings: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        labels = batch["label"].long()
-        roles = batch.get("role", torch.zeros_like(labels))
+        labels, indices = as_labels(batch["label"]), batch["index"].long()
+        roles = batch.get("role", torch.zeros_like(indices))
         rows.add(embeddings.float())
         cameras = (batch["camera"].long(),) if "camera" in batch else ()
-        return labels, batch["index"].long(), roles.long(), *cameras
+        return labels, indices, roles.long(), *cameras
 
     columns = [torch.cat(column) for column in zip(*answers(model, loader, keep), strict=True)]
     embeddings = rows.tensor()

@@ -12,9 +12,10 @@ With R relevant items for a query, and the j-th of them at position p_j = j + (i
 * `map`: (1/R) sum of j / p_j over all j; average precision over the whole list.
 
 Each is averaged over the queries that have a relevant item, and lies between 0 and 1. `class_mean_<metric>` is the mean
-over the classes of the mean over their queries, so that a class counts the same however many images it has, and
-`reranked_<metric>` what the metric is after re-ranking. Where queries search a gallery, `recall@k` is the cumulative
-matching characteristic (CMC) at k; of persons, with cameras, that of Market-1501.
+over the classes of the mean over their queries, so that a class counts the same however many images it has (a query
+with several labels counts in each of its classes), and `reranked_<metric>` what the metric is after re-ranking. Where
+queries search a gallery, `recall@k` is the cumulative matching characteristic (CMC) at k; of persons, with cameras,
+that of Market-1501.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from rambo.blocks import Scores
+from rambo.labels import as_labels, memberships, several
 from rambo.neighbours import RelevantItems, irrelevant_before
 from rambo.reranking import GivenScores, reranked
 from rambo.search import nearest, search
@@ -57,9 +59,9 @@ def retrieval_metrics(
 
     Args:
         query_embeddings: (queries, dimensions); ranked in float32, or in float64 if given so.
-        query_labels: int64 (queries,).
+        query_labels: int64 (queries,); or bool (queries, classes), where those who share a label are relevant.
         gallery_embeddings: (gallery, dimensions); if None every query seeks among the other queries (leave-one-out).
-        gallery_labels: int64 (gallery,).
+        gallery_labels: The same of the gallery.
         own_positions: Where each query stands in the gallery, or -1 if it does not, int64 (queries,). A query does not
             find itself; which item that is, is told by position, as another image may have an equal embedding.
         query_cameras: What took each query's picture, int64 (queries,): of its class, a query neither finds nor misses
@@ -94,7 +96,7 @@ def retrieval_metrics(
     _check("gallery", gallery_embeddings, gallery_labels)
     own_positions = _checked_positions(own_positions, query_labels, len(gallery_labels))
     cameras = _checked_cameras((query_cameras, query_labels), (gallery_cameras, gallery_labels))
-    relevant = RelevantItems(query_labels.long(), gallery_labels.long(), own_positions, *cameras)
+    relevant = RelevantItems(as_labels(query_labels), as_labels(gallery_labels), own_positions, *cameras)
     asking = relevant.queries_with_match
     if not len(asking):
         what = "labels" if cameras[0] is None else "labels and the cameras"
@@ -135,10 +137,10 @@ def _means(
 
 def _class_weights(query_labels: Tensor, asking: Tensor) -> Tensor:
     """What each of the queries that ask counts in a mean over classes, float64 (queries,); their sum is 1."""
-    _, kind, counts = torch.unique(query_labels[asking], return_inverse=True, return_counts=True)
+    queries, labels = memberships(query_labels[asking])
+    _, kind, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     weights = torch.zeros(len(query_labels), dtype=torch.float64, device=query_labels.device)
-    weights[asking] = 1 / (counts[kind].double() * len(counts))
-    return weights
+    return weights.index_add_(0, asking[queries], 1 / (counts[kind].double() * len(counts)))
 
 
 def _shares(before: Tensor, counts: Tensor, recall_at: Sequence[int]) -> list[Tensor]:
@@ -177,7 +179,7 @@ def _checked_positions(own: Tensor | None, query_labels: Tensor, gallery: int) -
     """Positions as int64, where the labels are."""
     if own is None:
         return None
-    if own.shape != query_labels.shape or own.is_floating_point() or own.is_complex() or own.dtype == torch.bool:
+    if own.shape != query_labels.shape[:1] or own.is_floating_point() or own.is_complex() or own.dtype == torch.bool:
         raise ValueError(
             f"own_positions must be one integer for each of the {len(query_labels)} queries, "
             f"got {own.dtype} {tuple(own.shape)}"
@@ -194,7 +196,7 @@ def _checked_positions(own: Tensor | None, query_labels: Tensor, gallery: int) -
 def _checked_cameras(*sides: tuple[Tensor | None, Tensor]) -> list[Tensor | None]:
     """Cameras of queries and of the gallery as int64, where their labels are; both None, or both given."""
     for cameras, labels in sides:
-        if cameras is not None and (cameras.shape != labels.shape or cameras.is_floating_point()):
+        if cameras is not None and (cameras.shape != labels.shape[:1] or cameras.is_floating_point()):
             raise ValueError(
                 f"cameras must be one integer for each of the {len(labels)} labels, got {cameras.dtype}"
                 f" {tuple(cameras.shape)}"
@@ -205,9 +207,9 @@ def _checked_cameras(*sides: tuple[Tensor | None, Tensor]) -> list[Tensor | None
 
 
 def _check(name: str, embeddings: Tensor, labels: Tensor) -> None:
-    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+    if embeddings.ndim != 2 or (labels[:, 0] if several(labels) else labels).shape != embeddings.shape[:1]:
         raise ValueError(
-            f"{name} embeddings must be (items, dimensions) with one label each, "
+            f"{name} embeddings must be (items, dimensions) with one label each, or bool (items, classes), "
             f"got embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)}"
         )
     if labels.is_floating_point() or labels.is_complex():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from rambo.blocks import Highest, Scores, ascending, places_between
+from rambo.labels import alike_at, check_alike, memberships, several
 from rambo.search import by_faiss, checked_engine, nearest
 
 __all__ = ["RelevantItems", "irrelevant_before", "nearest"]
@@ -15,17 +17,27 @@ __all__ = ["RelevantItems", "irrelevant_before", "nearest"]
 STATE_BYTES = 512 * 2**20  # what may be kept of all queries at once, so that a product serves two of them
 FEW = 64  # highest scores that are cheaper to keep than to count
 FEWER = 32  # highest scores that are cheap to find in the columns of a block
+PAIRS = 2**22  # of a query and an item of its classes, looked at in one go
+BYTES_OF_A_PLACE = 64  # that are held for each such pair while scores come by
 
 
 class RelevantItems:
-    """For each query, the gallery items of its class: where they are, and which of them is the query itself.
+    """For each query, the gallery items of its classes: where they are, and which of them is the query itself.
 
     Args:
-        query_labels: int64 (queries,).
-        gallery_labels: int64 (gallery,).
+        query_labels: int64 (queries,), or bool (queries, classes) where items may have several; see `rambo.labels`.
+        gallery_labels: The same of the gallery.
         own_positions: Where each query stands in the gallery, or -1 if it does not, int64 (queries,).
         query_cameras, gallery_cameras: Where given, int64 (queries,) and (gallery,), an item of the query's class and
             camera is neither relevant nor irrelevant.
+
+    Attributes:
+        in_class: How many items of the gallery are of the query's class, itself included, int64 (queries,).
+        counts: How many of them are relevant, int64 (queries,).
+        at_once: How many queries may be handled at a time.
+
+    Raises:
+        ValueError: If the labels cannot be compared.
     """
 
     def __init__(
@@ -36,41 +48,94 @@ class RelevantItems:
         query_cameras: Tensor | None = None,
         gallery_cameras: Tensor | None = None,
     ) -> None:
+        check_alike(query_labels, gallery_labels)
         self.query_labels, self.gallery_labels = query_labels, gallery_labels
-        ordered = gallery_labels.sort(stable=True)
-        self.by_class = ordered.indices
-        self.start = torch.searchsorted(ordered.values, query_labels)
-        self.in_class = torch.searchsorted(ordered.values, query_labels, right=True) - self.start
-        self.own = torch.full_like(query_labels, -1) if own_positions is None else own_positions
-        # the gallery may hold the query under another label
-        alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
+        items, labels = memberships(gallery_labels)
+        ordered = labels.sort(stable=True)
+        self.by_class = items[ordered.indices]
+        queries, asked = memberships(query_labels)
+        self.start = torch.searchsorted(ordered.values, asked)
+        self.size = torch.searchsorted(ordered.values, asked, right=True) - self.start
+        self.own = asked.new_full((len(query_labels),), -1) if own_positions is None else own_positions
         self.cameras = None
         if query_cameras is not None and gallery_cameras is not None:
             self.cameras = query_cameras, gallery_cameras
-            passed_over = items_alike((query_labels, query_cameras), (gallery_labels, gallery_cameras))
-            alike &= gallery_cameras[self.own.clamp(min=0)] != query_cameras  # or it is counted already
-            self.counts = self.in_class - passed_over - alike.long()
+        self.several = several(query_labels)
+        self.at_once = max(1, len(query_labels))
+        if self.several:
+            self.labels_of = torch.bincount(queries, minlength=len(query_labels))
+            self.first = self.labels_of.cumsum(0) - self.labels_of
+            self.in_class, self.counts = self._counted()
+            self.at_once = max(1, STATE_BYTES // (BYTES_OF_A_PLACE * max(1, int(self.in_class.max()))))
+            by_class = torch.cat([self.start, self.start.new_zeros(1)])[self.first].sort(stable=True).indices
         else:
-            self.counts = self.in_class - alike.long()
+            self.in_class = self.size
+            # the gallery may hold the query under another label
+            alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
+            self.counts = self.in_class
+            if self.cameras is not None:
+                both = (query_labels, self.cameras[0]), (gallery_labels, self.cameras[1])
+                alike &= self.cameras[1][self.own.clamp(min=0)] != self.cameras[0]  # or it is counted already
+                self.counts = self.counts - items_alike(*both)
+            self.counts = self.counts - alike.long()
+            by_class = self.start.sort(stable=True).indices
         # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty, and so do
         # those of one class.
-        by_class = self.start.sort(stable=True).indices
         order = self.counts[by_class].sort(stable=True)
         self.queries_with_match = by_class[order.indices[order.values > 0]]
 
     def places(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Gallery positions of the items of each query's class, itself included, and which of them are relevant.
 
-        Both have the shape (queries, widest class); where a class is narrower, its last position is repeated.
+        Both have the shape (queries, widest class); where a class is narrower, its last position is repeated, and where
+        it has nobody, the query's own.
         """
         sizes = self.in_class[queries, None]
-        number = torch.arange(int(sizes.max()), device=queries.device)
-        columns = self.by_class[self.start[queries, None] + torch.minimum(number, sizes - 1)]
-        relevant = (number < sizes) & (columns != self.own[queries, None])
-        if self.cameras is not None:
-            of_queries, of_gallery = self.cameras
-            relevant &= of_gallery[columns] != of_queries[queries, None]
-        return columns, relevant
+        if self.several:
+            found = torch.cat([self._shared(queries)[1], queries.new_zeros(1)])
+            number = torch.arange(max(1, int(sizes.max())), device=queries.device)
+            columns = found[sizes.cumsum(0) - sizes + torch.minimum(number, sizes - 1).clamp(min=0)]
+            columns = torch.where(sizes > 0, columns, self.own[queries, None].clamp(min=0))
+        else:
+            number = torch.arange(int(sizes.max()), device=queries.device)
+            columns = self.by_class[self.start[queries, None] + torch.minimum(number, sizes - 1)]
+        return columns, (number < sizes) & ~self._passed_over(queries[:, None], columns)
+
+    def _passed_over(self, queries: Tensor, columns: Tensor) -> Tensor:
+        """Which items of its classes do not count for a query: itself, and those by its camera."""
+        itself = columns == self.own[queries]
+        return itself if self.cameras is None else itself | (self.cameras[1][columns] == self.cameras[0][queries])
+
+    def _shared(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Of several labels, the pairs that share one: places among `queries`, ascending, and in the gallery."""
+        row, entry = _runs(self.first[queries], self.labels_of[queries])
+        pair, place = _runs(self.start[entry], self.size[entry])
+        keys, items = row[pair] * len(self.gallery_labels) + self.by_class[place], len(self.gallery_labels)
+        if 8 * len(keys) < len(queries) * items:
+            keys = torch.unique(keys)
+        else:
+            keys = torch.zeros(len(queries) * items, dtype=torch.bool, device=keys.device).index_fill_(0, keys, True)
+            keys = keys.nonzero()[:, 0]
+        return keys.div(max(1, items), rounding_mode="floor"), keys % max(1, items)
+
+    def _counted(self) -> tuple[Tensor, Tensor]:
+        """Of several labels, the items of each query's classes, and how many of them are relevant."""
+        in_class, passed_over = torch.zeros_like(self.own), torch.zeros_like(self.own)
+        pairs = self.size.new_zeros(len(self.own) + 1)
+        pairs[1:] = torch.zeros_like(self.own).index_add_(0, _runs(self.first, self.labels_of)[0], self.size)
+        everyone = torch.arange(len(self.own), device=self.own.device)
+        for some in torch.split(everyone, max(1, PAIRS // max(1, int(pairs.max())))):
+            row, place = self._shared(some)
+            in_class[some] = torch.bincount(row, minlength=len(some))
+            passed_over[some] = torch.bincount(row[self._passed_over(some[row], place)], minlength=len(some))
+        return in_class, in_class - passed_over
+
+
+def _runs(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers from each of `starts` on, `sizes` of them, one run after the other: of which run, and the number."""
+    run = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+    number = torch.arange(len(run), device=sizes.device)
+    return run, number + (starts - (sizes.cumsum(0) - sizes))[run]
 
 
 def items_alike(queries: Sequence[Tensor], gallery: Sequence[Tensor]) -> Tensor:
@@ -128,7 +193,7 @@ def irrelevant_before(
                     before.update(others, begin, slice(max(start, end), max(start, end) + len(others)))
             yield from before.result(rows, slice(begin, end))
         return
-    for rows in scores.chunks(left):
+    for rows in (some for chunk in scores.chunks(left) for some in torch.split(chunk, relevant.at_once)):
         before = _Before(scores, relevant, rows, keep, first_depth, whole)
         for start, block in before.hiding(rows):
             before.update(block, start, slice(None))
@@ -190,12 +255,14 @@ def _by_faiss(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Some of the queries, the counts up to `depth`, and which of them rounding might change."""
     before_all = depth + int(relevant.in_class.max()) + 1
-    for rows, found, places in by_faiss(scores, which, min(before_all, len(scores.gallery))):
+    asked = (
+        by_faiss(scores, some, min(before_all, len(scores.gallery))) for some in torch.split(which, relevant.at_once)
+    )
+    for rows, found, places in itertools.chain.from_iterable(asked):
         columns, is_relevant = relevant.places(rows)
         best = scores.of(rows, columns).masked_fill_(~is_relevant, -torch.inf).sort(dim=1, descending=True).values
-        hidden = (relevant.gallery_labels[places] == relevant.query_labels[rows, None]) | (
-            places == relevant.own[rows, None]
-        )
+        same_class = alike_at(relevant.query_labels[rows], relevant.gallery_labels, places)
+        hidden = same_class | (places == relevant.own[rows, None])
         found = found.masked_fill_(hidden, -torch.inf).sort(dim=1, descending=True).values[:, :depth].contiguous()
         error = scores.rounding(rows)
         before = _at_least(found, best)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.named_class import class_named
 
 
-class _HasClasses(Protocol):
+class _HasClasses(Protocol):  # and, where images may have several labels, `several_labels`
     @property
     def classes(self) -> int: ...
 
@@ -21,7 +21,8 @@ class RetrievalObjective(nn.Module):
 
     Args:
         loss: Called as `loss(embeddings, labels)`: a module, or the dotted name of a class, as in a config. A class
-            that wants `num_classes` (one proxy for each) is built by `prepare`, which knows their number.
+            that wants `num_classes` (one proxy for each) is built by `prepare`, which knows their number. One whose
+            attribute `several_labels` is true takes bool (batch, classes) for labels, too, as those of `rambo.losses`.
         miner: Chooses pairs or triplets; called as `miner(embeddings, labels)`, its result becomes the third argument
             of the loss.
         learning_rate_factor: How much faster than the network the loss's own parameters (proxies) learn.
@@ -58,7 +59,19 @@ class RetrievalObjective(nn.Module):
         self.learning_rate_factor = learning_rate_factor
 
     def prepare(self, data: _HasClasses) -> None:
-        """Builds a loss with one proxy for each of `data.classes`; to be called before the optimizer is built."""
+        """Builds a loss with one proxy for each of `data.classes`; to be called before the optimizer is built.
+
+        Raises:
+            ValueError: If images have several labels, and loss or miner need one class of each.
+        """
+        kind: Any = self._kind if self.loss is None else self.loss
+        taken = self.miner is None and getattr(kind, "several_labels", False)
+        if getattr(data, "several_labels", False) and not taken:
+            what = getattr(kind, "__name__", type(kind).__name__) if self.miner is None else "a miner"
+            raise ValueError(
+                f"{what} needs one class of each image, and these have several labels: use a loss that takes them, such"
+                " as RecallLoss or AveragePrecisionLoss, without a miner, or set data.label_separator=null"
+            )
         if self.loss is None and self._kind is not None:
             self.loss = self._kind(num_classes=data.classes, **self._settings)
 
@@ -73,8 +86,9 @@ class RetrievalObjective(nn.Module):
 
         Args:
             output: Embeddings, (batch, dimensions).
-            batch: Its `"label"`, int64 (batch,), says which images belong together; its `"index"`, int64 (batch,),
-                which image each is, for a loss that remembers images and must know those seen again (`wants_ids`).
+            batch: Its `"label"`, int64 (batch,) or bool (batch, classes), says which images belong together; its
+                `"index"`, int64 (batch,), which image each is, for a loss that remembers images and must know those
+                seen again (`wants_ids`).
         """
         loss, labels = self._ready(), batch["label"].to(output.device)
         own = next((part.dtype for part in loss.parameters() if part.is_floating_point()), output.dtype)

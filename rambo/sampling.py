@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor
 
+from rambo.labels import memberships, several
+
 
 def _by_label(labels: Tensor, indices: Sequence[int] | None = None) -> dict[int, list[int]]:
-    """Sample indices of every label, in order of label."""
-    values = labels.tolist()
+    """Sample indices of every label, in order of label; `indices`: of these alone."""
+    samples, values = (column.tolist() for column in memberships(labels))
     groups: dict[int, list[int]] = {label: [] for label in sorted(set(values))}
-    for index in range(len(values)) if indices is None else indices:
-        groups[values[index]].append(index)
+    wanted = range(len(labels)) if indices is None else set(indices)
+    for index, label in zip(samples, values, strict=True):
+        if index in wanted:
+            groups[label].append(index)
     return groups
 
 
@@ -30,8 +34,11 @@ def _check(labels: Tensor, batch_size: int, samples_per_class: int, parts: int =
     Raises:
         ValueError: In one sentence, with the way out.
     """
-    if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(f"labels must be a non-empty vector, one class per image, got shape {tuple(labels.shape)}")
+    if not (labels.ndim == 1 or (several(labels) and parts == 1)) or len(labels) == 0:
+        others = ", or bool (images, classes)" if parts == 1 else "; with several labels use class_balanced batches"
+        raise ValueError(
+            f"labels must be a non-empty vector, one class per image{others}, got shape {tuple(labels.shape)}"
+        )
     if samples_per_class < 2:
         raise ValueError(
             f"samples_per_class is {samples_per_class}, so no batch can hold two images of a class: use 2 or more"
@@ -42,7 +49,7 @@ def _check(labels: Tensor, batch_size: int, samples_per_class: int, parts: int =
             f"batch_size is {batch_size}, but {halves} divide into classes of {samples_per_class} images: "
             f"use a multiple of {parts * samples_per_class}"
         )
-    if len(set(labels.tolist())) == len(labels):
+    if all(len(images) < 2 for images in _by_label(labels).values()):
         raise ValueError(
             f"each of the {len(labels)} training images is alone in its class, so no batch can hold a positive pair: "
             "check the labels, or use data with two or more images per class"
@@ -62,14 +69,21 @@ class _Deck:
             hand += self._different(min(count - len(hand), len(self.cards)))
         return hand
 
-    def _different(self, count: int) -> list[int]:
+    def deal_others(self, count: int, held: Collection[int]) -> list[int]:
+        """At most `count` cards that are not among those held."""
+        return self._different(min(count, sum(card not in held for card in self.cards)), held)
+
+    def _different(self, count: int, held: Collection[int] = ()) -> list[int]:
         hand: list[int] = []
+        passed: list[int] = []
         while len(hand) < count:
             if not self.rest:
-                self.rest = self.draws.sample(self.cards, len(self.cards))
-                held = set(hand)
-                self.rest.sort(key=lambda card: card not in held)  # cards in hand go to the bottom
-            hand.append(self.rest.pop())
+                self.rest, passed = self.draws.sample(self.cards, len(self.cards)), []
+                taken = {*hand, *held}
+                self.rest.sort(key=lambda card: card not in taken)  # cards in hand go to the bottom
+            card = self.rest.pop()
+            (passed if card in held else hand).append(card)
+        self.rest += reversed(passed)  # they come next
         return hand
 
 
@@ -79,8 +93,11 @@ class ClassBalancedBatches:
     Classes are dealt like cards: every class is visited once before any is visited again, and never twice in a batch.
     The images of a class are dealt in the same way over an epoch.
 
+    An image with several labels is in each of its classes, and never twice in a batch: a class then gives images that
+    the batch does not have yet, or as many as it has, whatever `small_classes` says of repeating.
+
     Args:
-        labels: Class of every image, int64 (images,).
+        labels: Class of every image, int64 (images,), or several labels, bool (images, classes).
         super_labels: Not used; every sampler is offered them.
         seed: With the epoch, determines every draw.
         batch_size: Images in a batch.
@@ -122,9 +139,10 @@ class ClassBalancedBatches:
                 f"a batch of {batch_size} with {samples_per_class} images per class needs {self.classes_per_batch} "
                 f"classes, but there are {len(self.classes)}: use a smaller batch_size or more samples_per_class"
             )
-        images = sum(map(len, self.classes))
+        images = len({image for members in self.classes for image in members})
         self.batches_per_epoch = max(1, images // batch_size) if batches_per_epoch is None else batches_per_epoch
         self.samples_per_class, self.seed, self.repeat = samples_per_class, seed, small_classes == "repeat"
+        self.several = several(labels)
 
     def __len__(self) -> int:
         return self.batches_per_epoch
@@ -137,6 +155,9 @@ class ClassBalancedBatches:
         for _ in range(self.batches_per_epoch):
             batch: list[int] = []
             for chosen in classes.deal(self.classes_per_batch):
+                if self.several:
+                    batch += images[chosen].deal_others(self.samples_per_class, set(batch))
+                    continue
                 there = len(self.classes[chosen])
                 batch += images[chosen].deal(
                     self.samples_per_class if self.repeat else min(self.samples_per_class, there)

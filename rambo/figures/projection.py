@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from harness.show.figures import COLOURS, MARKERS, drawing
+from rambo.labels import several
 from rambo.ranking.exact import one_of
 
 TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
@@ -57,12 +58,15 @@ def embedding_projection(
         method, seed: "pca"; or "tsne" (needs scikit-learn) or "umap" (needs umap-learn), which are random.
 
     Raises:
-        ValueError: If the method is unknown, classes are not 1 to 7, or fewer than three images are to be shown.
+        ValueError: If images have several labels, the method is unknown, classes are not 1 to 7, or fewer than three
+            images are to be shown.
         ModuleNotFoundError: If the package of the method is not installed.
     """
     one_of("method", method, METHODS)
     if not 1 <= classes <= len(COLOURS):
         raise ValueError(f"1 to {len(COLOURS)} classes can be told apart in one picture, got {classes}")
+    if several(labels):
+        raise ValueError("a projection gives each image the colour of its class, and these have several labels")
     labels = labels.cpu()
     present = torch.unique(labels)
     chosen = present[torch.linspace(0, len(present) - 1, min(classes, len(present))).round().long()]

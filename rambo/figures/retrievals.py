@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.show.figures import RIGHT, WRONG, drawing
 from rambo.evaluation import Embedded, embed
+from rambo.labels import alike_at
 from rambo.ranking import ranks
 from rambo.search import nearest
 
@@ -88,7 +89,7 @@ def retrievals_of(
 ) -> float:
     """`retrieval_grid` of images that are embedded already; `image` gives the picture at a place in the data set."""
     asking, neighbours = neighbours_of_some(data, queries, shown)
-    right = data.labels[neighbours] == data.labels[asking, None]
+    right = alike_at(data.labels[asking], data.labels, neighbours)
     columns = neighbours.shape[1] + 1
     with drawing(path, (1.05 * columns, 1.15 * len(asking)), dpi=110) as figure:
         axes = figure.subplots(len(asking), columns, squeeze=False)

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
 from harness.show.figures import RIGHT, WRONG, drawing, line_style
+from rambo.labels import alike, several
 from rambo.metrics import retrieval_metrics
 from rambo.ranking import unit_vectors
 
@@ -141,6 +142,11 @@ def _batches(
         for _ in range(count):
             yield torch.randperm(images, generator=draws)[:size]
         return
+    if several(labels):
+        raise ValueError(
+            "a batch of so many images of each class is drawn from images of one class each, and these have several"
+            " labels; leave samples_per_class out, or draw another figure"
+        )
     if samples_per_class < 2 or not _can_draw(labels, size, samples_per_class):
         raise ValueError(
             f"a batch of {size} cannot hold {samples_per_class} images of each of its classes; use 2 or more, at most "
@@ -215,7 +221,7 @@ def _cosines(rows: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     places = torch.arange(len(rows), device=rows.device)
     for start in range(0, len(rows), _ROWS):
         some = slice(start, start + _ROWS)
-        scores, same = rows[some] @ rows.T, labels[some, None] == labels[None, :]
+        scores, same = rows[some] @ rows.T, alike(labels[some], labels)
         yield scores[same & (places != places[some, None])], scores[~same]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rambo.labels import alike
 from rambo.losses.pairs import Labels, Pairs, check_embeddings, judged, meeting_place, same_items
 from rambo.ranking.exact import plain, sent
 
@@ -104,7 +105,7 @@ def recall(
         raise ValueError("a memory brings its own references; leave out ref_emb, ref_labels and ref_ids")
     place = meeting_place(embeddings.device, labels, ids, ignored, *(indices_tuple or ()))
     numbers = check_embeddings(embeddings, labels, place=place)
-    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place, one=True)
     stored = memory.newest_first(embeddings.device, labels=place, ids=place)
     for batch in stored:
         if batch["embeddings"].shape[1] != embeddings.shape[1]:
@@ -115,13 +116,13 @@ def recall(
     if not stored and ids is None and ignored is None:
         return indices_tuple, None, None
 
-    same_class = numbers[:, None] == numbers
+    same_class = alike(numbers, numbers)
     itself = same_items(numbers, ids, ids, themselves=True)
     relevant, counted = judged(same_class, itself if exclude_self else None, indices_tuple, ignored)
     counted = torch.ones_like(relevant) if counted is None else counted
     blocks = [(relevant & counted, ~relevant & counted, itself)]
     for batch in stored:
-        same_class = numbers[:, None] == batch["labels"]
+        same_class = alike(numbers, batch["labels"])
         known = same_items(numbers, ids, batch.get("ids"), themselves=False)
         others = ~(same_class if known is None else known) if exclude_self else torch.ones_like(same_class)
         itself = torch.zeros_like(same_class) if known is None else known
@@ -138,7 +139,7 @@ def recall(
 def remember(memory: BatchMemory, embeddings: Tensor, labels: Labels, ids: Labels | None) -> None:
     """Stores a batch for `recall`."""
     place = meeting_place(embeddings.device, labels, ids)
-    known = {} if ids is None else {"ids": check_embeddings(embeddings, ids, ("embeddings", "ids"), place)}
+    known = {} if ids is None else {"ids": check_embeddings(embeddings, ids, ("embeddings", "ids"), place, one=True)}
     memory.push(embeddings=embeddings, labels=check_embeddings(embeddings, labels, place=place), **known)
 
 
@@ -195,6 +196,11 @@ class GalleryMemory(nn.Module):
         value: Tensor = self.loss(embeddings, check_embeddings(embeddings, labels), pairs, *others)
         remember(self.memory, embeddings, labels, ids)
         return value
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an item may have several labels; that of the loss."""
+        return bool(getattr(self.loss, "several_labels", False))
 
     @property
     def health(self) -> dict[str, Tensor]:

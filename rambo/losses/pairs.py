@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rambo.labels import alike, as_labels, several
 from rambo.ranking.exact import plain, sent, waits
 from rambo.ranking.relevant import RelevantPlaces
 from rambo.ranking.unit_vectors import unit_vectors
 
 Labels = Any
-"""Whole numbers, one per item: a tensor, a numpy array or a list.
+"""Whole numbers, one per item, or bool (items, classes) where an item may have several labels: a tensor, array or list.
 
 A tensor on a device has to be waited for, unless its attribute `on_host` holds the same numbers on the CPU, as that of
 a tensor that the trainer has moved there does.
@@ -29,7 +30,7 @@ def meeting_place(device: torch.device, *given: Any) -> torch.device:
 
 
 def whole_numbers(values: Labels, name: str = "labels", device: torch.device | None = None) -> Tensor:
-    """The numbers as int64, on the device if one is named.
+    """The numbers as int64, or several labels as they are, on the device if one is named.
 
     Raises:
         TypeError: If they are no numbers.
@@ -50,7 +51,8 @@ def whole_numbers(values: Labels, name: str = "labels", device: torch.device | N
                 f"{name} of {numbers.dtype} hold {numbers[~exact].flatten()[0].item():g}, which is not whole or too "
                 "large for that type to be told from its neighbours, so that classes would be merged; give integers"
             )
-    return numbers.long() if device is None else sent(numbers.long(), device)
+    numbers = as_labels(numbers)
+    return numbers if device is None else sent(numbers, device)
 
 
 def check_embeddings(
@@ -58,24 +60,33 @@ def check_embeddings(
     labels: Labels,
     names: tuple[str, str] = ("embeddings", "labels"),
     place: torch.device | None = None,
+    one: bool = False,
 ) -> Tensor:
-    """Refuses what a retrieval loss cannot mean; returns the labels as int64, on `place` or where the embeddings are.
+    """Refuses what a retrieval loss cannot mean; returns the labels, on `place` or where the embeddings are.
+
+    Args:
+        embeddings: (items, dimensions).
+        labels: See `Labels`.
+        names: What the two are called.
+        place: Where the labels are wanted.
+        one: Whether each item has to have one number.
 
     Raises:
         TypeError: If embeddings are not floating point, or labels no numbers.
-        ValueError: If they are not (items, dimensions), or labels not one exact number per item.
+        ValueError: If they are not (items, dimensions), or labels not one exact number, or row of bool, per item.
     """
     if embeddings.dim() != 2:
         raise ValueError(f"{names[0]} must have shape (items, dimensions), got {tuple(embeddings.shape)}")
     if not embeddings.is_floating_point():
         raise TypeError(f"{names[0]} must be floating point, got {embeddings.dtype}")
     numbers = whole_numbers(labels, names[1], embeddings.device if place is None else place)
-    if numbers.dim() == 2:
+    if numbers.dim() == 2 and (one or not several(numbers)):
+        others = "" if one else ", or give bool (items, classes) where an item may have several labels"
         raise ValueError(
-            f"{names[1]} must be one class number per item, got {numbers.shape[1]} label columns, shape "
-            f"{tuple(numbers.shape)}; choose one column, or build the relevance yourself and call from_scores"
+            f"{names[1]} must be one number per item, got {numbers.shape[1]} label columns of {numbers.dtype}, shape "
+            f"{tuple(numbers.shape)}; choose one column{others}"
         )
-    if numbers.shape != embeddings.shape[:1]:
+    if numbers.dim() not in (1, 2) or len(numbers) != len(embeddings):
         raise ValueError(
             f"got {len(embeddings)} {names[0]} but {names[1]} of shape {tuple(numbers.shape)}; give one each"
         )
@@ -112,7 +123,7 @@ def same_items(numbers: Tensor, ids: Tensor | None, ref_ids: Tensor | None, them
     """Which reference is the query itself, bool (queries, references); None if nothing tells.
 
     Args:
-        numbers: The labels of the queries, (queries,).
+        numbers: The labels of the queries.
         ids: Which item each query is, or None.
         ref_ids: Which item each reference is, or None.
         themselves: Whether the references are the queries, in the same order.
@@ -216,7 +227,7 @@ def similarities(
     """
     place = meeting_place(embeddings.device, labels, ids, ref_labels, ref_ids, ignored, *(indices_tuple or ()))
     numbers = check_embeddings(embeddings, labels, place=place)
-    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place)
+    ids = None if ids is None else check_embeddings(embeddings, ids, ("embeddings", "ids"), place, one=True)
     queries = references = _vectors(embeddings, normalize)
     ref_numbers, themselves = numbers, True
     if ref_emb is None:
@@ -229,14 +240,16 @@ def similarities(
         themselves = (ref_emb is embeddings or ref_labels is labels) and len(ref_emb) == len(embeddings)
         ref_emb = sent(ref_emb, embeddings.device)
         ref_numbers = check_embeddings(ref_emb, ref_labels, ("ref_emb", "ref_labels"), place)
-        ref_ids = None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"), place)
+        ref_ids = (
+            None if ref_ids is None else check_embeddings(ref_emb, ref_ids, ("ref_emb", "ref_ids"), place, one=True)
+        )
         if ref_emb.shape[1] != embeddings.shape[1]:
             raise ValueError(f"ref_emb has {ref_emb.shape[1]} dimensions, embeddings {embeddings.shape[1]}")
         references = _vectors(ref_emb, normalize).to(queries.dtype)
     # autocast would multiply in half precision, where many scores are equal
     with torch.autocast(embeddings.device.type, enabled=False):
         scores = queries @ references.T
-    same_class = numbers[:, None] == ref_numbers
+    same_class = alike(numbers, ref_numbers)
     if exclude_self and ref_emb is None and ids is None and indices_tuple is None and ignored is None:
         scores, same_class = without_diagonal(scores), without_diagonal(same_class)
         return scores, RelevantPlaces(same_class, classes=numbers, device=scores.device)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rambo.labels import several
 from rambo.losses.gallery_memory import BatchMemory, recall, remember
 from rambo.losses.metric_learning import admit
 from rambo.losses.pairs import Labels, check_scores, similarities, whole_numbers
@@ -28,7 +29,8 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
         reduction: "macro": queries alike; "micro": relevant items alike; "class": classes alike, and queries alike
             within a class; "none": no mean is taken. Queries without a relevant item are left out of every mean.
         counts: How many relevant items each query has, int64 (queries,).
-        classes: The class of each query, (queries,); needed by "class" alone.
+        classes: The class of each query, (queries,), or its several labels, bool (queries, classes), with each of
+            which it counts; needed by "class" alone.
 
     Raises:
         ValueError: If the classes are missing.
@@ -41,10 +43,15 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
         return counts, counts.sum()
     if classes is None:
         raise ValueError('reduction="class" needs the class of each query; call from_scores with classes=')
-    if classes.shape != counts.shape:
+    if classes.shape[:1] != counts.shape:
         raise ValueError(f"got {len(counts)} queries but classes of shape {tuple(classes.shape)}; give one each")
+    there = counts > 0
+    if several(classes):
+        asking = classes & there[:, None]
+        sizes = asking.sum(dim=0)
+        return (asking / sizes.clamp(min=1).to(widest_float(sizes.device))).sum(dim=1), sizes.count_nonzero()
     # a number that the queries of a class share, found without asking how many classes there are
-    there, numbers = counts > 0, torch.searchsorted(classes.sort().values, classes.contiguous())
+    numbers = torch.searchsorted(classes.sort().values, classes.contiguous())
     sizes = torch.zeros_like(counts).index_add_(0, numbers, there.long())
     return there / sizes[numbers].clamp(min=1).to(widest_float(sizes.device)), sizes.count_nonzero()
 
@@ -70,8 +77,9 @@ class RetrievalLoss(RankingLoss):
             None is "none" if `memory_batches` is 0.
         memory_batches: How many batches are stored.
         reduction: "macro": the mean over queries; "micro": over relevant items; "class": over classes, of the mean
-            over their queries; "none": no mean, one value per query. Queries without a relevant item are left out of a
-            mean; with "none" they are 0 where `on_empty` is "zero", else nan, and have no gradient.
+            over their queries, of which one with several labels counts in each; "none": no mean, one value per query.
+            Queries without a relevant item are left out of a mean; with "none" they are 0 where `on_empty` is "zero",
+            else nan, and have no gradient.
 
     Memory acts in training mode alone, is filled where gradients are enabled, saved in `state_dict`, and emptied by
     `reset_memory`. "gallery" is the same as `GalleryMemory(loss, memory_batches)`, which always leaves an item out of
@@ -85,6 +93,8 @@ class RetrievalLoss(RankingLoss):
     """
 
     memories: ClassVar[tuple[str, ...]] = ("none", "gallery")
+    several_labels: ClassVar[bool] = True
+    """Whether an item may have several labels; see `RetrievalObjective`."""
 
     def __init__(
         self,
@@ -134,12 +144,13 @@ class RetrievalLoss(RankingLoss):
 
         Args:
             embeddings: (items, dimensions); half precision is scored in float32.
-            labels: One class number per item, (items,). Left on the CPU, or with a copy there (`Labels`), they spare a
+            labels: One class number per item, (items,); or several labels, bool (items, classes), of which one shared
+                makes two items relevant to each other. Left on the CPU, or with a copy there (`Labels`), they spare a
                 GPU being waited for once a call.
             indices_tuple: A miner's (anchors, positives, negatives) or (anchors, positives, anchors, negatives): for
                 each query only the items of its pairs count, as relevant and irrelevant ones.
             ref_emb: What is ranked instead of the batch itself, (references, dimensions).
-            ref_labels: One class number per reference. If they are the very object `labels`, or `ref_emb` the object
+            ref_labels: Those of the references. If they are the very object `labels`, or `ref_emb` the object
                 `embeddings`, then each query is the reference in its place, as in pytorch-metric-learning.
             ids: A whole number per item that says which item it is. The same item is never its own relevant or
                 irrelevant item, unless `exclude_self` is off; without ids an item is itself in its own place alone.
@@ -187,7 +198,8 @@ class RetrievalLoss(RankingLoss):
             ignored: Non-zero where the item is neither relevant nor irrelevant, as if it were not there; same shape.
             items: How many items lambda refers to. None: those of the row that count. Where some of the columns come
                 from a memory, the number of the others keeps lambda what it is without one.
-            classes: The class of each query, (queries,); needed by `reduction="class"` alone.
+            classes: The class of each query, (queries,), or its labels, bool (queries, classes); needed by
+                `reduction="class"` alone.
 
         Returns:
             A single number; one per query if the reduction is "none".

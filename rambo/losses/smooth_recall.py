@@ -115,7 +115,7 @@ class SiMix(nn.Module):
         """
         if not self.training:
             return self.loss(embeddings, labels)  # type: ignore[no-any-return]
-        numbers = check_embeddings(embeddings, labels, place=meeting_place(embeddings.device, labels))
+        numbers = check_embeddings(embeddings, labels, place=meeting_place(embeddings.device, labels), one=True)
         vectors = unit_vectors(embeddings) if self.loss.normalize else embeddings
         first, second = torch.triu_indices(len(numbers), len(numbers), 1, device=numbers.device)
         pairs = numbers[first] == numbers[second]

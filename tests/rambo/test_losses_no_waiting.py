@@ -74,6 +74,11 @@ def test_nobody_waits_where_labels_come_from_the_cpu(kind, labels):
             assert torch.equal(got.numbers, wanted)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in LOSSES if "SiMix" not in kind])
+def test_nor_where_items_have_several_labels(kind):
+    test_nobody_waits_where_labels_come_from_the_cpu(kind, (torch.arange(24)[:, None] % torch.arange(2, 9)) == 1)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("labels", PER_CLASS.values(), ids=PER_CLASS)

@@ -54,9 +54,11 @@ def batches(size=SAMPLES):
     draws = torch.Generator().manual_seed(3)
     for _ in range(STEPS):
         numbers = torch.randn(size, 6, generator=draws, dtype=torch.float64)
+        label = torch.randint(5, (size,), generator=draws)
         yield {
             "numbers": numbers,
-            "label": torch.randint(5, (size,), generator=draws),
+            "label": label,
+            "labels": nn.functional.one_hot(torch.stack([label, label.roll(3)]), 5).any(dim=0),
             "index": torch.arange(size),
             "target": (12 * torch.rand(size, generator=draws, dtype=torch.float64)).round() / 4,  # some more than once
         }
@@ -96,6 +98,11 @@ def retrieval(loss, dropout=0.0):
     return Embedder(dropout), RetrievalObjective(loss)
 
 
+class OfSeveralLabels(RetrievalObjective):
+    def forward(self, output, batch):
+        return super().forward(output, {"label": batch["labels"], "index": batch["index"]})
+
+
 def regression(regularizer=None):
     """LDS, FDS and a term that ranks the batch."""
     bins = Bins.uniform(0, 3, 0.25)
@@ -115,6 +122,10 @@ CASES = {
     "recall with a gallery memory": lambda: retrieval(recall(memory="gallery", memory_batches=2)),
     "recall with a row memory": lambda: retrieval(recall(memory="rows", memory_batches=2)),
     "average precision": lambda: retrieval(AveragePrecisionLoss(interpolation=0.5, margin=0.02)),
+    "recall of several labels": lambda: (
+        Embedder(),
+        OfSeveralLabels(recall(memory="gallery", memory_batches=2, reduction="class")),
+    ),
     "proxies": lambda: retrieval(ProxyAnchorLoss(num_classes=5, embedding_size=4)),
     "rank similarity, LDS and FDS": regression,
     "rank similarity as officially drawn": lambda: regression(RankSimilarity(interpolation=2.0, subsample="python")),
