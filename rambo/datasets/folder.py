@@ -14,8 +14,8 @@ from torch import Tensor
 from harness.data.images import check_same_files
 from harness.seeds import fixed_order
 from rambo.datasets.fixture import write_folder
-from rambo.datasets.listing import Row, assigned, from_folders, from_table, warn_of_capitals
-from rambo.datasets.records import BOTH, GALLERY, ROLES, Records, numbered, shares_drawn, some
+from rambo.datasets.listing import Row, assigned, from_folders, from_table, labels_of, warn_of_capitals
+from rambo.datasets.records import BOTH, GALLERY, ROLES, Records, numbered, numbered_together, shares_drawn, some
 from rambo.datasets.retrieval import RetrievalData
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,13 @@ class ImageFolder(RetrievalData):
     so that adding a class moves no other one across unless the share calls for it. With `split="closed"` the fractions
     are those of the images of each class, drawn by the sha256 of their names.
 
+    With a `label_separator` an image has several labels, and images that share one are relevant to each other. As such
+    classes cannot be drawn apart, the table has a `split`, or the split is closed.
+
     Args:
         root: Folder of the images.
         table: CSV file, relative to `root` or absolute; None to go by folders.
+        label_separator: What stands between the labels of an image in the table, such as ";"; None: it has one.
         test_fraction: Share of the classes to test on; ignored where lists or a `split` column decide.
         test_classes: Names of the classes to test on.
         validation_classes: Names of the classes to validate on.
@@ -64,6 +68,7 @@ class ImageFolder(RetrievalData):
         validation_classes: Sequence[str] | None = None,
         split: str = "open",
         camera_column: str | None = None,
+        label_separator: str | None = None,
         **shared: Any,
     ) -> None:
         if not 0 < test_fraction < 1:
@@ -74,14 +79,21 @@ class ImageFolder(RetrievalData):
             raise ValueError("split=closed tests on every class: leave test_classes and validation_classes out")
         self.table, self.test_fraction, self.split = table, test_fraction, split
         self.camera_column = camera_column
+        self.separator = None if label_separator is None else str(label_separator)
         self.test_classes = [str(name) for name in test_classes or []]
         self.validation_classes = [str(name) for name in validation_classes or []]
         if shared.get("fixture"):  # the fixture goes by folders, and has classes of its own
-            self.table, self.test_classes, self.validation_classes, self.camera_column = None, [], [], None
+            self.table, self.test_classes, self.validation_classes = None, [], []
+            self.camera_column = self.separator = None
         if self.camera_column and self.table is None:
             raise ValueError(
                 f"data.camera_column={camera_column} names a column of a table, and there is none: give data.table, a"
                 " CSV file with columns path, label and that one"
+            )
+        if self.separator is not None and (self.table is None or not self.separator.strip()):
+            raise ValueError(
+                f"data.label_separator={label_separator!r} should be a sign, such as ';', between labels of a table:"
+                " give data.table, a CSV file with columns path and label"
             )
         super().__init__(root, **shared)
 
@@ -93,7 +105,12 @@ class ImageFolder(RetrievalData):
             rows = from_table(root / self.table, self.camera_column)
         if not rows:
             raise FileNotFoundError(f"no images in {root}; {self.remedy}")
-        classes, labels = numbered([row.label for row in rows])
+        if self.separator is None:
+            classes, labels = numbered([row.label for row in rows])
+        else:
+            classes, labels = numbered_together([labels_of(row, self.separator) for row in rows])
+            if len(rows) == int(labels.sum()):
+                log.warning("no image of %s has a second label behind a %r", self.table, self.separator)
         kinds, super_labels = numbered([row.super_label for row in rows])
         roles = [ROLES.get(row.role or row.split, BOTH) for row in rows]
         crops = [row.crop for row in rows]
@@ -129,6 +146,7 @@ class ImageFolder(RetrievalData):
     def held_out(self, train: Records) -> Tensor:
         """With `split="closed"` the share is one of the images of each class."""
         if self.split == "open":
+            self._check_drawn("data.validation_fraction")
             return super().held_out(train)
         return shares_drawn(train, self.validation_fraction, "held out")
 
@@ -142,10 +160,11 @@ class ImageFolder(RetrievalData):
                     f"{self.root} says itself which classes are tested on, and data.test_classes or validation_classes"
                     " too; leave one out"
                 )
-            return assigned(rows, closed)
+            return assigned(rows, closed, self.separator)
         if closed:
             drawn = shares_drawn(everything, self.test_fraction, "test").tolist()
             return ["test" if tested else "train" for tested in drawn]
+        self._check_drawn("a split by class")
         unknown = sorted((test | validation) - set(classes))
         if unknown:
             raise ValueError(f"there is no class {unknown[0]!r} in {self.root}; its classes are {some(classes)}")
@@ -156,6 +175,14 @@ class ImageFolder(RetrievalData):
             count = max(1, round(self.test_fraction * len(classes)))
             test = set(fixed_order(set(classes) - validation, "test")[:count])
         return ["test" if r.label in test else "validation" if r.label in validation else "train" for r in rows]
+
+    def _check_drawn(self, what: str) -> None:
+        """Refuses to draw classes where an image may be in several, and so in two parts."""
+        if self.separator is not None:
+            raise ValueError(
+                f"{what} draws classes, and images with several labels would be in two parts: say which part each image"
+                f" is in by a column split of {self.table}, or set data.split=closed"
+            )
 
     def _judge(self, part: str, records: Records) -> None:
         """Refuses a part that no loss could learn from or no metric could rate; warns of classes of one image."""

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """An image as listed; what nobody says of it is ""."""
 
     path: str
-    label: str
+    label: str  # with a separator between several
     split: str = ""
     super_label: str = ""
     role: str = ""
@@ -71,6 +71,20 @@ def from_table(table: Path, camera: str | None = None) -> list[Row]:
         kind, crop, took = super_label, crops[number - 1] if crops else None, row[camera] if camera else ""
         rows.append(Row(place, row[label], part, row[kind] if kind else "", use, crop, took))
     return rows
+
+
+def labels_of(row: Row, separator: str | None) -> list[str]:
+    """The labels of an image, in order and each once; without a separator its only one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if separator is None:
+        return [row.label]
+    labels = sorted({label.strip() for label in row.label.split(separator)} - {""})
+    if not labels:
+        raise ValueError(f"{row.path!r} has the labels {row.label!r}, of which none is left; name one, or leave it out")
+    return labels
 
 
 def _role_column(sheet: Spreadsheet) -> str | None:
@@ -124,8 +138,9 @@ def _part_named(name: str) -> str | None:
     return part_named(name) or OTHER_NAMES.get(plain(name))
 
 
-def assigned(rows: Sequence[Row], closed: bool) -> list[str]:
+def assigned(rows: Sequence[Row], closed: bool, separator: str | None = None) -> list[str]:
     """The part of each image, as a table or folders say it; `closed`: a class may be in several."""
+    labels = [labels_of(row, separator) for row in rows]
     part_of: dict[str, str] = {}
     splits = {row.split for row in rows}
     if splits & ROLES.keys() and ("test" in splits or not splits >= ROLES.keys()):
@@ -134,23 +149,25 @@ def assigned(rows: Sequence[Row], closed: bool) -> list[str]:
             f" {', '.join(sorted(splits))}"
         )
     parts = []
-    for row in rows:
+    for row, own in zip(rows, labels, strict=True):
         if not row.split:
             raise ValueError(
                 f"the table gives no split for {row.path!r}; give one for every image, or leave the column out"
             )
         part = "test" if row.split in ROLES else row.split
         parts.append(part)
-        if part_of.setdefault(row.label, part) != part and not closed:
+        both = [label for label in own if part_of.setdefault(label, part) != part]
+        if both and not closed:
+            drawn = " leave the parts out to have classes drawn," if separator is None else ""
             raise ValueError(
-                f"class {row.label!r} is in {part_of[row.label]} and in {part}; the split is by class, so that"
-                " the test shows things never seen: leave it in one part, leave the parts out to have classes drawn, or"
-                " set data.split=closed if all classes are known when testing"
+                f"class {both[0]!r} is in {part_of[both[0]]} and in {part}; the split is by class, so that"
+                f" the test shows things never seen: leave it in one part,{drawn} or set data.split=closed if all"
+                " classes are known when testing"
             )
     lacking = {"train", "test"} - set(parts)
     if lacking:
         raise ValueError(f"the split has no {' and no '.join(sorted(lacking))} images; it needs both")
-    known = {row.label for row, part in zip(rows, parts, strict=True) if part == "train"}
+    known = {label for own, part in zip(labels, parts, strict=True) if part == "train" for label in own}
     if closed and (unknown := sorted(part_of.keys() - known)):
         log.warning("%d classes of a closed split have no training image (%s)", len(unknown), some(unknown))
     return parts

@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.data.dataset import PartedData
 from harness.data.loading import BatchSampler
 from rambo.datasets.records import Records, held_out_classes, renumbered, some
+from rambo.labels import present, several
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class RetrievalData(PartedData[Records]):
         self.validation_fraction = validation_fraction
         super().__init__(root, **shared)
         train = self.parts["train"] = renumbered(self.parts["train"])
-        self.classes = int(train.labels.max()) + 1
+        self.classes = len(present(train.labels))
+        self.several_labels = several(train.labels)
         sampler = _for_fixture(sampler) if self.fixture else sampler
         self.open_loaders(sampler(labels=train.labels, super_labels=train.super_labels, seed=self.seed))
 
