@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
-from harness.files import answer_sigterm, exit_status, is_interrupt, read_json
+from harness.files import answer_sigterm, exit_status, hear_no_more, is_interrupt, read_json
 from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages, standalone
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
@@ -257,6 +257,7 @@ def answered(config: DictConfig) -> float | None:
         if is_interrupt(error):
             if swept:  # told once for all jobs
                 raise KeyboardInterrupt from None
+            hear_no_more()
             if distributed.tells():
                 print(interrupted(folder=folder), flush=True)
             raise SystemExit(exit_status(error)) from None
@@ -295,5 +296,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt as error:
+        hear_no_more()
         print(interrupted(sys.argv[1:]))
         raise SystemExit(exit_status(error)) from None

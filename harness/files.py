@@ -126,6 +126,17 @@ def answer_sigterm() -> None:
             signal.signal(signal.SIGTERM, end)
 
 
+def hear_no_more() -> None:
+    """Ignores further signals once an interrupt is answered, while the process ends: a launcher often sends several.
+
+    One that came while the processes of a loader are waited for would be raised in its `__del__`, and be told there
+    with a trace.
+    """
+    with suppress(ValueError):  # outside the main thread, where no signal arrives
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def exit_status(error: BaseException | None) -> int:
     """What a process that `error` interrupted exits with: 143 after SIGTERM, 130 after Ctrl-C."""
     while error is not None:

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
-from harness.files import WriteError, check_free
+from harness.files import WriteError, check_free, hear_no_more
 from harness.record import model_options
 from harness.record.faults import sentence
 from rambo import embeddings
@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError, ImportError, WriteError, CheckpointError, InstantiationException) as error:
         raise SystemExit(f"error: {sentence(error)}") from None
     except KeyboardInterrupt:
+        hear_no_more()
         raise SystemExit("interrupted; nothing was written") from None
 
 

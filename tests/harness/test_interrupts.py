@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 from collections import OrderedDict
 
 import pytest
@@ -94,6 +95,19 @@ def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_comes_while_the_process_ends_is_not_raised_where_nobody_answers():
+    """As in the `__del__` of a loader that waits for its processes, which would be told with a trace."""
+    before = {number: signal.getsignal(number) for number in files.SIGNALS}
+    try:
+        files.hear_no_more()
+        for number in files.SIGNALS:
+            os.kill(os.getpid(), number)
+        time.sleep(0.05)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_interrupt_in_a_mirror_ends_the_run_and_not_the_mirror(tmp_path, monkeypatch):
