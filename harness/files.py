@@ -107,8 +107,11 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def from_json(text: str) -> Any:
-    """What a JSON text says, with None for the NaN and Infinity that JSON does not know."""
-    return json.loads(text, parse_constant=lambda _: None)
+    """What a JSON text says, with None for the NaN and Infinity that JSON does not know; else a ValueError."""
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 class TerminatedError(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,8 +65,8 @@ def listed(sheet: Spreadsheet, column: str | None = None) -> list[Path]:
 
 
 def _rooted(file: Path, names: list[str]) -> list[Path]:
-    there = any((file.parent / name).exists() for name in names[:TRIED])
-    here = not there and any(Path(name).exists() for name in names[:TRIED])
+    there = any(os.path.exists(file.parent / name) for name in names[:TRIED])  # false for what no file can be called
+    here = not there and any(os.path.exists(name) for name in names[:TRIED])
     return [(Path.cwd() if here else file.parent) / name for name in names]
 
 

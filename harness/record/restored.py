@@ -104,7 +104,10 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
         lines = [from_json(line) for line in file.read_text().split("\n")[:-1]]
     except ValueError as error:
         raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
-    return {line["step"]: float(line[name]) for line in lines if line.get(name) is not None}
+    try:
+        return {int(line["step"]): float(line[name]) for line in lines if line.get(name) is not None}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{file} is not what a run writes; repeat the run") from error
 
 
 def names_of(configs: list[dict[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from harness import checkpoint
 from harness.data.pretrained import key_of_weights
@@ -25,6 +24,7 @@ from harness.record.config import (
     resolved,
     shaping,
 )
+from harness.yaml_text import from_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -239,8 +239,11 @@ def data_of(folder: Path) -> str | None:
     """
     report = folder / "report.json"  # runs of earlier versions have it there alone
     for record in (read_began(folder), read_json(report) if report.is_file() else {}):
-        if found := (record.get("data") or {}).get("fingerprint"):
-            return str(found)
+        data = (record.get("data") or {}) if isinstance(record, dict) else None
+        if not isinstance(data, dict):
+            raise ValueError(f"{folder} has no record of its data as a run writes it; delete that run folder")
+        if data.get("fingerprint"):
+            return str(data["fingerprint"])
     return None
 
 
@@ -270,9 +273,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         way = f"below it are {len(below)}, such as {below[0]}" if below else "one is outputs/<experiment>/seed0/<time>"
         raise FileNotFoundError(f"{folder} is no run folder (config.yaml is missing); {way}")
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); delete that run folder") from error
+        text = path.read_text(encoding="utf-8")
+        config = from_yaml(text, lambda text: OmegaConf.to_container(OmegaConf.load(io.StringIO(text))))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete that run folder") from error
     if not isinstance(config, dict) or not config:
         raise ValueError(f"{path} holds no settings: it is not what a run writes; delete that folder")
     return cast(dict[str, Any], config)

@@ -163,7 +163,8 @@ def recorded_curve(file: Path, metric: str) -> dict[int, float]:
         lines = [from_json(line) for line in file.read_text().splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is truncated or not JSON ({error}); repeat the run") from error
-    if not all(isinstance(line, dict) for line in lines):
+    told = [line[key] for line in lines if isinstance(line, dict) for key in ("epoch", metric) if key in line]
+    if not all(isinstance(line, dict) for line in lines) or not all(isinstance(x, int | float | None) for x in told):
         raise ValueError(f"{file} is not what a run writes; repeat the run")
     # null stands for a number that was not finite
     return {x["epoch"]: np.nan if x[metric] is None else x[metric] for x in lines if metric in x and "epoch" in x}

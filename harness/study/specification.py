@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,15 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
-from yaml import YAMLError
 
 from harness import words
 from harness.record import measures
 from harness.study.results import Run, values_of
+from harness.yaml_text import from_yaml
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
@@ -121,9 +121,9 @@ class Specification(Part):
             ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
         """
         try:
-            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${...} is for train.py
-        except (YAMLError, OmegaConfBaseException, OSError) as error:
-            raise ValueError(f"{path.name}: not a readable file ({' '.join(str(error).split())})") from error
+            content = from_yaml(path.read_text(encoding="utf-8"), _plain)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path.name}: not a readable file ({error})") from error
         try:
             return cls.model_validate(content | {"(name)": path.stem} if isinstance(content, dict) else content)
         except ValidationError as error:
@@ -141,6 +141,10 @@ class Specification(Part):
             if stem.replace("-", "_") == name.replace("-", "_"):
                 return cls.load(path)
         raise ValueError(f"no {cls.kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
+
+
+def _plain(text: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)  # ${...} is for train.py
 
 
 def _sentence(error: ValidationError) -> str:

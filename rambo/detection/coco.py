@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rambo.detection.fixture import SHAPES, write_coco
 
 Entries = Iterator[tuple[str, Mapping[str, Any]]]
 _MARKS = ("iscrowd", "ignore", "difficult")
+_BEYOND = 2**31  # pixels: no image, and no number that a tensor cannot hold; also refuses nan
 _WORDS: dict[tuple[type, ...], str] = {
     (int, str): "an id",
     (str,): "a name",
@@ -58,7 +60,7 @@ class COCOStyle(DetectionData):
                 if id_ not in known:
                     raise ValueError(f"{at} is of {id_!r}, which is not among the {what} of the file; correct it")
             things[image].append(_thing(entry, names[category], at, f"{path}"))
-        lost = [file for file in images.values() if not (folder / file).is_file()]
+        lost = [file for file in images.values() if not os.path.isfile(folder / file)]
         check_lost(lost, f"{len(images):,} images of {name}", self.title, folder, self.remedy)
         return [
             Annotation(name_below(self.root, folder / file), folder / file, path, sizes[id_], things[id_], first=0)
@@ -75,7 +77,7 @@ class COCOStyle(DetectionData):
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         said = json.loads(path.read_bytes())
-    except ValueError as error:  # also of the encoding
+    except (ValueError, RecursionError) as error:  # also of the encoding
         raise ValueError(f"{path} is not JSON that can be read ({error}); repair it") from error
     if not isinstance(said, dict):
         raise ValueError(f"{path} holds no object with images, annotations and categories, as COCO's files do")
@@ -129,7 +131,7 @@ def _images(
 
 def _thing(entry: Mapping[str, Any], name: str, at: str, path: str) -> Thing:
     box = _value(entry, "bbox", (list,), at)
-    if len(box) != 4 or not all(type(number) in (int, float) and math.isfinite(number) for number in box):
+    if len(box) != 4 or not all(type(number) in (int, float) and abs(number) < _BEYOND for number in box):
         raise ValueError(f"{at}, {name!r}, has the bbox {box!s:.60} where [x, y, width, height] should stand")
     marks = {key: entry[key] for key in _MARKS if entry.get(key)}
     if wrong := [key for key, value in marks.items() if value != 1]:

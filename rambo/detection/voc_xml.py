@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
+from xml.parsers import expat
 
 from harness.data.spreadsheet import read_text
 from rambo.detection.annotations import ENDINGS, Annotation, Thing, check_lost, check_once
@@ -25,7 +28,7 @@ def read_image_set(folder: Path, name: str, label: str, title: str, remedy: str)
         ValueError: If the list is no list of ids, or an annotation is faulty.
     """
     ids = _listed(folder, name, title, remedy)
-    notes = {id_: path for id_ in ids if (path := folder / "Annotations" / f"{id_}.xml").is_file()}
+    notes = {id_: path for id_ in ids if os.path.isfile(path := folder / "Annotations" / f"{id_}.xml")}
     images = {id_: image for id_ in ids if (image := _image_file(folder / "JPEGImages" / id_))}
     for what, found in (("annotations", notes), ("images", images)):
         check_lost([id_ for id_ in ids if id_ not in found], f"{len(ids):,} {what} of {name}", title, folder, remedy)
@@ -56,15 +59,15 @@ def _listed(folder: Path, name: str, title: str, remedy: str) -> list[str]:
 
 def _image_file(path: Path) -> Path | None:
     """The image at a path without its ending; where there are several, the first of the endings counts."""
-    files = (path.with_name(path.name + ending) for ending in ENDINGS)
-    return next((file for file in files if file.is_file()), None)
+    files = (Path(f"{path}{ending}") for ending in ENDINGS)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _read(name: str, image: Path, path: Path) -> Annotation:
     """Reads direct children alone: in Pascal VOC a person can have `<part>` elements with a name and a box."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: an unknown encoding
+        root = ElementTree.fromstring(_without_entities(path.read_bytes()))
+    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last of encodings
         raise ValueError(
             f"{path} is not XML that can be read ({error}); repair it, or take its image off the list"
         ) from error
@@ -79,6 +82,19 @@ def _read(name: str, image: Path, path: Path) -> Annotation:
         width, height = (int(_number(root, f"size/{side}", what)) for side in ("width", "height"))
         size = (width, height) if width > 0 and height > 0 else None  # some tools write zeros
     return Annotation(name, image, path, size, things)
+
+
+def _without_entities(content: bytes) -> bytes:
+    """The same; a ValueError says if it declares entities: a few may stand for gigabytes, or for other files."""
+
+    def refuse(*declared: object) -> Any:
+        raise ValueError("it declares entities or refers to a DTD, which no annotation needs")
+
+    reader = expat.ParserCreate()
+    reader.EntityDeclHandler = reader.ExternalEntityRefHandler = refuse
+    reader.StartDoctypeDeclHandler = lambda name, system, public, inside: refuse() if system or public else None
+    reader.Parse(content, True)
+    return content
 
 
 def _thing(element: Element, what: str) -> Thing:

@@ -13,6 +13,7 @@ import yaml
 from harness.data.fixtures import stand_in
 from harness.data.images import files_below
 from harness.data.spreadsheet import read_text
+from harness.yaml_text import from_yaml
 from rambo.detection.annotations import ENDINGS, Annotation, Thing, check_lost, check_once, name_below
 from rambo.detection.data import DetectionData
 from rambo.detection.fixture import SHAPES, write_yolo
@@ -42,10 +43,10 @@ class YOLOStyle(DetectionData):
         names = _names(said, path)
         self.declared = (*self.declared, *names.values())
         images = _images(said, name, path)
-        labels = [_label_file(image) for image in images]
-        lost = [name_below(self.root, image) for image in images if not image.is_file()]
+        lost = [name_below(self.root, image) for image in images if not os.path.isfile(image)]
         check_lost(lost, f"{len(images):,} images of {name}", self.title, self.root, self.remedy)
-        if not any(map(Path.is_file, labels)):
+        labels = [_label_file(image) for image in images]
+        if not any(map(os.path.isfile, labels)):
             raise FileNotFoundError(
                 f"{path}: no image of {name} has a file of boxes ({labels[0]} is missing); {self.remedy}"
             )
@@ -62,10 +63,11 @@ class YOLOStyle(DetectionData):
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
+    text = read_text(path)
     try:
-        said = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML that can be read ({' '.join(str(error).split())}); repair it") from error
+        said = from_yaml(text, yaml.safe_load)
+    except ValueError as error:
+        raise ValueError(f"{path} is not YAML that can be read ({error}); repair it") from error
     if not isinstance(said, dict):
         raise ValueError(f"{path} should tell the names of the classes and where the images of each part are")
     return said
@@ -104,7 +106,7 @@ def _listed(entry: str, said: Mapping[str, Any], path: Path) -> Iterator[Path]:
     while below.startswith("../"):  # as some tools write it, of the folder beside the file
         below = below.removeprefix("../")
     places = [Path(os.path.normpath(base / one)) for one in (entry, below) for base in bases]
-    place = next((place for place in places if place.exists()), None)
+    place = next((place for place in places if os.path.exists(place)), None)
     if place is None:
         raise FileNotFoundError(f"{path} names {entry}, which is not there (looked for as {places[0]}); correct it")
     if place.is_dir():
@@ -113,7 +115,7 @@ def _listed(entry: str, said: Mapping[str, Any], path: Path) -> Iterator[Path]:
         return
     for line in filter(None, map(str.strip, read_text(place).splitlines())):
         options = [place.parent / line, *(base / line for base in bases)]
-        found = next((one for one in options if one.is_file()), options[0])
+        found = next((one for one in options if os.path.isfile(one)), options[0])
         yield Path(os.path.normpath(found))
 
 
@@ -127,7 +129,7 @@ def _label_file(image: Path) -> Path:
 
 def _things(path: Path, names: Mapping[int, str]) -> list[Thing]:
     things = []
-    for number, line in enumerate(read_text(path).splitlines() if path.is_file() else (), start=1):
+    for number, line in enumerate(read_text(path).splitlines() if os.path.isfile(path) else (), start=1):
         if not line.strip():
             continue
         try:

@@ -231,16 +231,19 @@ class TableData(RegressionData):
         training = [row for row, part in enumerate(parts) if part == "train"]
         keys = everything.keys()
         names = [keys[row] for row in training]
-        if self.split == "random":
-            drawn = random_parts(names, self.share, self.split_seed)
-        elif len(self.target_names) > 1:
+        if self.split != "random" and len(self.target_names) > 1:
             raise ValueError(
                 "data.split=imbalanced balances the parts over one target, and data.target names"
                 f" {len(self.target_names)}; set data.split=random, or mark validation and test rows in a column split"
             )
-        else:
-            bins = self.binned(everything.targets)(everything.targets[training])
-            drawn = balanced_parts(bins, names, self.most, self.split_seed)
+        try:
+            if self.split == "random":
+                drawn = random_parts(names, self.share, self.split_seed)
+            else:
+                bins = self.binned(everything.targets)(everything.targets[training])
+                drawn = balanced_parts(bins, names, self.most, self.split_seed)
+        except ValueError as error:
+            raise ValueError(f"{sheet.path}: {error}") from error
         for row, part in zip(training, drawn, strict=True):
             if part in self.drawn:
                 parts[row] = part
