@@ -290,7 +290,7 @@ def save_encoded(encoded: Any, folder: Path, name: str, where: str) -> str:
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
             path = f"images/{name}.{str(opened.format).lower()}"
-    except (OSError, TypeError) as error:
+    except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} has no image that can be read ({error}); leave it out of the data") from error
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(content)

@@ -99,13 +99,18 @@ def content_of(path: Path) -> bytes:
         return path.read_bytes()
 
 
+def check_kind(image: Image.Image) -> None:
+    """Refuses, by a ValueError, what Pillow calls a picture and hands to another program to run: PostScript."""
+    if image.format == "EPS":
+        raise ValueError("it is PostScript, a program and no picture")
+
+
 def rgb(image: Image.Image, upright: bool = False) -> Tensor:
     """An image of Pillow as `decode` gives it; a ValueError says if it has more than 8 bits a channel.
 
     Of an animation it is the first picture. Of colours with 16 bits a channel Pillow keeps the upper 8.
     """
-    if image.format == "EPS":
-        raise ValueError("it is PostScript, a program and no picture")  # which Pillow would have run
+    check_kind(image)
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
     turned = ImageOps.exif_transpose(image) if upright else image

@@ -65,6 +65,11 @@ def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
             raise allowed.NotAllowedError(
                 f"{override}: what belongs to Hydra is for the command line alone; take it out"
             )
+        if "${" in re.sub(r"\$\{[\w.-]*\}", "", override):  # beyond ${key}: resolvers, such as of the environment
+            raise allowed.NotAllowedError(
+                f"{override}: only ${{key}} may stand in it, for another value; what reads the environment"
+                " or calls anything is for the command line alone: write the value itself"
+            )
     try:
         return _by_hydra(overrides, configs)
     except MissingConfigException as error:

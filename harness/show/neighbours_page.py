@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from harness.data.images import Crop
+from harness.data.images import Crop, check_kind
 from harness.files import write_text
 from harness.show.sheet import data_uri, template
 
@@ -40,10 +40,13 @@ class Pictured:
         """The picture as people look at it, no larger than `SIDE`, as part of the page; "" if it cannot be read."""
         try:
             with Image.open(self.path) as image:
+                check_kind(image)
                 if self.crop is None:
                     image.draft("RGB", (2 * SIDE, 2 * SIDE))
                 copy = ImageOps.exif_transpose(image).crop(self.crop).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except MemoryError:
+            raise
+        except Exception:  # whatever a damaged file makes its reader say
             return ""
         small = max(copy.size) <= SIDE
         copy.thumbnail((SIDE, SIDE))

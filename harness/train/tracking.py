@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -181,6 +182,19 @@ def _harmless(said: str) -> Iterator[None]:
         log.warning("%s (%s: %s); metrics.jsonl has everything", said, type(error).__name__, error)
 
 
+@contextmanager
+def _keys_hidden() -> Iterator[None]:
+    """Inside, variables of Slurm that are keys, as SLURM_JWT, are gone: W&B records whatever Slurm has set."""
+    keys = re.compile("SLURM.*(JWT|KEY|TOKEN|SECRET|PASS)")
+    hidden = {name: value for name, value in os.environ.items() if keys.match(name)}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 class _WandB:
     def __init__(self, folder: Path, config: Mapping[str, Any], mode: str, project: str, name: str | None) -> None:
         import wandb
@@ -192,10 +206,11 @@ class _WandB:
         if hasattr(settings, "finish_timeout"):  # newer versions only; without it a lost connection holds up the report
             settings.finish_timeout = 120
         self.wandb = wandb
-        self.run = wandb.init(
-            project=project, name=name, id=identity.read_text().strip(), resume="allow", dir=str(folder),
-            config=dict(config), mode=mode, settings=settings,  # type: ignore[arg-type]
-        )  # fmt: skip
+        with _keys_hidden():
+            self.run = wandb.init(
+                project=project, name=name, id=identity.read_text().strip(), resume="allow", dir=str(folder),
+                config=dict(config), mode=mode, settings=settings,  # type: ignore[arg-type]
+            )  # fmt: skip
 
     def log(self, numbers: Mapping[str, Any], step: int) -> None:
         self.run.log(dict(numbers), step=step)

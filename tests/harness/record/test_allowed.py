@@ -180,6 +180,41 @@ def test_no_table_comparison_or_record_runs_it(override, tmp_path, run, monkeypa
     assert not (tmp_path / "runs").exists()
 
 
+SECRETS = [
+    "+data.note=${oc.env:WANDB_API_KEY}",
+    "+data.note='${oc.env:WANDB_API_KEY,none}'",
+    "+data.note=a${oc.env:WANDB_API_KEY}b",
+    "+data.note=${${loss.kind}:WANDB_API_KEY}",
+    "+data.note={a: [1, '${oc.env:WANDB_API_KEY}']}",
+    "+data.note=${home:paths}",
+    "+data.note=${oc.decode:'[1]'}",
+    "+data.note=${hydra:runtime.cwd}",
+]
+
+
+@pytest.mark.parametrize("override", SECRETS)
+def test_no_file_reads_the_environment(override, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
+    with pytest.raises(NotAllowedError, match="for the command line alone: write the value itself") as error:
+        composed(["experiment=demo_rambo", override])
+    assert "s3cret" not in str(error.value)
+    for name in ("table", "fair"):
+        theirs = yaml.safe_load((CONFIGS / name / ("demo.yaml" if name == "table" else "omniglot.yaml")).read_text())
+        if name == "table":
+            theirs["rows"] = {"x": {"name": "X", "experiment": "demo_rambo", "overrides": [override]}}
+        else:
+            theirs["overrides"] = [*theirs.get("overrides", []), override]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "theirs.yaml").write_text(yaml.safe_dump(theirs))
+        where = ["--tables" if name == "table" else "--files", tmp_path / name, "--runs", tmp_path / "runs"]
+        assert "for the command line alone: write the value itself" in called(monkeypatch, name, "theirs", *where)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_value_of_the_config_may_stand_for_another():
+    assert composed(["experiment=demo_rambo", "+data.note=${seed}", "seed=7"])["data"]["note"] == 7
+
+
 def test_a_run_that_goes_on_takes_plain_values_alone(tmp_path, run):
     """`reuse` takes threads and device over from the interrupted run, and the trainer is built with them."""
     config = OmegaConf.create(composed(["experiment=demo_rambo", "reuse=true", f"paths.outputs='{tmp_path}'"]))
