@@ -222,15 +222,12 @@ class TableData(RegressionData):
 
     def _parts(self, sheet: Spreadsheet, everything: Samples) -> list[str]:
         """The part of each row: that of the column; where the column lacks a part, drawn from its training rows."""
-        parts = ["train"] * len(everything)
-        if self.split_column is not None:
-            parts = _listed_parts(sheet, self.split_column)
+        parts = ["train"] * len(everything) if self.split_column is None else _listed_parts(sheet, self.split_column)
         self.drawn = [name for name in ("validation", "test") if name not in parts]
         if not self.drawn:
             return parts
         training = [row for row, part in enumerate(parts) if part == "train"]
-        keys = everything.keys()
-        names = [keys[row] for row in training]
+        names = [key for key, part in zip(everything.keys(), parts, strict=True) if part == "train"]
         if self.split != "random" and len(self.target_names) > 1:
             raise ValueError(
                 "data.split=imbalanced balances the parts over one target, and data.target names"
