@@ -49,7 +49,8 @@ def set_up(threads: int | None, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
     # torch would fill all memory that it takes with NaN, in case somebody reads it before writing: a cost in every step
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    filling: Any = torch.utils.deterministic  # whose switch has no type
+    filling.fill_uninitialized_memory = False
     _keep_freed_memory()
 
 

@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.record import runs
 from harness.record.config import BITS, fingerprint, nodes, resolved
+from harness.record.index import LOCKS, Found, index
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
-LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
 MIRRORED = ("wandb_id.txt", "wandb", "tensorboard")  # in a run folder, what mirrors of its numbers leave
 POLL_SECONDS = 2.0
 SOON_SECONDS = 0.2  # in which a lock that is just being let go of is free
@@ -84,7 +84,7 @@ def lock_of(outputs: Path, config: Mapping[str, Any], mark: str) -> Path:
 def _found_or_made(config: DictConfig, folder: Path, data: Any, mark: str, train: Train) -> dict[str, Any]:
     outputs, settings = Path(config.paths.outputs), resolved(config)
     with held(lock_of(outputs, settings, mark)):
-        found = runs.index(outputs).get(fingerprint(settings), runs.Found()).on(mark)
+        found = index(outputs).get(fingerprint(settings), Found()).on(mark)
         if found.finished:
             log.info("already done: %s", found.finished[-1])
             discard(folder)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,6 @@ from harness.record.config import (
     FREE_TO_CHANGE,
     changes,
     differences,
-    fingerprint,
     resolved,
     shaping,
 )
@@ -39,6 +38,8 @@ LEFT = (
     "config.yaml", BEGAN, STOPPED, PATCH, MODEL, "metrics.jsonl", "checkpoints", "pictures", "profile",
     "report.json", "DONE", stages.FOLDER,
 )  # fmt: skip
+# Folders of a run, and of Hydra, below which no other run is.
+APART = (".hydra", "checkpoints", "pictures", "profile", MODEL, stages.FOLDER)
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
 SURROUNDINGS = ("code", "python", "packages", "hardware", "device", "processes")  # what a resumed run may find changed
 
@@ -178,59 +179,6 @@ def why_stopped(folder: Path) -> str:
     return reason.replace(f"{Path.cwd()}/", "")
 
 
-@dataclass
-class Found:
-    """Run folders of one fingerprint of the config, oldest first; on which data they are, `on` finds out."""
-
-    finished: list[Path] = field(default_factory=list)
-    interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
-    stopped: list[Path] = field(default_factory=list)  # those whose training stopped by itself, resumable or not
-
-    def on(self, data: str) -> Found:
-        """Those on the data of this fingerprint."""
-        own = self.finished, self.interrupted, self.stopped
-        return Found(*([folder for folder in folders if _is_on(data, folder)] for folders in own))
-
-
-def index(outputs: Path) -> dict[str, Found]:
-    """Every run below `outputs` by its fingerprint.
-
-    A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else.
-    """
-    found: dict[str, Found] = {}
-    for folder in sorted(folders(outputs), key=lambda folder: (folder.name, folder)):  # called by their time
-        finished = (folder / "DONE").exists()
-        try:
-            config = read_config(folder)
-            if finished:
-                read_report(folder)
-        except ValueError as error:
-            logger.warning("%s", error)
-            continue
-        there = found.setdefault(fingerprint(config), Found())
-        if finished:
-            there.finished.append(folder)
-            continue
-        if (folder / STOPPED).is_file():
-            there.stopped.append(folder)
-        if any(folder.rglob("last.pt")):
-            there.interrupted.append(folder)
-    return found
-
-
-def folders(outputs: Path) -> list[Path]:
-    """The folders of all runs at or below `outputs`; a first stage belongs to its run and is left out."""
-    found = (path.parent for path in outputs.rglob("config.yaml"))
-    return sorted(folder for folder in found if folder.name not in (".hydra", stages.FOLDER))
-
-
-def _is_on(data: str, folder: Path) -> bool:
-    try:
-        return data_of(folder) == data
-    except ValueError:
-        return True  # whoever reads on will tell what is wrong with it
-
-
 def data_of(folder: Path) -> str | None:
     """The fingerprint of the data of the run in `folder`; None if it is not on record.
 
@@ -245,6 +193,16 @@ def data_of(folder: Path) -> str | None:
         if data.get("fingerprint"):
             return str(data["fingerprint"])
     return None
+
+
+def folders(outputs: Path) -> list[Path]:
+    """The folders of all runs at or below `outputs`; a first stage belongs to its run and is left out."""
+    found = []
+    for at, below, files in os.walk(outputs):
+        below[:] = [name for name in below if name not in APART]
+        if "config.yaml" in files:
+            found.append(Path(at))
+    return sorted(found)
 
 
 def made_of(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from hydra.utils import instantiate
 
 from harness import words
 from harness.device import cores, gpus
-from harness.record import faults, runs
+from harness.record import faults
 from harness.record.composition import composed_for_seeds
 from harness.record.config import ORDER, SPEED, fingerprint, shaping
+from harness.record.index import Found, index
 from harness.record.reproducibility import CODE
 from harness.study.execution import run_all
 from harness.study.specification import Specification, check_columns
@@ -118,7 +119,7 @@ class Outputs:
     def __init__(self, folder: Path, at_once: int | None = None, short: bool = False) -> None:
         self.folder, self.short = folder, short
         self.at_once = at_once or (0 if short else len(gpus())) or cores()
-        self.found = runs.index(folder)
+        self.found = index(folder)
         self._fingerprints: dict[str, tuple[str | None, str]] = {}  # or why there is none
 
     def data(self, job: Job) -> str | None:
@@ -146,8 +147,8 @@ class Outputs:
         """The jobs with the folders of their runs."""
         located = []
         for job in jobs:
-            every = self.found.get(job.fingerprint, runs.Found())
-            data = self.data(job) if every != runs.Found() else None
+            every = self.found.get(job.fingerprint, Found())
+            data = self.data(job) if every != Found() else None
             there = every if data is None else every.on(data)
             newest = (own[-1] if own else None for own in (there.finished, there.interrupted, there.stopped))
             finished, interrupted, stopped = newest
@@ -167,7 +168,7 @@ class Outputs:
             more = ["trainer.pictures=false" if spared else "reuse=true", words.override("paths.outputs", self.folder)]
             commands[job.name] = [*job.arguments, *more]
         failed = run_all(commands, self.entry, self.at_once, keep_going=True)
-        self.found = runs.index(self.folder) if jobs else self.found
+        self.found = index(self.folder) if jobs else self.found
         return {job.fingerprint: sentence(failed[job.name]) for job in jobs if job.name in failed}
 
 

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 
 from harness.record import load, runs
+from harness.record.index import index
 from harness.study.results import find_runs, group_by_method
 from rambo.metrics import retrieval_metrics
 from ranksim.bins import Density
@@ -56,10 +57,10 @@ def test_a_detector_has_its_own_numbers_and_intervals_on_request(runs_of, script
 
 def test_it_is_never_taken_for_the_run(runs_of, script):
     run = runs_of("demo_rambo", "seed=3")
-    before = runs.index(run.parent)
+    before = index(run.parent)
     script(run)
     script(run, "--which", "last", "metrics.recall_at=[1,3]")
-    assert runs.index(run.parent) == before  # what tables, reuse and searches find
+    assert index(run.parent) == before  # what tables, reuse and searches find
     groups = group_by_method(find_runs([run]))
     assert list(groups) == [
         "demo_rambo",

@@ -8,7 +8,8 @@ from harness import checkpoint
 from harness.data.pretrained import key_of_weights
 from harness.record import runs, schema, stages
 from harness.record.composition import CONFIGS
-from harness.record.config import resolved, targets
+from harness.record.config import fingerprint, resolved, targets
+from harness.record.index import index
 
 
 def config(**changes):
@@ -86,8 +87,8 @@ def test_a_folder_says_what_a_run_has_become(tmp_path):
     runs.check_resumed(folder, longer)
     now = {"overrides": ["trainer.epochs=4"], "command": ["python", "train.py", "trainer.epochs=4"]}
     runs.go_on(folder, resolved(longer), now | {"device": "cpu"})
-    (key,) = runs.index(tmp_path)
-    assert key == runs.fingerprint(resolved(longer)) != runs.fingerprint(resolved(config()))
+    (key,) = index(tmp_path)
+    assert key == fingerprint(resolved(longer)) != fingerprint(resolved(config()))
     assert runs.read_config(folder)["data"]["root"] == "b"
     assert runs.read_json(folder / runs.BEGAN) == now | {"data": {"fingerprint": "a"}}
     assert not (folder / "report.json").exists()

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.record import runs
-from harness.record.config import is_under
+from harness.record.config import fingerprint, is_under
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -116,13 +116,13 @@ def test_a_truncated_report_is_refused_by_name(tmp_path):
 
 
 def test_a_run_is_known_by_what_shapes_its_numbers():
-    known = runs.fingerprint(demo())
-    assert known == runs.fingerprint(demo("workers=3", "threads=1", "+data.root=elsewhere", "trainer.device=cpu"))
-    assert known == runs.fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
-    assert known == runs.fingerprint(demo("+data.decode=exact"))  # nor does one that came with the value it had
-    assert known == runs.fingerprint(demo("+data.split=open"))
+    known = fingerprint(demo())
+    assert known == fingerprint(demo("workers=3", "threads=1", "+data.root=elsewhere", "trainer.device=cpu"))
+    assert known == fingerprint(demo("+new_option=null"))  # a new option leaves finished runs what they were
+    assert known == fingerprint(demo("+data.decode=exact"))  # nor does one that came with the value it had
+    assert known == fingerprint(demo("+data.split=open"))
     changes = ("seed=1", "loss.margin=0.3", "scale=fixture", "+data.decode=scaled")
-    assert len({known, *(runs.fingerprint(demo(change)) for change in changes)}) == 5
+    assert len({known, *(fingerprint(demo(change)) for change in changes)}) == 5
 
 
 def test_a_run_of_the_first_version_goes_on(tmp_path):
@@ -147,11 +147,11 @@ def test_a_run_of_the_first_version_goes_on(tmp_path):
     ],
 )
 def test_what_a_run_is_not_built_from_is_not_asked(same):
-    assert runs.fingerprint(demo(*same)) == runs.fingerprint(demo())
+    assert fingerprint(demo(*same)) == fingerprint(demo())
 
 
 def built(value, **more):
-    return runs.fingerprint({"seed": 0, "loss": {"value": value}, **more})
+    return fingerprint({"seed": 0, "loss": {"value": value}, **more})
 
 
 def test_a_value_counts_however_it_is_written():
@@ -172,8 +172,8 @@ def test_a_file_below_the_data_is_the_same_wherever_they_lie():
 
 def test_in_two_stages_every_key_counts_as_the_first_may_be_built_from_any():
     one, other = ({"first_stage": {"changes": {"recipe": "b"}}, "recipes": {"b": {"lr": lr}}} for lr in (1, 2))
-    assert runs.fingerprint(one) != runs.fingerprint(other)
-    assert runs.fingerprint(one | {"workers": 3}) == runs.fingerprint(one | {"paths": {"data": "x"}})
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one | {"workers": 3}) == fingerprint(one | {"paths": {"data": "x"}})
 
 
 # A refactor that moves one of these has every finished run made again: that is to be said, and to have a reason.
@@ -186,7 +186,7 @@ KNOWN = {
 
 
 def test_fingerprints_stay_what_they_are():
-    assert {name: runs.fingerprint(config) for name, config in KNOWN.items()} == {
+    assert {name: fingerprint(config) for name, config in KNOWN.items()} == {
         "e1": "bcdfb23824ce9a1d",
         "e2": "98a6d31f8eab19e8",
         "e3": "51b2bf8064f1a4cc",
@@ -194,62 +194,8 @@ def test_fingerprints_stay_what_they_are():
     }
 
 
-def test_runs_are_found_by_their_fingerprint(tmp_path):
-    one, other = demo(), demo("seed=1")
-    for name, config in {"a": one, "b": one, "c": other, "d/first_stage": one, "d/.hydra": one}.items():
-        runs.begin(tmp_path / name, config)
-    runs.finish(tmp_path / "a", REPORT)
-    (tmp_path / "c" / "checkpoints").mkdir()
-    (tmp_path / "c" / "checkpoints" / "last.pt").touch()
-    assert runs.index(tmp_path) == {
-        runs.fingerprint(one): runs.Found(finished=[tmp_path / "a"]),  # b holds nothing to go on from
-        runs.fingerprint(other): runs.Found(interrupted=[tmp_path / "c"]),
-    }
-
-
-def test_a_training_that_stopped_by_itself_is_found_as_such_until_it_finishes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    runs.begin(tmp_path / "a", CONFIG)
-    runs.stop(tmp_path / "a", f"the loss became nan; {tmp_path}/a/last.pt is sound")
-    (found,) = runs.index(tmp_path).values()
-    assert found == runs.Found(stopped=[tmp_path / "a"])
-    assert runs.why_stopped(tmp_path / "a") == "the loss became nan; a/last.pt is sound"
-    (tmp_path / "a" / "last.pt").touch()
-    (found,) = runs.index(tmp_path).values()
-    assert found == runs.Found(stopped=[tmp_path / "a"], interrupted=[tmp_path / "a"])
-    runs.finish(tmp_path / "a", REPORT)
-    (found,) = runs.index(tmp_path).values()
-    assert found == runs.Found(finished=[tmp_path / "a"])
-    assert not (tmp_path / "a" / runs.STOPPED).exists()
-    (tmp_path / "a" / runs.STOPPED).write_text("[]")
-    with pytest.raises(ValueError, match=r"stopped.json gives no reason"):
-        runs.why_stopped(tmp_path / "a")
-
-
 @pytest.mark.parametrize("content", [b"{", b"\x8d\xe4\xff"])
 def test_a_json_file_that_is_none_is_named(tmp_path, content):
     (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"report\.json is truncated or not JSON"):
         runs.read_json(tmp_path / "report.json")
-
-
-@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00", ""])
-def test_a_folder_that_cannot_be_read_costs_itself_only(tmp_path, content, caplog):
-    runs.begin(tmp_path / "good", CONFIG)
-    runs.finish(tmp_path / "good", REPORT)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "config.yaml").write_text(content)
-    runs.begin(tmp_path / "cut", CONFIG)
-    runs.finish(tmp_path / "cut", REPORT)
-    (tmp_path / "cut" / "report.json").write_text('{"config": ')
-    assert [found.finished for found in runs.index(tmp_path).values()] == [[tmp_path / "good"]]
-    assert str(tmp_path / "bad" / "config.yaml") in caplog.text
-    assert str(tmp_path / "cut" / "report.json") in caplog.text
-
-
-def test_the_newest_run_is_the_last_wherever_it_lies(tmp_path):
-    for name in ("zz/2026-01-01_12-00-00", "aa/2026-11-27_12-00-00"):
-        runs.begin(tmp_path / name, CONFIG)
-        runs.finish(tmp_path / name, REPORT)
-    (found,) = runs.index(tmp_path).values()
-    assert [folder.parent.name for folder in found.finished] == ["zz", "aa"]

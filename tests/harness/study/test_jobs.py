@@ -7,6 +7,8 @@ from table_toy import finished, loaded
 
 from harness.record import runs
 from harness.record.composition import composed
+from harness.record.config import fingerprint
+from harness.record.index import Found
 from harness.study import execution, jobs, table_cells
 from harness.study.jobs import Outputs
 from ranksim.datasets.fixture import write_own
@@ -31,7 +33,7 @@ def test_a_plan_has_every_row_with_every_seed_and_the_arguments_of_train(tmp_pat
     planned = plan(loaded(tmp_path), tmp_path)
     assert [(job.row, job.seed) for job in planned] == [("ours", 0), ("ours", 1)]
     assert planned[1].arguments == ("experiment=demo_rambo", "loss.margin=0.1", "seed=1")
-    assert [job.fingerprint for job in planned] == [runs.fingerprint(composed(job.arguments)) for job in planned]
+    assert [job.fingerprint for job in planned] == [fingerprint(composed(job.arguments)) for job in planned]
     fixture = plan(loaded(tmp_path), tmp_path, scale="fixture")
     assert fixture[0].arguments == (
         "experiment=demo_rambo",
@@ -172,7 +174,7 @@ def test_a_plan_and_its_runs_fill_a_table(tmp_path, monkeypatch):
     table, outputs = loaded(tmp_path), Outputs(tmp_path)
     planned = plan(table, tmp_path, seeds=3)
     folder = finished(tmp_path / "outputs" / "a")
-    outputs.found = {planned[0].fingerprint: runs.Found([folder])}
+    outputs.found = {planned[0].fingerprint: Found([folder])}
     filled = table_cells.fill(table, outputs.locate(planned), 3, failed={planned[1].fingerprint: "out of memory"})
     assert filled.missing == 2
     assert filled.faults == ["Ours, log log, seed 1: failed: out of memory"]

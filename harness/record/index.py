@@ -1,0 +1,113 @@
+"""Every run below a folder by its fingerprint, read once: what was learnt of thousands of runs is kept beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.files import WriteError, write_whole
+from harness.record import config, runs
+
+logger = logging.getLogger(__name__)
+LOCKS = ".locks"  # below the outputs: one for each run that is being looked for or made
+KEPT = ".index.json"  # below the outputs: the fingerprints of runs whose files are as they were
+
+
+@dataclass
+class Found:
+    """Run folders of one fingerprint of the config, oldest first; on which data they are, `on` finds out."""
+
+    finished: list[Path] = field(default_factory=list)
+    interrupted: list[Path] = field(default_factory=list)  # those that hold a checkpoint, so that they can be resumed
+    stopped: list[Path] = field(default_factory=list)  # those whose training stopped by itself, resumable or not
+
+    def on(self, data: str) -> Found:
+        """Those on the data of this fingerprint."""
+        own = self.finished, self.interrupted, self.stopped
+        return Found(*([folder for folder in folders if _is_on(data, folder)] for folders in own))
+
+
+def index(outputs: Path) -> dict[str, Found]:
+    """Every run below `outputs` by its fingerprint.
+
+    A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else. The
+    fingerprints are kept in `.index.json`, and taken from there while config and report have the size and time of then.
+    """
+    kept, found, now = _kept(outputs), dict[str, Found](), dict[str, Any]()
+    for folder in sorted(runs.folders(outputs), key=lambda folder: (folder.name, folder)):  # called by their time
+        finished, name = (folder / "DONE").exists(), str(folder.relative_to(outputs))
+        seen = _state(folder, finished)
+        if name not in kept or kept[name][:2] != seen:
+            try:
+                key = config.fingerprint(runs.read_config(folder))
+                if finished:
+                    runs.read_report(folder)
+            except ValueError as error:
+                logger.warning("%s", error)
+                continue
+            now[name] = [*seen, key]
+        else:
+            now[name] = kept[name]
+        there = found.setdefault(now[name][2], Found())
+        if finished:
+            there.finished.append(folder)
+            continue
+        if (folder / runs.STOPPED).is_file():
+            there.stopped.append(folder)
+        if any(folder.rglob("last.pt")):
+            there.interrupted.append(folder)
+    if now != kept:
+        text = json.dumps({"rules": _rules(), "runs": now})
+        # Where nothing may be written, everything is read every time; what somebody else is writing is as good.
+        with suppress(WriteError, OSError, Timeout), FileLock(lock := outputs / LOCKS / "index", timeout=0):
+            write_whole(outputs / KEPT, lambda file: file.write(text.encode()))
+            lock.unlink(missing_ok=True)
+    return found
+
+
+def _state(folder: Path, finished: bool) -> list[Any]:
+    """Size and time of what an entry was read from: the config, and the report of a finished run."""
+
+    def of(name: str) -> list[int] | None:
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+    return [of("config.yaml"), of("report.json") if finished else None]
+
+
+def _kept(outputs: Path) -> dict[str, Any]:
+    """The entries of before; none if the file is damaged or of another version's rules: then all is read anew."""
+    with suppress(OSError, ValueError):
+        record = json.loads((outputs / KEPT).read_text())
+        entries = record["runs"] if isinstance(record, dict) and record.get("rules") == _rules() else {}
+        if isinstance(entries, dict) and all(_is_entry(entry) for entry in entries.values()):
+            return entries
+    return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)
+
+
+@cache
+def _rules() -> str:
+    """A mark of the code that makes fingerprints: entries of another version are not believed."""
+    return hashlib.sha256(Path(config.__file__).read_bytes()).hexdigest()[:16]
+
+
+def _is_on(data: str, folder: Path) -> bool:
+    try:
+        return runs.data_of(folder) == data
+    except ValueError:
+        return True  # whoever reads on will tell what is wrong with it
