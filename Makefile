@@ -66,7 +66,7 @@ results: $(READY)  ## every page of docs/results/tables anew, running what is mi
 	exit $$failed
 
 benchmark: $(READY)  ## measure the speed and memory claims (long; wants a quiet machine)
-	for name in ranking peers evaluation rank_similarity smoothing detection step trainer input; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in ranking peers evaluation rank_similarity smoothing detection step trainer settings input; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(READY)  ## README, docs/ and the docstrings as pages: build/site/index.html (needs: pip install '.[docs]')
 	rm -rf build/pages && mkdir -p build/pages/benchmarks

@@ -97,12 +97,7 @@ def retrieval_metrics(
     own_positions = _checked_positions(own_positions, query_labels, len(gallery_labels))
     cameras = _checked_cameras((query_cameras, query_labels), (gallery_cameras, gallery_labels))
     relevant = RelevantItems(as_labels(query_labels), as_labels(gallery_labels), own_positions, *cameras)
-    asking = relevant.queries_with_match
-    if not len(asking):
-        what = "labels" if cameras[0] is None else "labels and the cameras"
-        raise ValueError(
-            f"none of the {len(query_labels)} queries has a relevant item in the gallery: check the {what}"
-        )
+    asking = _checked_queries(relevant, len(query_labels), cameras[0] is not None)
     scores = Scores(query_embeddings, gallery_embeddings, device)
     weights = _class_weights(query_labels, asking).cpu() if class_means else None
     means = _means(scores, relevant, recall_at, map, engine, weights)
@@ -111,6 +106,14 @@ def retrieval_metrics(
         means += _means(GivenScores(similarities), relevant, recall_at, map, "exact", weights)
     names = metric_names(recall_at, map, class_means, rerank is not None)
     return dict(zip(names, [*means, float(len(query_labels) - len(asking))], strict=True))
+
+
+def _checked_queries(relevant: RelevantItems, queries: int, by_cameras: bool) -> Tensor:
+    """The queries with a relevant item."""
+    if not len(relevant.queries_with_match):
+        what = "labels and the cameras" if by_cameras else "labels"
+        raise ValueError(f"none of the {queries} queries has a relevant item in the gallery: check the {what}")
+    return relevant.queries_with_match
 
 
 def metric_names(recall_at: Sequence[int], map: bool, class_means: bool = False, rerank: bool = False) -> list[str]:
