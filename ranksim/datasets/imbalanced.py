@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from harness.data.spreadsheet import PARTS, Spreadsheet, part_named
 from harness.seeds import fixed_order
 
 
@@ -68,3 +69,19 @@ def random_parts(names: Sequence[str], share: float, split_seed: int = 0) -> lis
 def _hold_out(parts: dict[str, str], drawn: list[str], count: int) -> None:
     parts.update(dict.fromkeys(drawn[:count], "validation"))
     parts.update(dict.fromkeys(drawn[count : 2 * count], "test"))
+
+
+def listed_parts(sheet: Spreadsheet, column: str) -> list[str]:
+    """The part of each row of a table, as a column says it; a ValueError names the row where it does not."""
+    parts = []
+    for number, row in enumerate(sheet.rows, start=1):
+        part = part_named(row[column])
+        if part is None:
+            raise ValueError(
+                f"{sheet.path}, row {number}: {column} should be one of {', '.join(PARTS)}, got {row[column]!r};"
+                " correct it, or name another column in data.split_column"
+            )
+        parts.append(part)
+    if "train" not in parts:
+        raise ValueError(f"the column {column!r} of {sheet.path} has no training rows; mark some as train")
+    return parts

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.data.dataset import PartDataset, PartedData
 from harness.data.loading import Batch, ShuffledBatches
+from harness.data.spreadsheet import plain
 from ranksim.bins import Bins, Density
 from ranksim.datasets.samples import Samples, check_targets
 
@@ -137,12 +138,20 @@ class RegressionData(PartedData[Samples]):
     def as_trained(self, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """And shots are those of its own training targets, and several targets weigh in metrics as its own did."""
         named = facts.get("target", self.target_names[0])
-        if (count := 1 if isinstance(named, str) else len(named)) != len(self.target_names):
+        own = [named] if isinstance(named, str) else list(named)
+        if len(own) != len(self.target_names):
             raise ValueError(
-                f"the model predicts {count} numbers ({named}), and {self.title} in {self.root} has"
+                f"the model predicts {len(own)} numbers ({', '.join(own)}), and {self.title} in {self.root} has"
                 f" {len(self.target_names)} ({', '.join(self.target_names)}); name as many columns, in the model's"
                 " order, in data.target"
             )
+        places = {plain(name): place for place, name in enumerate(own)}
+        for place, name in enumerate(self.target_names):  # columns that are called otherwise may hold the same
+            if places.get(plain(name), place) != place:
+                raise ValueError(
+                    f"the model predicts {', '.join(own)}, and data.target has {name!r} at another place"
+                    f" ({', '.join(self.target_names)}); name the columns in the model's order"
+                )
         super().as_trained(facts, settings)
         for loader in self.evaluation.values():
             dataset: Any = loader.dataset

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from harness.data.images import check_same_files
-from harness.data.spreadsheet import PARTS, Spreadsheet, is_missing, part_named, plain, read_spreadsheet
+from harness.data.spreadsheet import Spreadsheet, is_missing, plain, read_spreadsheet
 from ranksim.datasets.fixture import write_own
-from ranksim.datasets.imbalanced import balanced_parts, random_parts
+from ranksim.datasets.imbalanced import balanced_parts, listed_parts, random_parts
 from ranksim.datasets.reading import Numbers
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets, warn_of_scale
@@ -87,15 +87,12 @@ class TableData(RegressionData):
         if missing not in (None, "mean", "median"):
             raise ValueError(f"missing must be mean, median or null, got {missing!r}")
         self.target_names, self.image = [target] if isinstance(target, str) else [str(name) for name in target], image
-        if len(set(self.target_names)) != len(self.target_names) or not self.target_names:
+        if not self.target_names:
             raise ValueError(f"data.target must name one column, or several different ones, got {target}")
-        if twice := {*self.target_names, *(features or [])} & set(categories or []):
-            raise ValueError(f"{min(twice)!r} cannot be one of data.categories and the target or a feature as well")
-        if twice := set(self.target_names) & set(features or []):
-            raise ValueError(f"the target {min(twice)!r} cannot be a feature as well; leave it out of data.features")
         self.features = None if features is None else [str(name) for name in features]
         self.missing, self.categories = missing, [] if shared.get("fixture") else [str(n) for n in categories or []]
         self.split_column, self.split = split_column, split
+        self._check_used_once()
         self.most, self.share, self.split_seed = most, share, split_seed
         self.table = Path(table).name if shared.get("fixture") else table
         self.standardised: dict[str, dict[str, Any]] = {}
@@ -114,6 +111,7 @@ class TableData(RegressionData):
         self.image = None if self.image is None else sheet.needed(self.image)
         self.features = None if self.features is None else [sheet.needed(name) for name in self.features]
         self.categories = [sheet.needed(name) for name in self.categories]
+        self._check_used_once()  # names that differ by capitals, spaces or signs may be one column
         self.split_column = self._split_column(sheet)
         columns = [torch.tensor(sheet.numbers(name)) for name in self.target_names]
         targets = columns[0] if len(columns) == 1 else torch.stack(columns, dim=1)
@@ -132,6 +130,19 @@ class TableData(RegressionData):
             features = [self._standardise(sheet, numbers, training), *self._encode(sheet, training)]
             everything = replace(everything, inputs={"numbers": torch.cat(features, dim=1)})
         return everything.parted(parts)
+
+    def _check_used_once(self) -> None:
+        """Refuses a column that is named twice: a target that is a feature would be told to the network."""
+        targets, features, categories = self.target_names, self.features or [], self.categories
+        if len(set(targets)) != len(targets):
+            raise ValueError(f"data.target must name one column, or several different ones, got {targets}")
+        if twice := {*targets, *features} & set(categories):
+            raise ValueError(f"{min(twice)!r} cannot be one of data.categories and the target or a feature as well")
+        if twice := set(targets) & set(features):
+            raise ValueError(f"the target {min(twice)!r} cannot be a feature as well; leave it out of data.features")
+        for what, names in (("features", features), ("categories", categories)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"data.{what} names a column twice, got {names}; leave one out")
 
     def _split_column(self, sheet: Spreadsheet) -> str | None:
         """The column that says the part, if there is one; asks about others that may."""
@@ -222,7 +233,7 @@ class TableData(RegressionData):
 
     def _parts(self, sheet: Spreadsheet, everything: Samples) -> list[str]:
         """The part of each row: that of the column; where the column lacks a part, drawn from its training rows."""
-        parts = ["train"] * len(everything) if self.split_column is None else _listed_parts(sheet, self.split_column)
+        parts = ["train"] * len(everything) if self.split_column is None else listed_parts(sheet, self.split_column)
         self.drawn = [name for name in ("validation", "test") if name not in parts]
         if not self.drawn:
             return parts
@@ -302,18 +313,3 @@ class TableData(RegressionData):
             "features": self.standardised,
             "passed_over": self.passed_over,
         }
-
-
-def _listed_parts(sheet: Spreadsheet, column: str) -> list[str]:
-    parts = []
-    for number, row in enumerate(sheet.rows, start=1):
-        part = part_named(row[column])
-        if part is None:
-            raise ValueError(
-                f"{sheet.path}, row {number}: {column} should be one of {', '.join(PARTS)}, got {row[column]!r};"
-                " correct it, or name another column in data.split_column"
-            )
-        parts.append(part)
-    if "train" not in parts:
-        raise ValueError(f"the column {column!r} of {sheet.path} has no training rows; mark some as train")
-    return parts

@@ -71,11 +71,15 @@ def test_one_target_stays_as_it_was(tmp_path):
     [
         ({"target": []}, "data.target must name one column, or several different ones"),
         ({"target": ["price", "price"]}, "data.target must name one column, or several different ones"),
+        ({"target": ["price", "Price"]}, r"data.target must name one column, .*, got \['price', 'price'\]"),
+        ({"target": "price", "target_scale": 1, "features": ["PRICE"]}, "the target 'price' cannot be a feature"),
+        ({"categories": ["Price"]}, "'price' cannot be one of data.categories and the target"),
+        ({"features": ["area", "Area"]}, r"data.features names a column twice, got \['area', 'area'\]"),
         ({"features": ["area", "rent"]}, "the target 'rent' cannot be a feature as well"),
         ({"target_scale": [1, 2, 3]}, r"target_scale has 3 numbers for 2 targets \(price, rent\); give one for all"),
         ({"target_scale": [1, 0]}, "target_scale must be a positive number"),
         ({"target": ["price", "rant"]}, "has no column 'rant'"),
-        ({"cells": ("nan", "5")}, r"targets that are not a finite number \(row 4: nan 5\)"),
+        ({"cells": ("nan", "5")}, r"targets that are not a finite number \(row 4, line 5: nan 5\)"),
         ({"split_column": None}, "data.split=imbalanced balances the parts over one target, .* set data.split=random"),
     ],
 )
@@ -217,3 +221,5 @@ def test_a_run_is_measured_on_as_many_targets_in_its_own_scale(runs_of, tmp_path
     assert metrics["test/mae"] == pytest.approx(model.facts["metrics"]["test/mae"])
     with pytest.raises(ValueError, match=r"the model predicts 2 numbers .* has 1 \(price\); name as many columns"):
         evaluate(run, model, ["data.target=price", "data.target_scale=1"], tmp_path / "one")
+    with pytest.raises(ValueError, match=r"predicts price, rent, .* 'rent' at another place \(rent, price\)"):
+        evaluate(run, model, ["data.target=[rent,price]"], tmp_path / "swapped")
