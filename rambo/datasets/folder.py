@@ -148,7 +148,7 @@ class ImageFolder(RetrievalData):
         if self.split == "open":
             self._check_drawn("data.validation_fraction")
             return super().held_out(train)
-        return shares_drawn(train, self.validation_fraction, "held out")
+        return self._share_drawn(train, self.validation_fraction, "held out", "validation")
 
     def _assign(self, rows: Sequence[Row], everything: Records) -> list[str]:
         """The part of each image."""
@@ -162,7 +162,7 @@ class ImageFolder(RetrievalData):
                 )
             return assigned(rows, closed, self.separator)
         if closed:
-            drawn = shares_drawn(everything, self.test_fraction, "test").tolist()
+            drawn = self._share_drawn(everything, self.test_fraction, "test", "the test").tolist()
             return ["test" if tested else "train" for tested in drawn]
         self._check_drawn("a split by class")
         unknown = sorted((test | validation) - set(classes))
@@ -175,6 +175,16 @@ class ImageFolder(RetrievalData):
             count = max(1, round(self.test_fraction * len(classes)))
             test = set(fixed_order(set(classes) - validation, "test")[:count])
         return ["test" if r.label in test else "validation" if r.label in validation else "train" for r in rows]
+
+    def _share_drawn(self, records: Records, share: float, purpose: str, called: str) -> Tensor:
+        """`shares_drawn`, refused where it draws none: a run without a test would look like one that was tested."""
+        drawn = shares_drawn(records, share, purpose)
+        if not bool(drawn.any()):
+            raise ValueError(
+                f"no image of {self.root} can be kept for {called}, as each has a label that no other image left for"
+                " training has; leave such labels out, or say the parts by a column split of a table"
+            )
+        return drawn
 
     def _check_drawn(self, what: str) -> None:
         """Refuses to draw classes where an image may be in several, and so in two parts."""

@@ -378,6 +378,13 @@ def test_splits_that_would_part_a_class_are_refused_and_shares_of_images_drawn(t
     data = opened(listed(tmp_path, many), split="closed", test_fraction=0.34, validation_fraction=0.3)
     assert {part: len(found.class_names_here()) for part, found in data.parts.items()} == dict.fromkeys(data.parts, 5)
     assert 8 <= len(data.parts["test"]) <= 12
+    listed(tmp_path, [(f"{n}.png", f"only{n};{'ab'[n % 2]}", "") for n in range(36)])
+    with pytest.raises(ValueError, match=r"no image of .* can be kept for the test, as each has a label that no other"):
+        opened(tmp_path, split="closed")
+    rare = [(f"{n}.png", f"only{n};{'ab'[n % 2]}", "train") for n in range(18)]
+    listed(tmp_path, [*rare, *((f"{n}.png", "ab"[n % 2], "test") for n in range(18, 36))])
+    with pytest.raises(ValueError, match=r"no image of .* can be kept for validation, as each has a label"):
+        opened(tmp_path, split="closed", validation_fraction=0.3)
 
 
 def test_separators_that_part_nothing_are_told(tmp_path, caplog):
