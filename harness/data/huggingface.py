@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.data.dataset import PartedData
 from harness.data.rows import Rows
@@ -40,6 +40,7 @@ class Source:
         revision: Branch, tag or commit on the hub.
         splits: Names of the splits that are used; None: all.
         parts: Whether several splits are the parts of the data; else they are pooled.
+        bad_images: Whether images that cannot be read are copied, to be left out later; else they are refused.
     """
 
     name: str | None
@@ -47,6 +48,7 @@ class Source:
     revision: str | None = None
     splits: Sequence[str] | None = None
     parts: bool = True
+    bad_images: bool = False
 
     def exported(self, root: Path, image: str | None, columns: Mapping[str, str] | None = None) -> Path:
         """The table of a copy below `root`, which is made unless it is there; its images lie beside it.
@@ -61,7 +63,7 @@ class Source:
             ModuleNotFoundError, ConnectionError, ValueError: As `copied`, and if there is no such column, or it does
                 not hold what it should.
         """
-        write = partial(_write, image=image, columns=columns, told=self.parts)
+        write = partial(_write, image=image, columns=columns, told=self.parts, bad_images=self.bad_images)
         return self.copied(root, {"image": image, "columns": columns}, write) / TABLE
 
     def copied(self, root: Path, how: Mapping[str, Any], write: Callable[[Mapping[str, Any], Path], int]) -> Path:
@@ -82,6 +84,8 @@ class Source:
             raise ValueError("data.name is not set; name a data set of the hub, or a folder of parquet or arrow files")
         local = Path(self.name).expanduser()
         asked = {**asdict(self), **how, "files": _marks(local)}
+        if not self.bad_images:
+            del asked["bad_images"]  # so that copies are called what they were before there was a choice
         key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=list).encode()).hexdigest()[:12]
         folder = root / f"{plain(local.stem) or 'data'}_{key}"
         root.mkdir(parents=True, exist_ok=True)
@@ -187,7 +191,8 @@ class Copied(PartedData[R]):
     ) -> None:
         self.source: dict[str, Any] = {}
         if not options.get("fixture"):
-            table = Source(name, subset, revision, splits, parts).exported(Path(root), self.image, self.columns)
+            source = Source(name, subset, revision, splits, parts, options.get("on_bad_image") == "skip")
+            table = source.exported(Path(root), self.image, self.columns)
             self.source = where_from(table.parent)
             root, options["table"] = table.parent, table.name
         super().__init__(root, **options)
@@ -231,7 +236,12 @@ def _marks(local: Path) -> list[tuple[str, int, int]] | None:
 
 
 def _write(
-    parts: Mapping[str, Any], folder: Path, image: str | None, columns: Mapping[str, str] | None, told: bool
+    parts: Mapping[str, Any],
+    folder: Path,
+    image: str | None,
+    columns: Mapping[str, str] | None,
+    told: bool,
+    bad_images: bool,
 ) -> int:
     """Writes table and images, and returns how many rows there are."""
     told = told and len(parts) > 1
@@ -253,9 +263,8 @@ def _write(
         for split, dataset in parts.items():
             for number, row in enumerate(_rows(dataset, list(names), image)):
                 if image is not None:
-                    row[image] = save_encoded(
-                        row[image], folder, f"{split}/{number:07d}", f"row {number + 1} of {split}"
-                    )
+                    place, at = f"{split}/{number:07d}", f"row {number + 1} of {split}"
+                    row[image] = save_encoded(row[image], folder, place, at, bad_images)
                 writer.writerow([*(row[name] for name in names), *([split] if told else [])])
                 rows += 1
     return rows
@@ -284,14 +293,25 @@ def _rows(dataset: Any, names: list[str], image: str | None) -> Iterator[dict[st
         yield row
 
 
-def save_encoded(encoded: Any, folder: Path, name: str, where: str) -> str:
-    """Writes the bytes of an image as they are, and returns its path below `folder`."""
+def save_encoded(encoded: Any, folder: Path, name: str, where: str, bad_images: bool = False) -> str:
+    """Writes the bytes of an image as they are, and returns its path below `folder`.
+
+    What is no image is refused by a ValueError, or, with `bad_images`, written too, for `BadImages` to find and list.
+    """
+    content, path = b"", f"images/{name}.bad"
     try:
+        if encoded is None:
+            raise ValueError("it is empty")
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
             path = f"images/{name}.{str(opened.format).lower()}"
     except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where} has no image that can be read ({error}); leave it out of the data") from error
+        if not bad_images:
+            reason = "it is none, or damaged" if isinstance(error, UnidentifiedImageError) else error
+            raise ValueError(
+                f"{where} has no image that can be read ({reason}); leave it out of the data, or set"
+                " data.on_bad_image=skip"
+            ) from error
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(content)
     return path

@@ -112,7 +112,9 @@ class HuggingFaceDetection(COCOStyle):
                 self.sets |= {"train": [(REST, name) for name in names], "test": [(HELD_OUT, name) for name in names]}
             splits = sorted({name for sets in self.sets.values() for _, name in sets})
             how = {"detection": self.columns._asdict()}
-            self.root = Source(*self.named, splits).copied(self.root, how, self._write)
+            self.root = Source(*self.named, splits, bad_images=self.bad_images.skips).copied(
+                self.root, how, self._write
+            )
             self.source = where_from(self.root)
         return super().load_parts()
 
@@ -147,7 +149,8 @@ class HuggingFaceDetection(COCOStyle):
             names, rows = _opened(dataset, self.columns)
             for number, row in enumerate(rows):
                 at = f"row {number + 1} of {split}"
-                path = save_encoded(row[self.columns.image], folder, f"{split}/{number:07d}", at)
+                place, skips = f"{split}/{number:07d}", self.bad_images.skips
+                path = save_encoded(row[self.columns.image], folder, place, at, skips)
                 said["images"].append({"id": number, "file_name": path})
                 for found in _objects(row, self.columns, at):
                     found["category_id"] = _category(found["category_id"], names, at)
@@ -198,7 +201,10 @@ def _objects(row: Mapping[str, Any], columns: Columns, at: str) -> Iterator[dict
     if listed and (lacking := [key for key in columns.keys if any(key not in one for one in held)]):
         raise ValueError(f"{at} has an object without {lacking[0]!r}; name the keys in data.bbox and data.category")
     if not listed and held and (lacking := [key for key in columns.keys if key not in held]):
-        raise ValueError(f"{at} has objects without {lacking[0]!r} but with {', '.join(held)}; name the keys in data")
+        raise ValueError(
+            f"{at} has objects without {lacking[0]!r} but with {', '.join(held)}; name the keys in data.bbox and"
+            " data.category"
+        )
     lists = [[one[key] for one in held] if listed else held.get(key) or [] for key in columns.keys]
     if len({len(values) for values in lists}) > 1:
         counts = ", ".join(f"{len(values)} {key}" for key, values in zip(columns.keys, lists, strict=True))

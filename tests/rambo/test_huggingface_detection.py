@@ -170,6 +170,22 @@ def test_what_cannot_be_read_is_told_in_a_sentence(scenes, tmp_path, values, opt
     assert "\n" not in str(caught.value)
 
 
+def test_bad_images_are_left_out_if_asked(scenes, tmp_path):
+    def change(rows):
+        rows[0]["image"] = {"bytes": b"no picture", "path": None}
+        rows[1]["image"] = None
+        return rows
+
+    drawn = partial(opened, tmp_path / "copies", written(scenes, tmp_path, change=change))
+    with pytest.raises(ValueError, match=r"row 1 of .* \(it is none, or damaged\); leave it .* data.on_bad_image=skip"):
+        drawn()
+    data = drawn(on_bad_image="skip")
+    assert {part: len(rows) for part, rows in data.parts.items()} == {part: n - 2 for part, n in SETS.items()}
+    assert {one["image"] for one in data.describe()["left_out"]["which"]} == {
+        f"images/{part}/000000{n}.bad" for part in SETS for n in (0, 1)
+    }
+
+
 def test_a_detector_is_trained_on_it_and_measured(scenes, tmp_path, runs_of):
     name = written(scenes, tmp_path)
     run = runs_of(

@@ -192,3 +192,15 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install .blackbox-ranking\[huggingface\]"):
         Source(str(tmp_path / "own")).exported(tmp_path / "copies", "image")
+
+
+def test_bad_images_are_left_out_if_asked(tmp_path):
+    held = with_labels().cast_column("image", datasets.Image(decode=False)).to_list()
+    held[1]["image"], held[6]["image"] = {"bytes": b"no picture", "path": None}, None
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+    datasets.Dataset.from_list(held, features=kinds).to_parquet(tmp_path / "own.parquet")
+    drawn = partial(labelled, tmp_path / "copies", name=str(tmp_path / "own.parquet"), split="closed")
+    with pytest.raises(ValueError, match=r"row 2 of train has no image .* or set data.on_bad_image=skip"):
+        drawn()
+    left_out = drawn(on_bad_image="skip").describe()["left_out"]
+    assert sorted(one["image"] for one in left_out["which"]) == [f"images/train/000000{n}.bad" for n in (1, 6)]
