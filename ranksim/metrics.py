@@ -113,8 +113,13 @@ def metrics_of_several(
     numbers = regression_metrics(guess, truth, gmean_eps=gmean_eps)
     for place, name in enumerate(names):
         own = regression_metrics(predictions[:, place], targets[:, place], gmean_eps=gmean_eps)
-        numbers |= {f"{metric}_of_{name.replace('/', '_')}": value for metric, value in own.items()}
+        numbers |= {f"{metric}_of_{name_in_metrics(name)}": value for metric, value in own.items()}
     return numbers
+
+
+def name_in_metrics(target: str) -> str:
+    """What metrics call a target: a slash stands between split and metric there."""
+    return target.replace("/", "_")
 
 
 def _measures(predictions: Tensor, targets: Tensor, bins: Tensor | None, gmean_eps: str) -> dict[str, float]:

@@ -69,8 +69,11 @@ class RegressionData(PartedData[Samples]):
         super().__init__(root, **shared)
         self.bins: Bins | None = None
         self.density: Density | None = None
+        targets = torch.cat([samples.targets for samples in self.parts.values()])
+        for name, column in zip(self.several, targets.T, strict=True) if self.several else ():
+            self._check_varied(column, f"target {name!r}")
         if not self.several:
-            self.bins = self.binned(torch.cat([samples.targets for samples in self.parts.values()]))
+            self.bins = self.binned(targets)
             self.density = Density(self.parts["train"].targets, self.bins, self.official_shots)
         size = len(self.parts["train"])
         batches = ShuffledBatches(size, min(batch_size, 16) if self.fixture else batch_size, self.seed)
@@ -92,18 +95,23 @@ class RegressionData(PartedData[Samples]):
         """The bins asked for: as given, or a number of them over the range of all `targets`, float32 (n,)."""
         if isinstance(self._bins, Bins):
             return self._bins
-        low, high = float(targets.min()), float(targets.max())
-        if low == high:
-            raise ValueError(
-                f"every target of {self.title} in {self.root} is {low:g} (as float32): there is nothing to learn; "
-                "check the column, or scale targets that differ by less than one part in 16 million"
-            )
+        low, high = self._check_varied(targets, "target")
         if self._bins < 1:
             raise ValueError(
                 f"cannot lay {self._bins} bins over targets from {low:g} to {high:g}; give data.bins a positive number,"
                 " or edges"
             )
         return Bins.uniform(low, high, (high - low) / self._bins)
+
+    def _check_varied(self, targets: Tensor, called: str) -> tuple[float, float]:
+        """The lowest and the highest of them; refuses targets, float32 (n,), that are all the same."""
+        low, high = float(targets.min()), float(targets.max())
+        if low == high:
+            raise ValueError(
+                f"every {called} of {self.title} in {self.root} is {low:g} (as float32): there is nothing to learn; "
+                "check the column, or scale targets that differ by less than one part in 16 million"
+            )
+        return low, high
 
     def training_pass(self, epoch: int) -> Iterable[Batch]:
         """Every training sample once, augmented, in batches as large as training's, for statistics at epoch end.

@@ -19,6 +19,7 @@ from ranksim.datasets.imbalanced import balanced_parts, listed_parts, random_par
 from ranksim.datasets.reading import Numbers
 from ranksim.datasets.regression import RegressionData
 from ranksim.datasets.samples import Samples, check_targets, warn_of_scale
+from ranksim.metrics import name_in_metrics
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ class TableData(RegressionData):
         targets, features, categories = self.target_names, self.features or [], self.categories
         if len(set(targets)) != len(targets):
             raise ValueError(f"data.target must name one column, or several different ones, got {targets}")
+        if len({name_in_metrics(name) for name in targets}) != len(targets):
+            raise ValueError(f"metrics write a slash as a stroke below, in which targets {targets} are one; rename one")
         if twice := {*targets, *features} & set(categories):
             raise ValueError(f"{min(twice)!r} cannot be one of data.categories and the target or a feature as well")
         if twice := set(targets) & set(features):

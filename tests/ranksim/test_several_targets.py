@@ -88,6 +88,14 @@ def test_what_cannot_be_is_refused_before_training(tmp_path, options, message):
         table(tmp_path, **options)
 
 
+def test_targets_that_metrics_or_training_cannot_tell_are_refused(tmp_path):
+    write_table(tmp_path / "table.csv", ("a", "b/c", "b_c", "five"), [(i, i * i, -i, 5) for i in range(30)])
+    with pytest.raises(ValueError, match=r"metrics write a slash as a stroke below, in which targets \['b/c', 'b_c'\]"):
+        TableData(tmp_path, target=["b/c", "b_c"], bins=5, split="random")
+    with pytest.raises(ValueError, match=r"every target 'five' of table in .* is 5 .*: there is nothing to learn"):
+        TableData(tmp_path, target=["b/c", "five"], bins=5, split="random")
+
+
 def test_what_goes_by_the_density_of_one_target_is_refused(tmp_path):
     data = table(tmp_path)
     for objective, way_out in (
