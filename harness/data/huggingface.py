@@ -63,7 +63,7 @@ class Source:
             ModuleNotFoundError, ConnectionError, ValueError: As `copied`, and if there is no such column, or it does
                 not hold what it should.
         """
-        write = partial(_write, image=image, columns=columns, told=self.parts, bad_images=self.bad_images)
+        write = partial(_write, image=image, columns=columns, source=self)
         return self.copied(root, {"image": image, "columns": columns}, write) / TABLE
 
     def copied(self, root: Path, how: Mapping[str, Any], write: Callable[[Mapping[str, Any], Path], int]) -> Path:
@@ -236,15 +236,10 @@ def _marks(local: Path) -> list[tuple[str, int, int]] | None:
 
 
 def _write(
-    parts: Mapping[str, Any],
-    folder: Path,
-    image: str | None,
-    columns: Mapping[str, str] | None,
-    told: bool,
-    bad_images: bool,
+    parts: Mapping[str, Any], folder: Path, image: str | None, columns: Mapping[str, str] | None, source: Source
 ) -> int:
     """Writes table and images, and returns how many rows there are."""
-    told = told and len(parts) > 1
+    told = source.parts and len(parts) > 1
     unknown = [split for split in parts if not part_named(split) and plain(split) not in ("query", "gallery")]
     if told and unknown:
         raise ValueError(
@@ -256,6 +251,11 @@ def _write(
     if told:
         names.pop("split", None)
     check_columns(first, names)
+    if odd := [name for name in names if name != image and name not in _plain_columns(first)]:
+        raise ValueError(
+            f"the column {odd[0]!r} holds neither texts nor numbers but {first.features[odd[0]]}; make a column of"
+            " texts of it, several labels as 'dog;beach' with data.label_separator=';'"
+        )
     rows = 0
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -264,7 +264,7 @@ def _write(
             for number, row in enumerate(_rows(dataset, list(names), image)):
                 if image is not None:
                     place, at = f"{split}/{number:07d}", f"row {number + 1} of {split}"
-                    row[image] = save_encoded(row[image], folder, place, at, bad_images)
+                    row[image] = save_encoded(row[image], folder, place, at, source.bad_images)
                 writer.writerow([*(row[name] for name in names), *([split] if told else [])])
                 rows += 1
     return rows

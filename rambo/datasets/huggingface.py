@@ -35,6 +35,11 @@ class HuggingFaceImages(Copied[Records], ImageFolder):
         **options: Any,
     ) -> None:
         self.image = image
+        named = [name for name in (label, super_label, camera_column) if name]
+        if len(set(named)) != len(named):
+            raise ValueError(
+                "data.label, super_label and camera_column must name different columns, got " + ", ".join(named)
+            )
         others = {super_label: "super_label", camera_column: "camera"}
         self.columns = {image: "path", label: "label", **{name: to for name, to in others.items() if name}}
         super().__init__(root, camera_column="camera" if camera_column else None, **options)

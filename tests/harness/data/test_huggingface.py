@@ -204,3 +204,13 @@ def test_bad_images_are_left_out_if_asked(tmp_path):
         drawn()
     left_out = drawn(on_bad_image="skip").describe()["left_out"]
     assert sorted(one["image"] for one in left_out["which"]) == [f"images/train/000000{n}.bad" for n in (1, 6)]
+
+
+def test_columns_of_lists_and_columns_named_twice_are_refused(tmp_path):
+    lists = images(label=(datasets.Sequence(datasets.Value("string")), [["ant", "bee"]] * 8))
+    lists.to_parquet(tmp_path / "own.parquet")
+    drawn = partial(labelled, tmp_path / "copies", name=str(tmp_path / "own.parquet"), split="closed")
+    with pytest.raises(ValueError, match=r"the column 'label' holds neither texts nor numbers but .* 'dog;beach'"):
+        drawn(label_separator=";")
+    with pytest.raises(ValueError, match=r"must name different columns, got label, label"):
+        drawn(camera_column="label")
