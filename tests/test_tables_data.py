@@ -7,7 +7,7 @@ error over all samples lies between those of their parts, a geometric mean does 
 import pytest
 
 from harness.record.composition import CONFIGS, composed
-from harness.record.runs import fingerprint
+from harness.record.config import fingerprint
 from harness.study.specification import check_columns
 from harness.study.tables import Table
 

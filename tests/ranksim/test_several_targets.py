@@ -1,6 +1,5 @@
 """Several targets in a table: what is trained, measured and predicted of them, and what is of one target alone."""
 
-import importlib.util
 import math
 from functools import partial
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from loaded_script import loaded
 
 from harness.device import to_device
 from harness.record import load
@@ -191,9 +191,7 @@ def test_metrics_are_those_of_each_target_and_of_all_in_their_scale():
 
 
 def script(name, *words):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", FIGURES.with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(name)
     module.main(list(map(str, words)))
 
 

@@ -1,16 +1,15 @@
 """The model card, and its way to the Hugging Face hub."""
 
-import importlib.util
 import json
 import threading
 from base64 import b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from loaded_script import loaded
 from made_runs import made
 
 from harness.data import hub as reaching
@@ -18,10 +17,7 @@ from harness.record.standalone import Trained
 from harness.show.card import card, selection
 from harness.study import results
 
-FILE = Path(__file__).parents[2] / "scripts" / "export.py"
-SPEC = importlib.util.spec_from_file_location("script_export", FILE)
-script = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
+script = loaded("export")
 ENCODER = {"_target_": "ranksim.model.NumbersEncoder", "columns": 1}
 READER = {"_target_": "ranksim.datasets.reading.Numbers", "features": {"a|b*": {"mean": 0.0, "deviation": 1.0}}}
 FACTS = {

@@ -1,4 +1,3 @@
-import importlib.util
 import math
 import re
 import subprocess
@@ -6,15 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from loaded_script import loaded
 
 from harness.record import runs
 from harness.study.uncertainty import compare, interval, together
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("script_compare", ROOT / "scripts" / "compare.py")
-script = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = script  # dataclasses look their module up
-spec.loader.exec_module(script)
+script = loaded("compare")
 
 VANILLA, RANKSIM, SMOOTHED = "agedb_vanilla", "agedb_ranksim", "agedb_vanilla lds=gaussian"
 MAE = {

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -6,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from loaded_script import loaded
 
 from harness.data.download import RemoteFile
 from rambo.datasets.cub import CUB200
@@ -16,14 +16,7 @@ from rambo.datasets.omniglot import Omniglot
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-download, fixture = script("download"), script("fixture")
+download, fixture = loaded("download"), loaded("fixture")
 
 
 def test_complete_data_are_left_alone(tmp_path, monkeypatch, capsys):

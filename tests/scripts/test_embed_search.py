@@ -1,7 +1,6 @@
 """From a folder of images to a searchable page, by a model that is a folder of two files."""
 
 import csv
-import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from loaded_script import loaded
 from parsed_page import Page
 from PIL import Image
 
@@ -19,7 +19,6 @@ from rambo import embeddings, gallery
 from rambo.datasets.fixture import picture
 from rambo.search import search as nearest
 
-ROOT = Path(__file__).parents[2]
 NETWORK = {
     "_target_": "rambo.model.RetrievalModel",
     "backbone": {"_target_": "harness.data.backbones.SmallConvNet", "width": 4},
@@ -32,9 +31,7 @@ READER = {"_target_": "harness.data.reading.Images", "size": [16, 16], "upright"
 
 
 def command(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(name)
     return lambda *arguments: module.main([str(argument) for argument in arguments])
 
 

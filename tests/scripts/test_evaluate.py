@@ -1,13 +1,12 @@
 """scripts/evaluate.py: a run's numbers once more to the last bit, other data read as the model reads, reports apart."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from loaded_script import loaded
 
 from harness.record import load, runs
 from harness.record.index import index
@@ -16,14 +15,10 @@ from rambo.metrics import retrieval_metrics
 from ranksim.bins import Density
 from ranksim.metrics import regression_metrics
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("script_evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded("evaluate")
     return lambda *words: module.main([*map(str, words), "--device", "cpu"])
 
 

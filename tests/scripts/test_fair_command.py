@@ -1,23 +1,17 @@
 """python scripts/fair.py: a search and a test of tiny runs from end to end, and what bad input is answered with."""
 
 import csv
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "fair.py"
+from loaded_script import loaded
 
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
     """main() in this process; returns the exit code or message, and what was printed."""
-    spec = importlib.util.spec_from_file_location("fair_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = loaded("fair")
     monkeypatch.setenv("RANKING_DATA", str(tmp_path / "data"))
 
     def called(*arguments):

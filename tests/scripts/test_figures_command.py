@@ -1,11 +1,10 @@
 """The command that draws figures from run folders, on real runs of the demos on stand-in data."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from loaded_script import loaded
 
 import train
 from harness.record import runs
@@ -13,9 +12,7 @@ from harness.record.restored import UNTRAINED, recorded, restored
 from rambo.figures.gradients import gradient_shares
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("figures_command", ROOT / "scripts" / "figures.py")
-figures = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
-spec.loader.exec_module(figures)
+figures = loaded("figures")
 
 PNG = b"\x89PNG"
 RETRIEVAL = ("batch_map", "scores", "retrievals", "sparsity", "ties", "embedding")

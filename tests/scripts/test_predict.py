@@ -1,13 +1,13 @@
 """scripts/predict.py: predictions of a run with their shots, boxes in three formats, and what it refuses."""
 
 import csv
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from loaded_script import loaded
 from PIL import Image
 
 from harness.files import whole_folder
@@ -19,14 +19,10 @@ from rambo.detection.written import Written, names_of
 from ranksim.bins import Bins, Density
 from ranksim.evaluation import predict
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("script_predict", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded("predict")
     return lambda *words: module.main([*map(str, words), "--device", "cpu"])
 
 

@@ -1,24 +1,18 @@
-import importlib.util
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from loaded_script import loaded
 
 from harness.record import repeat, reproducibility, runs
 from harness.record.composition import composed
+from harness.record.config import fingerprint
 from rambo.datasets.cub_crops import CUBCrops
 from rambo.detection.voc import VOC2007, PascalVOC
 
 ROOT = Path(__file__).parents[2]
-
-
-def loaded(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 script = loaded("provenance")
@@ -77,8 +71,8 @@ def test_the_command_that_is_printed_makes_the_same_run(make, said, config, fini
     text = said(make("run", finished))
     (line,) = [line.strip() for line in text.splitlines() if line.strip().startswith("python train.py")]
     words = shlex.split(line)[2:]
-    assert runs.fingerprint(composed(words)) == runs.fingerprint(config)
-    assert f"Here it is the same run, {runs.fingerprint(config)}." in text
+    assert fingerprint(composed(words)) == fingerprint(config)
+    assert f"Here it is the same run, {fingerprint(config)}." in text
     assert {"threads=2", "trainer.device=cpu", "seed=3"} <= set(words)
 
 

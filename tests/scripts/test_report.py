@@ -1,19 +1,14 @@
-import importlib.util
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from loaded_script import loaded
 from made_runs import made, swept
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 
 
 @pytest.fixture
 def report(monkeypatch):
-    spec = importlib.util.spec_from_file_location("script_report", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded("report")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])

@@ -1,13 +1,13 @@
 """python scripts/table.py: a table of tiny runs from end to end, and what bad input is answered with."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from loaded_script import loaded
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "table.py"
@@ -35,9 +35,7 @@ def tables(tmp_path):
 @pytest.fixture
 def call(tables, tmp_path, monkeypatch, capsys):
     """main() in this process; returns the exit code or message, and what was printed."""
-    spec = importlib.util.spec_from_file_location("table_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = loaded("table")
 
     def called(*arguments):
         common = ["--tables", str(tables), "--out", str(tmp_path / "out")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loaded_script import loaded
 from omegaconf import OmegaConf
 
 from harness.record import allowed, reproducibility, reuse, runs
@@ -81,18 +82,11 @@ def names():
         yield from nodes(yaml.safe_load(path.read_text()))
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"hostile_{name}", ROOT / "scripts" / f"{name}.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def called(monkeypatch, name, *words):
     """What a command answers."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
     with pytest.raises(SystemExit) as end:
-        script(name).main()
+        loaded(name).main()
     return str(end.value)
 
 
@@ -172,7 +166,7 @@ def test_no_table_comparison_or_record_runs_it(override, tmp_path, run, monkeypa
     record = {"experiment": "demo_rambo", "overrides": [], "device": "cpu", **reproducibility.provenance()[0]}
     theirs = {"command": ["python", "train.py", "experiment=demo_rambo", override], "data": {}, "downloads": []}
     runs.write_json(folder / runs.BEGAN, record | theirs)
-    script("provenance").main([str(folder)])
+    loaded("provenance").main([str(folder)])
     said = capsys.readouterr().out
     assert "Not shown, as it should not be run unseen." in said
     assert "train.py" not in said
@@ -253,7 +247,7 @@ def test_what_this_project_comes_with_may_be_named():
 
 
 def test_a_user_trusts_packages_by_name():
-    name = f"{__name__}.{script.__name__}"
+    name = f"{__name__}.{called.__name__}"
     with pytest.raises(NotAllowedError, match=f"--allow {name}"):
         allowed.check({"_target_": name}, "config")
     allowed.check({"_target_": name}, "config", allow=[__name__])

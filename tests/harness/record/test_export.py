@@ -1,23 +1,19 @@
 """An exported file answers as the network does, alone and with any number of samples, or there is none."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from loaded_script import loaded
 from PIL import Image
 from torch import nn
 
 from harness.record import export, load
 from harness.record.standalone import Trained
 
-FILE = Path(__file__).parents[3] / "scripts" / "export.py"
-SPEC = importlib.util.spec_from_file_location("script_export", FILE)
-script = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
+script = loaded("export")
 
 IMAGES = {"_target_": "harness.data.reading.Images", "size": [32, 32], "upright": True}
 NUMBERS = {"_target_": "ranksim.datasets.reading.Numbers", "features": {"a": {"mean": 2.0, "deviation": 4.0}}}

@@ -7,7 +7,7 @@ import pytest
 
 from harness.record import composition as experiments
 from harness.record import repeat, runs
-from harness.record.config import shaping
+from harness.record.config import fingerprint, shaping
 
 RECORD = {
     "experiment": "demo_rambo",
@@ -71,7 +71,7 @@ def test_the_command_makes_the_same_run(tmp_path, experiment, overrides, finishe
     repeat.check(run)
     python, script, *words = run.report["command"]
     assert (python, script) == ("python", "train.py")
-    assert runs.fingerprint(composed(words)) == runs.fingerprint(config) == runs.fingerprint(run.config)
+    assert fingerprint(composed(words)) == fingerprint(config) == fingerprint(run.config)
     assert shaping(composed(words)) == shaping(run.config)
     assert f"seed={config['seed']}" in words
     assert ("threads=1" if "threads=1" in overrides else "threads=2") in words
@@ -100,7 +100,7 @@ def test_a_run_of_several_processes_is_repeated_by_as_many(tmp_path):
     repeat.check(run)
     assert run.report["command"][:4] == ["torchrun", "--standalone", "--nproc-per-node=3", "train.py"]
     words = repeat.arguments(run.report["command"])
-    assert runs.fingerprint(composed(words)) == runs.fingerprint(run.config)
+    assert fingerprint(composed(words)) == fingerprint(run.config)
     assert "trainer.device=cuda" in words
     runs.go_on(tmp_path, run.config, RECORD | {"command": repeat.command(RECORD, run.config)})
     repeat.check(repeat.read(tmp_path))
