@@ -34,6 +34,11 @@ def override(key: str, given: Any) -> str:
     return f"{key}={value(given)}"
 
 
+def printable(text: str) -> str:
+    """`text` for a screen or a log: bytes of a file's name that are no UTF-8, which no stream takes, are spelt out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def numbered(count: int, noun: str) -> str:
     """1 seed, 3 seeds."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

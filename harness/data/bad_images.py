@@ -16,6 +16,7 @@ from typing import Any
 
 import PIL
 
+from harness import words
 from harness.data import jpeg
 from harness.data.images import content_of, decode
 
@@ -68,7 +69,7 @@ class BadImages:
     def tell(self, title: str) -> None:
         """Warns of what was left out, in one line."""
         if self.left_out:
-            names = [one["image"] for one in self.left_out]
+            names = [words.printable(one["image"]) for one in self.left_out]
             first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             log.warning(
                 "%s: %s images cannot be read and are left out (%s); the record lists them with the reasons",

@@ -316,7 +316,7 @@ def test_a_loop_of_links_ends_and_a_link_to_nothing_is_missing(tmp_path):
         folder(root)
 
 
-def test_a_name_that_is_no_utf8_is_trained_on_and_written_down(tmp_path):
+def test_a_name_that_is_no_utf8_is_trained_on_and_written_down(tmp_path, caplog):
     root = Path(write_folder(tmp_path / "data"))
     (root / "thing 1" / "1.JPG").rename(os.fsdecode(os.fsencode(root / "thing 1") + b"/caf\xe9.jpg"))
     (root / "thing 1" / "2.jpeg").write_bytes(NOTHING)
@@ -325,6 +325,7 @@ def test_a_name_that_is_no_utf8_is_trained_on_and_written_down(tmp_path):
     assert sum(map(len, data.parts.values())) == 79
     everything(data, 0)
     assert r"/\udcff.jpg" in to_json(data.describe())
+    assert r"/\udcff.jpg" in caplog.text  # spelt out, as a log in UTF-8 takes nothing else
 
 
 # loading processes
