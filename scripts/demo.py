@@ -20,6 +20,7 @@ from harness.show.figures import learning_curves
 from harness.study.jobs import Outputs, plan, to_do
 from harness.study.table_cells import fill
 from harness.study.tables import Table
+from harness.words import numbered
 from rambo.detection.metrics import collect
 from rambo.detection.pictures import class_curves, detections, precision_recall
 from rambo.figures import loss_landscape, retrieval_grid
@@ -93,7 +94,7 @@ def main() -> None:
         if left := to_do(jobs):
             rows = ", ".join(dict.fromkeys(job.row for job in left))
             print(
-                f"trains {len(left)} of {len(jobs)} runs ({rows}), {min(outputs.at_once, len(left))} beside each other;"
+                f"trains {numbered(len(left), 'run')} ({rows}), {min(outputs.at_once, len(left))} beside each other;"
                 f" one takes up to two minutes on one core, and gets a line when it is done",
                 flush=True,
             )

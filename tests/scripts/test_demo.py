@@ -29,7 +29,7 @@ def test_a_demo_trains_shows_a_table_and_leaves_pictures(demo, package, seeds, r
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     assert f"{runs}/{runs}" in answer.stdout
-    assert answer.stdout.startswith(f"trains {runs} of {runs} runs (")
+    assert answer.stdout.startswith(f"trains {runs} runs (")
     assert "Stand-in data: these numbers mean nothing." in answer.stdout
     assert [word for word in says if word not in answer.stdout] == []
     (left,) = (path for path in folder.iterdir() if path.name.startswith("demo") and list(path.glob("*.png")))
