@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def from_yaml(text: str, load: Callable[[str], Any]) -> Any:
+def as_config(text: str) -> Any:
+    """The values of a config, in which ${...} stays as it stands."""
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+
+
+def from_yaml(text: str, load: Callable[[str], Any] = as_config) -> Any:
     """What `load` makes of a text.
 
     One that refers to another part of itself is refused: a few lines of that stand for more than fits any memory.

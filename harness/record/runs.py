@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -231,8 +230,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         way = f"below it are {len(below)}, such as {below[0]}" if below else "one is outputs/<experiment>/seed0/<time>"
         raise FileNotFoundError(f"{folder} is no run folder (config.yaml is missing); {way}")
     try:
-        text = path.read_text(encoding="utf-8")
-        config = from_yaml(text, lambda text: OmegaConf.to_container(OmegaConf.load(io.StringIO(text))))
+        config = from_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete that run folder") from error
     if not isinstance(config, dict) or not config:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
@@ -121,7 +119,7 @@ class Specification(Part):
             ValueError: If it is not YAML, or a key is missing, unknown or of the wrong kind; named with the file.
         """
         try:
-            content = from_yaml(path.read_text(encoding="utf-8"), _plain)
+            content = from_yaml(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise ValueError(f"{path.name}: not a readable file ({error})") from error
         try:
@@ -141,10 +139,6 @@ class Specification(Part):
             if stem.replace("-", "_") == name.replace("-", "_"):
                 return cls.load(path)
         raise ValueError(f"no {cls.kind} is called {name}; there are {', '.join(there) or f'none in {folder}'}")
-
-
-def _plain(text: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)  # ${...} is for train.py
 
 
 def _sentence(error: ValidationError) -> str:
