@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
 from harness.show.figures import RIGHT, WRONG, drawing, line_style
-from rambo.labels import alike, several
+from rambo.labels import alike, memberships, present, several
 from rambo.metrics import retrieval_metrics
 from rambo.ranking import unit_vectors
 
@@ -47,7 +47,7 @@ def expected_batch_map(
 
     Args:
         embeddings: (images, dimensions).
-        labels: int64 (images,).
+        labels: int64 (images,), or several labels, bool (images, classes).
         size: Images in a batch.
         samples_per_class: None draws all batches with equal chance, or takes each once if there are no more than
             `batches`; a number draws `size // samples_per_class` classes and so many images of each, as for training.
@@ -57,7 +57,7 @@ def expected_batch_map(
         ValueError: If a batch of that size cannot be drawn.
     """
     drawn = _batches(labels.cpu(), size, samples_per_class, batches, torch.Generator().manual_seed(seed))
-    matched = [batch for batch in drawn if len(torch.unique(labels[batch])) < size]
+    matched = [batch for batch in drawn if _have_match(labels[batch])]
     values = torch.tensor([_map(embeddings[batch], labels[batch]) for batch in matched], dtype=torch.float64)
     deviation = float(values.std(correction=0)) if matched else math.nan
     return BatchMap(size, float(values.mean()), deviation, len(matched))
@@ -123,7 +123,16 @@ def _map(embeddings: Tensor, labels: Tensor) -> float:
     return retrieval_metrics(embeddings, labels, recall_at=(1,), map=True)["map"]
 
 
+def _have_match(labels: Tensor) -> bool:
+    return len(present(labels)) < len(memberships(labels)[1])
+
+
 def _can_draw(labels: Tensor, size: int, samples_per_class: int) -> bool:
+    if several(labels):
+        raise ValueError(
+            "a batch of so many images of each class is drawn from images of one class each, and these have several"
+            " labels; leave samples_per_class out, or draw another figure"
+        )
     counts = torch.unique(labels, return_counts=True)[1]
     return samples_per_class <= size <= samples_per_class * int((counts >= samples_per_class).sum())
 
@@ -142,11 +151,6 @@ def _batches(
         for _ in range(count):
             yield torch.randperm(images, generator=draws)[:size]
         return
-    if several(labels):
-        raise ValueError(
-            "a batch of so many images of each class is drawn from images of one class each, and these have several"
-            " labels; leave samples_per_class out, or draw another figure"
-        )
     if samples_per_class < 2 or not _can_draw(labels, size, samples_per_class):
         raise ValueError(
             f"a batch of {size} cannot hold {samples_per_class} images of each of its classes; use 2 or more, at most "

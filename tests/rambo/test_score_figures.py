@@ -54,6 +54,14 @@ def test_of_two_images_all_that_match_are_found_first():
     assert (found.mean, found.deviation, found.batches) == (1.0, 0.0, 3)
 
 
+def test_images_of_several_labels_match_where_they_share_one():
+    labels = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]).bool()
+    found = expected_batch_map(points(6), labels, 2)  # of the 15 pairs the first two, the next two, and the 4th and 6th
+    assert (found.mean, found.deviation, found.batches) == (1.0, 0.0, 3)
+    with pytest.raises(ValueError, match="drawn from images of one class each, and these have several labels"):
+        batch_map("no.png", points(6), labels, sizes=[6], samples_per_class=4)
+
+
 def test_drawn_batches_estimate_the_mean_of_all():
     embeddings, labels = points(10), torch.arange(10) % 3
     exact = expected_batch_map(embeddings, labels, 4, batches=math.comb(10, 4))
