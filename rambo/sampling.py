@@ -141,8 +141,8 @@ class ClassBalancedBatches:
             )
         images = len({image for members in self.classes for image in members})
         self.batches_per_epoch = max(1, images // batch_size) if batches_per_epoch is None else batches_per_epoch
-        self.samples_per_class, self.seed, self.repeat = samples_per_class, seed, small_classes == "repeat"
-        self.several = several(labels)
+        self.samples_per_class, self.seed = samples_per_class, seed
+        self.repeat = small_classes == "repeat" and not several(labels)
 
     def __len__(self) -> int:
         return self.batches_per_epoch
@@ -155,13 +155,10 @@ class ClassBalancedBatches:
         for _ in range(self.batches_per_epoch):
             batch: list[int] = []
             for chosen in classes.deal(self.classes_per_batch):
-                if self.several:
+                if self.repeat:
+                    batch += images[chosen].deal(self.samples_per_class)
+                else:
                     batch += images[chosen].deal_others(self.samples_per_class, set(batch))
-                    continue
-                there = len(self.classes[chosen])
-                batch += images[chosen].deal(
-                    self.samples_per_class if self.repeat else min(self.samples_per_class, there)
-                )
             yield batch
 
 
