@@ -16,6 +16,11 @@ def several(labels: Tensor) -> bool:
     return labels.dtype == torch.bool and labels.ndim == 2
 
 
+def one_each(labels: Tensor, items: int) -> bool:
+    """Whether these are labels of so many items."""
+    return (labels.ndim == 1 or several(labels)) and len(labels) == items
+
+
 def as_labels(labels: Tensor) -> Tensor:
     """Class numbers as int64; several labels as they are."""
     return labels if several(labels) else labels.long()
@@ -43,8 +48,7 @@ def alike(labels: Tensor, others: Tensor) -> Tensor:
     check_alike(labels, others)
     if not several(labels):
         return labels[:, None] == others
-    with torch.autocast(labels.device.type, enabled=False):
-        return labels.float() @ others.float().T > 0
+    return labels.float() @ others.float().T > 0
 
 
 def alike_at(labels: Tensor, others: Tensor, places: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from rambo.blocks import Scores
-from rambo.labels import as_labels, memberships, several
+from rambo.labels import as_labels, memberships, one_each
 from rambo.neighbours import RelevantItems, irrelevant_before
 from rambo.reranking import GivenScores, reranked
 from rambo.search import nearest, search
@@ -210,7 +210,7 @@ def _checked_cameras(*sides: tuple[Tensor | None, Tensor]) -> list[Tensor | None
 
 
 def _check(name: str, embeddings: Tensor, labels: Tensor) -> None:
-    if embeddings.ndim != 2 or (labels[:, 0] if several(labels) else labels).shape != embeddings.shape[:1]:
+    if embeddings.ndim != 2 or not one_each(labels, len(embeddings)):
         raise ValueError(
             f"{name} embeddings must be (items, dimensions) with one label each, or bool (items, classes), "
             f"got embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rambo.labels import alike, as_labels, several
+from rambo.labels import alike, as_labels, one_each, several
 from rambo.ranking.exact import plain, sent, waits
 from rambo.ranking.relevant import RelevantPlaces
 from rambo.ranking.unit_vectors import unit_vectors
@@ -86,7 +86,7 @@ def check_embeddings(
             f"{names[1]} must be one number per item, got {numbers.shape[1]} label columns of {numbers.dtype}, shape "
             f"{tuple(numbers.shape)}; choose one column{others}"
         )
-    if numbers.dim() not in (1, 2) or len(numbers) != len(embeddings):
+    if not one_each(numbers, len(embeddings)):
         raise ValueError(
             f"got {len(embeddings)} {names[0]} but {names[1]} of shape {tuple(numbers.shape)}; give one each"
         )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rambo.labels import several
+from rambo.labels import one_each, several
 from rambo.losses.gallery_memory import BatchMemory, recall, remember
 from rambo.losses.metric_learning import admit
 from rambo.losses.pairs import Labels, check_scores, similarities, whole_numbers
@@ -43,7 +43,7 @@ def query_weights(reduction: str, counts: Tensor, classes: Tensor | None) -> tup
         return counts, counts.sum()
     if classes is None:
         raise ValueError('reduction="class" needs the class of each query; call from_scores with classes=')
-    if classes.shape[:1] != counts.shape:
+    if not one_each(classes, len(counts)):
         raise ValueError(f"got {len(counts)} queries but classes of shape {tuple(classes.shape)}; give one each")
     there = counts > 0
     if several(classes):

@@ -167,6 +167,8 @@ def test_classes_weigh_alike_whatever_their_size(build):
         build(reduction="class").from_scores(*drawn())
     with pytest.raises(ValueError, match=r"7 queries but classes of shape \(6,\)"):
         build(reduction="class").from_scores(*drawn(), classes=range(6))
+    with pytest.raises(ValueError, match=r"7 queries but classes of shape \(7, 2\)"):
+        build(reduction="class").from_scores(*drawn(), classes=[[0, 1]] * 7)
     with pytest.raises(ValueError, match="reduction must be one of macro, micro, class, none"):
         build(reduction="sum")
 
