@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -41,11 +40,11 @@ def index(outputs: Path) -> dict[str, Found]:
     A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else. The
     fingerprints are kept in `.index.json`, and taken from there while config and report have the size and time of then.
     """
-    kept, found, now = _kept(outputs), dict[str, Found](), dict[str, Any]()
+    kept, found, now = _kept(outputs), dict[str, Found](), dict[str, str]()
     for folder in sorted(runs.folders(outputs), key=lambda folder: (folder.name, folder)):  # called by their time
-        finished, name = (folder / "DONE").exists(), str(folder.relative_to(outputs))
-        seen = _state(folder, finished)
-        if name not in kept or kept[name][:2] != seen:
+        finished = (folder / "DONE").exists()
+        state = _state(outputs, folder, finished)
+        if (key := kept.get(state)) is None:
             try:
                 key = config.fingerprint(runs.read_config(folder))
                 if finished:
@@ -53,10 +52,8 @@ def index(outputs: Path) -> dict[str, Found]:
             except ValueError as error:
                 logger.warning("%s", error)
                 continue
-            now[name] = [*seen, key]
-        else:
-            now[name] = kept[name]
-        there = found.setdefault(now[name][2], Found())
+        now[state] = key
+        there = found.setdefault(key, Found())
         if finished:
             there.finished.append(folder)
             continue
@@ -73,8 +70,8 @@ def index(outputs: Path) -> dict[str, Found]:
     return found
 
 
-def _state(folder: Path, finished: bool) -> list[Any]:
-    """Size and time of what an entry was read from: the config, and the report of a finished run."""
+def _state(outputs: Path, folder: Path, finished: bool) -> str:
+    """A run, with size and time of what is read of it: the config, and the report of a finished one."""
 
     def of(name: str) -> list[int] | None:
         try:
@@ -83,21 +80,16 @@ def _state(folder: Path, finished: bool) -> list[Any]:
             return None
         return [status.st_size, status.st_mtime_ns, status.st_ino]
 
-    return [of("config.yaml"), of("report.json") if finished else None]
+    return json.dumps([str(folder.relative_to(outputs)), of("config.yaml"), of("report.json") if finished else None])
 
 
-def _kept(outputs: Path) -> dict[str, Any]:
-    """The entries of before; none if the file is damaged or of another version's rules: then all is read anew."""
-    with suppress(OSError, ValueError):
+def _kept(outputs: Path) -> dict[str, str]:
+    """State -> fingerprint; nothing if the file is damaged or of another version's rules: then all is read anew."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
         record = json.loads((outputs / KEPT).read_text())
-        entries = record["runs"] if isinstance(record, dict) and record.get("rules") == _rules() else {}
-        if isinstance(entries, dict) and all(_is_entry(entry) for entry in entries.values()):
-            return entries
+        if record["rules"] == _rules():
+            return dict(record["runs"])
     return {}
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str)
 
 
 @cache

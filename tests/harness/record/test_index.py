@@ -89,13 +89,15 @@ def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch)
     assert sum(len(found.finished) for found in index(tmp_path).values()) == 3
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"rules": "x", "runs": 3}', "of other rules", "of another kind"])
+@pytest.mark.parametrize("content", ["", "[]", "{", "{}", "of other rules", "of no runs", "of another kind"])
 def test_a_damaged_or_foreign_index_is_not_believed(tmp_path, content):
     run(tmp_path / "run", 0)
     first = index(tmp_path)
     record = json.loads((tmp_path / KEPT).read_text())
     if content == "of other rules":
-        content = json.dumps({"rules": "0", "runs": {"run": [*record["runs"]["run"][:2], "0" * 16]}})
+        content = json.dumps({"rules": "0", "runs": dict.fromkeys(record["runs"], "0" * 16)})
+    if content == "of no runs":
+        content = json.dumps(record | {"runs": 3})
     if content == "of another kind":
         content = json.dumps(record | {"runs": {"run": 1}})
     (tmp_path / KEPT).write_text(content)
