@@ -109,8 +109,8 @@ class Trainer:
         context = None if half is None else partial(half_precision, self.chosen, half)
         return Evaluation(metrics, data.evaluation, self.monitor, self.higher_is_better, self.splits, context)
 
-    def check(self, model: nn.Module, metrics: Metrics, data: Data) -> None:
-        """Refuses what `fit` would, as far as it shows before anything is written.
+    def check(self, model: nn.Module, metrics: Metrics, data: Data) -> Evaluation:
+        """Refuses what `fit` would, as far as it shows before anything is written; returns how `fit` will evaluate.
 
         Raises:
             ValueError: If the metrics do not give `monitor`, or declare it better the other way, a split is not there,
@@ -120,6 +120,7 @@ class Trainer:
         if self.stopping is not None:
             self.stopping.check(evaluation.loaders)
         check_divisible(model, self.chunk, self.chosen)
+        return evaluation
 
     def fit(
         self,
@@ -149,8 +150,7 @@ class Trainer:
             ValueError: As `check`.
         """
         reset_peak_memory(self.chosen)
-        self.check(model, metrics, data)
-        evaluation = self.evaluation(metrics, data)
+        evaluation = self.check(model, metrics, data)
         if evaluation.undeclared:
             log.warning("%s", evaluation.undeclared)
         run = Training(self, model, loss, data, evaluation, optimizer, scheduler, tracker)
