@@ -6,6 +6,7 @@ to epoch), `.evaluation`, a dict of name -> loader, and `.describe()`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -87,7 +88,7 @@ def explained(error: BaseException) -> LoadingError | None:
     if not isinstance(error, RuntimeError) or not said.startswith("DataLoader"):
         return None
     if "timed out" in said:
-        seconds = next(filter(None, (word.replace(".", "", 1).isdigit() and word for word in said.split())), "?")
+        seconds = next(iter(re.findall(r"\d[\d.]*", said)), "?")
         return LoadingError(
             f"the loading processes gave no batch for {seconds} s (data.worker_timeout), as when a disk does not"
             " answer; see to it, allow them more, or set workers=0 to see where it waits"
