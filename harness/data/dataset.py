@@ -230,8 +230,8 @@ class PartedData(Generic[R]):
         for part, facts in ({} if self.fixture else self.expected).items():
             described = parts[part].describe()
             self.check_published(f"the {part} part", {key: described.get(key, 0) for key in facts}, facts, self.remedy)
-        remedy, skips = self.remedy_for_images or self.remedy, self.bad_images.skips
-        check_files(list(parts.values()), self.title, remedy, decoded=0 if skips else 4, empty_too=not skips)
+        remedy = self.remedy_for_images or self.remedy
+        check_files(list(parts.values()), self.title, remedy, judge=not self.bad_images.skips)
 
     def check_published(self, what: str, found: Mapping[str, Any], facts: Mapping[str, Any], remedy: str) -> None:
         """Refuses other counts than the published ones."""

@@ -105,22 +105,22 @@ def fingerprint(parts: Mapping[str, Rows]) -> str:
     return digest.hexdigest()
 
 
-def check_files(parts: Sequence[Rows], title: str, remedy: str, decoded: int = 4, empty_too: bool = True) -> None:
+def check_files(parts: Sequence[Rows], title: str, remedy: str, judge: bool = True) -> None:
     """Looks whether every image file is there and not empty, and decodes a few, before anything is trained.
 
-    Without `empty_too`, empty ones pass.
+    Without `judge`, every file that is there passes.
     """
     on_disk = [rows for rows in parts if rows.folder is not None]
-    lacks = is_lost if empty_too else lambda path: not os.path.exists(path)
+    lacks = is_lost if judge else lambda path: not os.path.exists(path)
     lost = [name for rows in on_disk for name in rows.names if lacks(os.path.join(str(rows.folder), name))]
     if lost:
-        total, what = sum(map(len, on_disk)), "missing or empty" if empty_too else "missing"
+        total, what = sum(map(len, on_disk)), "missing or empty" if judge else "missing"
         raise FileNotFoundError(
             f"{title} in {on_disk[0].folder} is incomplete: {len(lost):,} of {total:,} images are {what}"
             f" ({', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}); {remedy}"
         )
-    for rows in on_disk if decoded else ():
-        for index in range(0, len(rows), max(1, len(rows) // decoded)):
+    for rows in on_disk if judge else ():
+        for index in range(0, len(rows), max(1, len(rows) // 4)):
             rows.load(index)
 
 
