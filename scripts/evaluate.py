@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.checkpoint import CheckpointError
 from harness.files import WriteError
-from harness.record import allowed, load
+from harness.record import allowed, load, model_options
 from harness.record.faults import sentence
 from harness.show import sheet
 from harness.show.sheet import Line, Sheet
@@ -25,8 +25,8 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("run", type=Path, help="the folder of a run, finished or not")
     add("overrides", nargs="*", help="as of train.py: data=..., data.root=..., metrics.recall_at=[1], ...")
-    add("--which", metavar="CHECKPOINT", help="best (default), last, average, or another of the run")
-    add("--device", default="auto", help="cpu, cuda, ...; default: a GPU if there is one")
+    add("--which", **model_options.WHICH)
+    add("--device", **model_options.DEVICE)
     add("--out", type=Path, metavar="FOLDER", help="where to write; default: a new one in RUN/evaluations")
     add("--allow", **allowed.OPTION)
     asked = parser.parse_intermixed_args(words)

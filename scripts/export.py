@@ -18,6 +18,7 @@ from harness.record.allowed import OPTION
 from harness.record.export import FORMATS, batches, check_packages, export
 from harness.record.faults import sentence
 from harness.record.hub import push
+from harness.record.model_options import WHICH
 from harness.record.standalone import Trained, load
 from harness.show.card import card
 from harness.study import results
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("run", type=Path, help="the folder of a run, or of a saved model")
     add("--to", choices=FORMATS, help="ONNX, torch.export, or the two files of a model")
     add("--out", type=Path, metavar="FILE", help="where to; default: exported/ in the folder of the run")
-    add("--which", metavar="CHECKPOINT", help="best (default), last, average, or another of the run")
+    add("--which", **WHICH)
     add(
         "--inputs", nargs="+", metavar="FILE",
         help="pictures, or a table, to check with; default: the evaluation data of the run",

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from harness.record.allowed import OPTION
 from harness.record.standalone import Trained, load
+
+WHICH: dict[str, Any] = {
+    "metavar": "CHECKPOINT",
+    "help": "best (default), last, average, or another of the run",
+}
+DEVICE: dict[str, Any] = {"default": "auto", "help": "cpu, cuda, ...; default: a GPU if there is one"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds `run`, and how the model is loaded and its inputs are read."""
     parser.add_argument("run", type=Path, help="the folder of a run, finished or not, or one with its model")
-    parser.add_argument("--which", metavar="CHECKPOINT", help="best (default), last, average, or another of the run")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; default: a GPU if there is one")
+    parser.add_argument("--which", **WHICH)
+    parser.add_argument("--device", **DEVICE)
     parser.add_argument("--batch-size", type=int, metavar="N", help="inputs at a time; default: as the run evaluated")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (default: 0)")
     parser.add_argument(
