@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from mutants import mutants
 
 from harness.data import archives
 from harness.data.archives import UnsafeArchive, unpack
@@ -210,17 +211,7 @@ def test_500_mutated_archives_are_unpacked_or_named_and_nothing_is_left_beside(t
                 archive.writestr(name, content)
         sound.append((tmp_path / "s").read_bytes())
     path, out, refused = tmp_path / "mutant.bin", tmp_path / "out", 0
-    for _ in range(500):
-        content, other = bytearray(sound[chance.integers(len(sound))]), sound[chance.integers(len(sound))]
-        way, place = chance.integers(3), chance.integers(len(content))
-        if way == 0:
-            for byte in chance.integers(len(content), size=chance.integers(1, 9)):
-                content[byte] ^= 1 << int(chance.integers(8))
-        elif way == 1:
-            del content[place:]
-        else:
-            start, end = sorted(chance.integers(len(other), size=2))
-            content[place : place + end - start] = other[start:end]
+    for content in mutants(sound, 500, chance):
         path.write_bytes(content)
         said = refusal(path, out)
         assert said is None or said.startswith(f"{path} ")

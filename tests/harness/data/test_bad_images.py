@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutants import mutants
 from PIL import Image
 from torch.utils.data import Dataset
 from torch.utils.data._utils import signal_handling
@@ -65,32 +66,20 @@ def turned():
     return exif
 
 
-def mutants(count, seed):
-    """JPEGs and PNGs with bits turned, cut short, or with a piece of another one in them."""
-    chance, whole = np.random.default_rng(seed), picture()
-    sound = [
+def sound_files():
+    """JPEGs and PNGs."""
+    whole = picture()
+    return [
         *(encoded(whole, "JPEG"), encoded(whole, "JPEG", progressive=True, exif=turned())),
         *(encoded(whole.convert("L"), "JPEG", restart_marker_rows=1), encoded(whole.convert("CMYK"), "JPEG")),
         *(encoded(whole, "PNG"), encoded(whole.convert("P"), "PNG"), encoded(whole.convert("RGBA"), "PNG")),
     ]
-    for _ in range(count):
-        content, other = bytearray(sound[chance.integers(len(sound))]), sound[chance.integers(len(sound))]
-        way, place = chance.integers(3), chance.integers(len(content))
-        if way == 0:
-            for byte in chance.integers(len(content), size=chance.integers(1, 9)):
-                content[byte] ^= 1 << int(chance.integers(8))
-        elif way == 1:
-            del content[place:]
-        else:
-            start, end = sorted(chance.integers(len(other), size=2))
-            content[place : place + end - start] = other[start:end]
-        yield bytes(content)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of EXIF data
 def test_500_mutated_files_are_pictures_or_named_and_both_decoders_agree(monkeypatch):
     libraries, refused = (jpeg.simplejpeg, None), 0
-    for content in mutants(500, seed=0):
+    for content in mutants(sound_files(), 500, np.random.default_rng(0)):
         found = []
         for library in libraries:
             monkeypatch.setattr(jpeg, "simplejpeg", library)
