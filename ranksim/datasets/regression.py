@@ -70,9 +70,10 @@ class RegressionData(PartedData[Samples]):
         self.bins: Bins | None = None
         self.density: Density | None = None
         targets = torch.cat([samples.targets for samples in self.parts.values()])
-        for name, column in zip(self.several, targets.T, strict=True) if self.several else ():
-            self._check_varied(column, f"target {name!r}")
-        if not self.several:
+        if self.several:
+            for name, column in zip(self.several, targets.T, strict=True):
+                self._check_varied(column, f"target {name!r}")
+        else:
             self.bins = self.binned(targets)
             self.density = Density(self.parts["train"].targets, self.bins, self.official_shots)
         size = len(self.parts["train"])
