@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +26,6 @@ from ranksim.smoothing import FeatureSmoothing
 
 NAMES, SCALES = ["price", "rent"], [100.0, 10.0]
 RUN = ("table_ranksim", "data.target=[price,rent]", "data.split=random", "data.target_scale=[100,10]")
-FIGURES = Path(__file__).parents[2] / "scripts" / "figures.py"
 
 
 def table(root, cells=("30", "5"), **options):
