@@ -61,24 +61,17 @@ class RelevantItems:
         if query_cameras is not None and gallery_cameras is not None:
             self.cameras = query_cameras, gallery_cameras
         self.several = several(query_labels)
-        self.at_once = max(1, len(query_labels))
+        self.at_once, first_class = max(1, len(query_labels)), self.start
         if self.several:
             self.labels_of = torch.bincount(queries, minlength=len(query_labels))
             self.first = self.labels_of.cumsum(0) - self.labels_of
-            self.in_class, self.counts = self._counted()
-            self.at_once = max(1, STATE_BYTES // (BYTES_OF_A_PLACE * max(1, int(self.in_class.max()))))
-            by_class = torch.cat([self.start, self.start.new_zeros(1)])[self.first].sort(stable=True).indices
+            self.in_class, passed_over = self._count_shared(queries)
+            self.at_once = max(1, STATE_BYTES // (BYTES_OF_A_PLACE * _most(self.in_class)))
+            first_class = torch.cat([self.start, self.start.new_zeros(1)])[self.first]
         else:
-            self.in_class = self.size
-            # the gallery may hold the query under another label
-            alike = (self.own >= 0) & (gallery_labels[self.own.clamp(min=0)] == query_labels)
-            self.counts = self.in_class
-            if self.cameras is not None:
-                both = (query_labels, self.cameras[0]), (gallery_labels, self.cameras[1])
-                alike &= self.cameras[1][self.own.clamp(min=0)] != self.cameras[0]  # or it is counted already
-                self.counts = self.counts - items_alike(*both)
-            self.counts = self.counts - alike.long()
-            by_class = self.start.sort(stable=True).indices
+            self.in_class, passed_over = self.size, self._count_passed_over()
+        self.counts = self.in_class - passed_over
+        by_class = first_class.sort(stable=True).indices
         # Queries with alike numbers of relevant items share a chunk, so that few of its places are empty, and so do
         # those of one class.
         order = self.counts[by_class].sort(stable=True)
@@ -108,9 +101,10 @@ class RelevantItems:
 
     def _shared(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Of several labels, the pairs that share one: places among `queries`, ascending, and in the gallery."""
-        row, entry = _runs(self.first[queries], self.labels_of[queries])
-        pair, place = _runs(self.start[entry], self.size[entry])
-        keys, items = row[pair] * len(self.gallery_labels) + self.by_class[place], len(self.gallery_labels)
+        row, entry = runs(self.first[queries], self.labels_of[queries])
+        pair, place = runs(self.start[entry], self.size[entry])
+        items = len(self.gallery_labels)
+        keys = row[pair] * items + self.by_class[place]
         if 8 * len(keys) < len(queries) * items:
             keys = torch.unique(keys)
         else:
@@ -118,20 +112,34 @@ class RelevantItems:
             keys = keys.nonzero()[:, 0]
         return keys.div(max(1, items), rounding_mode="floor"), keys % max(1, items)
 
-    def _counted(self) -> tuple[Tensor, Tensor]:
-        """Of several labels, the items of each query's classes, and how many of them are relevant."""
+    def _count_passed_over(self) -> Tensor:
+        """Of one label each, how many items of its class do not count for a query."""
+        at = self.own.clamp(min=0)
+        itself = (self.own >= 0) & (self.gallery_labels[at] == self.query_labels)  # it may be there under another label
+        if self.cameras is None:
+            return itself.long()
+        asking, found = self.cameras
+        itself &= found[at] != asking  # or it is counted already
+        return items_alike((self.query_labels, asking), (self.gallery_labels, found)) + itself
+
+    def _count_shared(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Of several labels, the items of each query's classes, and how many do not count; `queries` of memberships."""
         in_class, passed_over = torch.zeros_like(self.own), torch.zeros_like(self.own)
-        pairs = self.size.new_zeros(len(self.own) + 1)
-        pairs[1:] = torch.zeros_like(self.own).index_add_(0, _runs(self.first, self.labels_of)[0], self.size)
+        pairs = torch.zeros_like(self.own).index_add_(0, queries, self.size)
         everyone = torch.arange(len(self.own), device=self.own.device)
-        for some in torch.split(everyone, max(1, PAIRS // max(1, int(pairs.max())))):
+        for some in torch.split(everyone, max(1, PAIRS // _most(pairs))):
             row, place = self._shared(some)
             in_class[some] = torch.bincount(row, minlength=len(some))
             passed_over[some] = torch.bincount(row[self._passed_over(some[row], place)], minlength=len(some))
-        return in_class, in_class - passed_over
+        return in_class, passed_over
 
 
-def _runs(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def _most(numbers: Tensor) -> int:
+    """The largest of them, at least 1."""
+    return max(1, int(numbers.max())) if len(numbers) else 1
+
+
+def runs(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """The numbers from each of `starts` on, `sizes` of them, one run after the other: of which run, and the number."""
     run = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
     number = torch.arange(len(run), device=sizes.device)

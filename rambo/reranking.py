@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rambo.blocks import Scores
+from rambo.neighbours import runs
 from rambo.ranking.unit_vectors import unit_vectors
 from rambo.search import nearest
 
@@ -129,10 +130,7 @@ class _Common:
     def __call__(self, some: Tensor) -> Tensor:
         """Of each of some rows, (some, columns), with every row: (some, rows)."""
         here, column = some.nonzero().T
-        sizes = self.sizes[column]
-        entry = torch.arange(len(here), device=some.device).repeat_interleave(sizes)
-        begin = self.starts[column] - (sizes.cumsum(0) - sizes)
-        other = begin[entry] + torch.arange(len(entry), device=some.device)
+        entry, other = runs(self.starts[column], self.sizes[column])
         least = torch.minimum(some[here, column][entry], self.value[other])
         sums = torch.zeros(some.numel(), device=some.device)
         return sums.index_add_(0, here[entry] * some.shape[1] + self.row[other], least).view_as(some)

@@ -158,6 +158,8 @@ def test_labels_that_cannot_be_compared_are_refused():
         retrieval_metrics(points, one_hot(labels), points, labels)
     with pytest.raises(ValueError, match=r"or bool \(items, classes\)"):
         retrieval_metrics(points, one_hot(labels).long())
+    with pytest.raises(ValueError, match="none of the 0 queries has a relevant item"):
+        retrieval_metrics(points[:0], one_hot(labels)[:0], points, one_hot(labels))
 
 
 class Points(torch.utils.data.Dataset):
