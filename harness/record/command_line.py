@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import distributed, words
-from harness.record import schema
+from harness.record import runs, schema
 from harness.record.composition import compose
 from harness.record.config import flat, resolved, targets
 
@@ -96,9 +96,8 @@ def at_home(config: DictConfig) -> None:
 def interrupted(arguments: Sequence[str] = (), folder: Path | None = None) -> str:
     """How to go on with what Ctrl-C ended: the sweep of this command line, or the run in `folder` if it has saved."""
     if folder is not None:
-        saved = any(folder.rglob("last.pt"))
         way = f"; go on with the same command and {words.line([words.override('resume', folder)])}"
-        return "\ninterrupted" + (way if saved else "")
+        return "\ninterrupted" + (way if runs.saved(folder) else "")
     if not {"-m", "--multirun"} & set(arguments):
         return "\ninterrupted"
     answer = "\ninterrupted; the same command with reuse=true skips what is finished and goes on with the rest"

@@ -59,7 +59,7 @@ def index(outputs: Path) -> dict[str, Found]:
             continue
         if (folder / runs.STOPPED).is_file():
             there.stopped.append(folder)
-        if any(folder.rglob("last.pt")):
+        if runs.saved(folder):
             there.interrupted.append(folder)
     if now != kept:
         text = json.dumps({"rules": _rules(), "runs": now})

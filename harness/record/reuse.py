@@ -144,7 +144,7 @@ def unused_unless_saved(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt):
-        if not any(folder.rglob("last.pt")):
+        if not runs.saved(folder):
             for left in (folder / name for name in (*runs.LEFT, *MIRRORED)):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         raise

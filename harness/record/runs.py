@@ -61,6 +61,11 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
+def saved(folder: Path) -> bool:
+    """Whether a run, or its first stage, has a checkpoint from which it can go on."""
+    return any(folder.rglob("last.pt"))
+
+
 def check_unused(folder: Path) -> None:
     """Refuses a folder that holds a run, so that no two are ever mixed.
 
@@ -69,7 +74,7 @@ def check_unused(folder: Path) -> None:
     """
     if not any((folder / name).exists() for name in LEFT):
         return
-    resumable = not (folder / "DONE").exists() and any(folder.rglob("last.pt"))
+    resumable = not (folder / "DONE").exists() and saved(folder)
     go_on = f"go on with it (resume={folder}), choose another folder, or" if resumable else "choose another folder or"
     raise FileExistsError(
         f"{folder} holds a run already, and a second one there would mix the two; {go_on} leave hydra.run.dir out, "
