@@ -220,8 +220,8 @@ def test_what_is_left_are_the_data_without_it_in_any_number_of_processes_and_fro
     list(again.train)
     assert everything(again, 3) == expected
     assert skipping.fingerprint == again.fingerprint
-    names = {name for rows in skipping.parts.values() for name in rows.names}
-    assert not names & {Path(path).name for _, path in victims}
+    paths = {rows.path(index) for rows in skipping.parts.values() for index in range(len(rows))}
+    assert not paths & {path for _, path in victims}
 
 
 def test_without_a_bad_file_it_is_the_same_data(tmp_path):
