@@ -263,8 +263,7 @@ def _write(
         for split, dataset in parts.items():
             for number, row in enumerate(_rows(dataset, list(names), image)):
                 if image is not None:
-                    place, at = f"{split}/{number:07d}", f"row {number + 1} of {split}"
-                    row[image] = save_encoded(row[image], folder, place, at, source.bad_images)
+                    row[image] = save_encoded(row[image], folder, split, number, source.bad_images)
                 writer.writerow([*(row[name] for name in names), *([split] if told else [])])
                 rows += 1
     return rows
@@ -293,25 +292,26 @@ def _rows(dataset: Any, names: list[str], image: str | None) -> Iterator[dict[st
         yield row
 
 
-def save_encoded(encoded: Any, folder: Path, name: str, where: str, bad_images: bool = False) -> str:
-    """Writes the bytes of an image as they are, and returns its path below `folder`.
+def save_encoded(encoded: Any, folder: Path, split: str, number: int, bad_images: bool) -> str:
+    """Writes the bytes of the image in a row of a split as they are, and returns its path below `folder`.
 
     What is no image is refused by a ValueError, or, with `bad_images`, written too, for `BadImages` to find and list.
     """
-    content, path = b"", f"images/{name}.bad"
+    content, ending = b"", "bad"
     try:
         if encoded is None:
             raise ValueError("it is empty")
         content = encoded["bytes"] or Path(encoded["path"]).read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
-            path = f"images/{name}.{str(opened.format).lower()}"
+            ending = str(opened.format).lower()
     except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if not bad_images:
             reason = "it is none, or damaged" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(
-                f"{where} has no image that can be read ({reason}); leave it out of the data, or set"
-                " data.on_bad_image=skip"
+                f"row {number + 1} of {split} has no image that can be read ({reason}); leave it out of the data, or"
+                " set data.on_bad_image=skip"
             ) from error
+    path = f"images/{split}/{number:07d}.{ending}"
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(content)
     return path

@@ -149,8 +149,7 @@ class HuggingFaceDetection(COCOStyle):
             names, rows = _opened(dataset, self.columns)
             for number, row in enumerate(rows):
                 at = f"row {number + 1} of {split}"
-                place, skips = f"{split}/{number:07d}", self.bad_images.skips
-                path = save_encoded(row[self.columns.image], folder, place, at, skips)
+                path = save_encoded(row[self.columns.image], folder, split, number, self.bad_images.skips)
                 said["images"].append({"id": number, "file_name": path})
                 for found in _objects(row, self.columns, at):
                     found["category_id"] = _category(found["category_id"], names, at)
