@@ -12,6 +12,7 @@ from harness.device import to_device
 from harness.record import load
 from harness.record.restored import restored
 from harness.train.evaluated import evaluate
+from ranksim import pictures
 from ranksim.bins import Bins, Density
 from ranksim.datasets.fixture import write_table
 from ranksim.datasets.table import TableData
@@ -21,7 +22,6 @@ from ranksim.losses import L1, FocalMSE, HistogramBalancedMSE, RankSimilarity
 from ranksim.metrics import metrics_of_several, regression_metrics
 from ranksim.model import NumbersEncoder, Regressed, Regressor
 from ranksim.objective import RegressionObjective
-from ranksim.pictures import RegressionPictures
 from ranksim.smoothing import FeatureSmoothing
 
 NAMES, SCALES = ["price", "rent"], [100.0, 10.0]
@@ -193,7 +193,7 @@ def script(name, *words):
     module.main(list(map(str, words)))
 
 
-def test_a_run_measures_and_predicts_each_target_in_its_unit(runs_of, tmp_path, capsys):
+def test_a_run_measures_and_predicts_each_target_in_its_unit(runs_of, tmp_path, capsys, monkeypatch):
     run = runs_of(*RUN)
     its, model = restored(run, "best_on_validation"), load(run, device="cpu")
     own = predict(its.model, its.data.evaluation["test"])
@@ -211,8 +211,14 @@ def test_a_run_measures_and_predicts_each_target_in_its_unit(runs_of, tmp_path, 
     torch.testing.assert_close(found, own.predictions)
     with pytest.raises(SystemExit, match="has a column 'prediction_price' already"):
         script("predict", run, tmp_path / "out.csv", "--out", tmp_path / "b.csv", "--device", "cpu")
-    drawn = RegressionPictures()(its.model, its.data.evaluation["test"], tmp_path, "test")
+    seen = {}
+    monkeypatch.setattr(pictures, "predicted_against_true", lambda path, results, **axes: seen.update(results))
+    drawn = pictures.RegressionPictures()(its.model, its.data.evaluation["test"], tmp_path, "test")
     assert list(drawn) == ["predicted_against_true"]
+    assert list(seen) == ["price / 100", "rent / 10"]
+    torch.testing.assert_close(
+        torch.stack(seen["rent / 10"]), torch.stack([own.predictions, own.targets])[:, :, 1] / 10
+    )
     with pytest.raises(SystemExit, match="these figures are of one target, and the runs predict price, rent"):
         script("figures", "errors", "--run", run, "--out", tmp_path)
 
