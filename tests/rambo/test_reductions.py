@@ -10,11 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rambo.losses import (
-    AveragePrecisionLoss,
-    MeanAveragePrecisionLoss,
-    RecallLoss,
-)
+from rambo.losses import AveragePrecisionLoss, MeanAveragePrecisionLoss, RecallLoss
 from rambo.ranking import Blackbox, Identity, SoftRank
 from tests.rambo.retrieval_losses import EVERY_LOSS, LOSSES
 

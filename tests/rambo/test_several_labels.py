@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from retrieval_losses import EVERY_LOSS, embedded
 from spawned import processes
 from torch import nn
 from torch.utils.data import DataLoader
@@ -27,6 +26,7 @@ from rambo.losses import GalleryMemory, RecallLoss, RoadmapLoss, SiMix, SmoothAP
 from rambo.metrics import retrieval_metrics
 from rambo.objective import RetrievalObjective
 from rambo.sampling import ClassBalancedBatches, SuperLabelPairBatches
+from tests.rambo.retrieval_losses import EVERY_LOSS, embedded
 
 
 def hot(sets, classes):
