@@ -251,9 +251,13 @@ class Draws:
 def divisible(model: nn.Module, chunk: int | None, device: torch.device) -> nn.Module:
     """The model, with batch norm synchronised between the GPUs of several processes; errors of `check_divisible`."""
     check_divisible(model, chunk, device)
-    if device.type == "cuda" and distributed.world() > 1:
+    if _synchronises(device):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return model
+
+
+def _synchronises(device: torch.device) -> bool:
+    return device.type == "cuda" and distributed.world() > 1
 
 
 def check_divisible(model: nn.Module, chunk: int | None, device: torch.device) -> None:
@@ -271,9 +275,8 @@ def check_divisible(model: nn.Module, chunk: int | None, device: torch.device) -
     if reason is not None:
         raise ValueError(f"{reason}; {way}")
     model.train()
-    joined = device.type == "cuda" and distributed.world() > 1  # as `divisible` does it
     for name, module in model.named_modules():
-        synchronised = (joined or isinstance(module, nn.SyncBatchNorm)) and chunk is None
+        synchronised = (_synchronises(device) or isinstance(module, nn.SyncBatchNorm)) and chunk is None
         if isinstance(module, _BatchNorm) and module.training and not synchronised:
             raise ValueError(
                 f"batch norm that trains ({name}) would see a part of the batch at a time; freeze it "
