@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from harness.data.loading import EvaluationShare
 from harness.record import load
-from rambo import neighbours
+from rambo import blocks, neighbours
 from rambo.datasets.folder import ImageFolder
 from rambo.datasets.records import BOTH, GALLERY, QUERY, Records, shares_drawn
 from rambo.datasets.transforms import CentreCrop
@@ -25,7 +26,7 @@ from rambo.labels import alike, alike_at, memberships, present
 from rambo.losses import GalleryMemory, RecallLoss, RoadmapLoss, SiMix, SmoothAPLoss, SmoothRecallLoss
 from rambo.metrics import retrieval_metrics
 from rambo.objective import RetrievalObjective
-from rambo.sampling import ClassBalancedBatches, SuperLabelPairBatches
+from rambo.sampling import ClassBalancedBatches, SuperLabelPairBatches, _Deck
 from tests.rambo.retrieval_losses import EVERY_LOSS, embedded
 
 
@@ -52,12 +53,14 @@ def vectors(items, seed=0):
 SETS = [{0}, {0, 1}, {1, 2}, {3}, set()]
 
 
-def test_who_shares_a_label_is_alike():
+def test_who_shares_a_label_is_alike(monkeypatch):
     labels = hot(SETS, 4)
     shared = [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
     assert alike(labels, labels).long().tolist() == shared
     places = torch.tensor([[1, 2], [4, 2], [0, 1], [3, 0], [4, 4]])
-    assert alike_at(labels, labels, places).tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [0, 0]]
+    for compared in (2**24, 1):
+        monkeypatch.setattr("rambo.labels._COMPARED", compared)
+        assert alike_at(labels, labels, places).tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [0, 0]]
     assert list(zip(*(column.tolist() for column in memberships(labels)), strict=True)) == [
         (0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 3),
     ]  # fmt: skip
@@ -134,7 +137,7 @@ def test_one_label_each_gives_the_numbers_of_class_numbers(options):
     if "engine" in options:
         pytest.importorskip("faiss")
     points, labels = vectors(400).float(), torch.arange(400) % 60
-    cameras = torch.arange(400) % 7
+    cameras = torch.arange(400) % 8  # each class before two of them
     sides = [(points, labels), (points[:90], labels[:90], points[90:], labels[90:])]
     for side in sides:
         several = tuple(one_hot(given) if given.ndim == 1 else given for given in side)
@@ -142,6 +145,18 @@ def test_one_label_each_gives_the_numbers_of_class_numbers(options):
         for known in ({}, seen):
             expected = retrieval_metrics(*side, class_means=True, **known, **options)
             assert retrieval_metrics(*several, class_means=True, **known, **options) == expected
+        assert expected != retrieval_metrics(*side, class_means=True, **options)
+
+
+def test_an_image_without_labels_stands_before_what_is_behind_it(monkeypatch):
+    """Also where a score serves two blocks: of 40 threes on a circle, the first has no label, the others share one."""
+    monkeypatch.setitem(blocks.COLUMNS, "cpu", 16)
+    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", 4 * 7 * 16)
+    angles = torch.deg2rad(torch.tensor([9.0 * three + place for three in range(40) for place in (0, 1, 3)]))
+    sets = [own for three in range(40) for own in (set(), {three}, {three})]
+    result = retrieval_metrics(torch.stack([angles.cos(), angles.sin()], dim=1), hot(sets, 40), recall_at=[1])
+    assert result["recall@1"] == 0.5  # of the middle ones none, of the last ones all
+    assert result["queries_without_match"] == 40
 
 
 def test_faiss_and_other_cameras_find_the_same():
@@ -282,6 +297,14 @@ def test_batches_hold_images_of_each_class_and_none_twice():
         ClassBalancedBatches(hot([{0}, {1}, {2}], 3), batch_size=4, samples_per_class=2)
 
 
+def test_cards_that_are_passed_over_come_next():
+    order = _Deck(range(5), random.Random(0)).deal(5)
+    deck = _Deck(range(5), random.Random(0))
+    assert deck.deal(1) == order[:1]
+    assert deck.deal_others(1, set(order[1:3])) == [order[3]]
+    assert deck.deal(3) == [*order[1:3], order[4]]
+
+
 @pytest.mark.parametrize("small_classes", ["repeat", "fewer", "leave_out"])
 def test_batches_of_one_label_each_are_those_of_class_numbers(small_classes):
     labels = torch.arange(50) % 7
@@ -307,6 +330,8 @@ def test_who_can_ask_and_who_is_drawn():
     for label in range(9):
         members = [bool(part[image]) for image, own in enumerate(sets) if label in own]
         assert 0 < sum(members) <= round(0.3 * len(members))
+    rare = records([*[{0}] * 30, *[{0, 1 + place // 2} for place in range(10)]], 6)
+    assert rare.labels[shares_drawn(rare, 0.3, "test")].sum(0).tolist() == [12, 1, 1, 1, 1, 1]
     labels = torch.arange(100) % 9
     alike_ones = Records(records(sets, 9).names[:100], labels, pixels=torch.zeros(100, 1, 2, 2, dtype=torch.uint8))
     assert torch.equal(
