@@ -133,8 +133,10 @@ def _keep_freed_memory() -> None:
     mmap_threshold, trim_threshold = -3, -1  # as malloc.h numbers them
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, or none to be asked
         library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 2**30)  # larger ones are still given back
-        library.mallopt(trim_threshold, 2**31 - 1)
+        # Larger blocks are still given back. Older versions refuse more than 32 MiB. The second setting alone would do
+        # harm: glibc would then give back everything from 128 KiB on.
+        if library.mallopt(mmap_threshold, 2**30) or library.mallopt(mmap_threshold, 2**25):
+            library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:

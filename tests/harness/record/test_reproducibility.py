@@ -67,7 +67,7 @@ def test_set_up_keeps_freed_memory_unless_a_variable_says_otherwise():
         done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    assert faults() < 2 * 4096  # pages of two tensors among twenty
+    assert faults() < 5 * 4096  # pages of one or two tensors, by where the heap has room, among twenty
     assert faults(MALLOC_MMAP_THRESHOLD_="131072") > 10 * 4096
 
 
