@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,34 +15,95 @@ from types import FrameType
 from typing import IO, Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+UNFINISHED = ".writing"  # how the names of files end that are being written, or whose writer was killed
+DAY = 24 * 3600
 
 
 class WriteError(RuntimeError):
     """A file that could not be written, with its name."""
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None = None) -> None:
     """Calls `write(file)` on a binary file beside `path` and renames it, so that `path` is never half written.
 
-    Ctrl-C is heard when the file is there. After a WriteError, as on a full disk, `path` holds what it held before.
+    File and name are on the disk then, also if the power fails. What `path` held before is in `kept` afterwards, if
+    that is given. Ctrl-C is heard when the file is there. After a WriteError, as on a full disk, `path` holds what it
+    held before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".writing")
+    beside = _beside(path)
     try:
         with deferred():
             with beside.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            if kept is not None and path.exists():
+                _call_too(path, kept)
+            replace(beside, path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if is_interrupt(error):
             raise KeyboardInterrupt from error
         if not isinstance(error, OSError | RuntimeError):  # torch reports a failed write as RuntimeError
             raise
-        kept = "; the file of that name from before is unharmed" if path.exists() else ""
-        raise WriteError(f"could not write {path} ({error}){kept}; free some space and resume") from error
+        before = "; the file of that name from before is unharmed" if path.exists() else ""
+        raise WriteError(f"could not write {path} ({error}){before}; free some space and resume") from error
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for each writer of `path`; what those that were killed left there a day ago goes."""
+    for left in path.parent.glob(f"*{UNFINISHED}"):
+        if left.name.startswith(f"{path.name[:40]}."):
+            with suppress(OSError):  # somebody else was faster
+                if left.stat().st_mtime < time.time() - DAY:
+                    remove(left)
+    return path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what killed writers left in `folder` and below; for whoever knows that nobody is writing there now."""
+    for left in folder.rglob(f"*{UNFINISHED}"):
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _call_too(path: Path, kept: Path) -> None:
+    """Gives a file the second name `kept`, which it keeps when another takes its first; that one stays meanwhile."""
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        os.replace(path, kept)
+
+
+def replace(source: Path, path: Path) -> None:
+    """Renames, so that the new name is on the disk, also if the power fails."""
+    os.replace(source, path)
+    sync(path.parent)
+
+
+def sync(*paths: Path) -> None:
+    """Has files, or the names in folders, on the disk, as far as their file system can be told to."""
+    for path in paths:
+        with suppress(OSError):
+            number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # which waits for no pipe
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+
+
+def sync_everything() -> None:
+    """Has whatever was written so far on the disk: sooner than `sync` where that is very many files."""
+    getattr(os, "sync", lambda: None)()
 
 
 def check_free(path: Path, force: bool = False) -> None:
@@ -56,18 +119,19 @@ def whole_folder(path: Path, force: bool = False) -> Iterator[Path]:
     With `force`, files of a folder that is there make room for those of their names, one by one; others stay.
     """
     check_free(path, force)
-    beside = path.with_name(path.name + ".writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(path)
+    beside.mkdir()
     try:
         yield beside
         with deferred():
+            sync(*beside.rglob("*"), beside)
             for file in sorted(beside.rglob("*")) if path.exists() else ():
                 if file.is_file():
                     (path / file.relative_to(beside)).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(file, path / file.relative_to(beside))
+                    replace(file, path / file.relative_to(beside))
             if not path.exists():
-                os.replace(beside, path)
+                replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

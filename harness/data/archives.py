@@ -14,6 +14,8 @@ import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
 
+from harness.files import sync_everything
+
 LEAST, TIMES = 2**30, 100
 """Bytes that any archive may unpack to, and how many times its own size, if that is more: texts shrink to a tenth."""
 MOST_MEMBERS = 5_000_000
@@ -52,6 +54,7 @@ def unpack(archive: Path, folder: Path) -> None:
             _from_tar(archive, building)
         else:
             raise ValueError(f"{archive} is neither a zip nor a tar archive; delete it and download it again")
+        sync_everything()  # what the names in the folder promise is there, also if the power fails
         move_into(building, folder)
     except (*_DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_NAMES:

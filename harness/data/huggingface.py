@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from harness.data.dataset import PartedData
 from harness.data.rows import Rows
 from harness.data.spreadsheet import part_named, plain
-from harness.files import read_json, write_json
+from harness.files import read_json, replace, sync_everything, write_json
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Rows)
@@ -99,7 +98,8 @@ class Source:
                     rows = write(parts, building)
                     shutil.rmtree(building / "cache", ignore_errors=True)
                     write_json(building / RECORD, {**asked, **found, "rows": rows})
-                    os.rename(building, folder)
+                    sync_everything()
+                    replace(building, folder)
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
         return folder

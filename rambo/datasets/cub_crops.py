@@ -18,6 +18,7 @@ from torch import nn
 from harness.data.archives import move_into, unpack
 from harness.data.download import RemoteFile
 from harness.data.images import decode, file_marks, files_below
+from harness.files import sync_everything
 from rambo.datasets.cub import CUB200
 from rambo.datasets.fixture import write_cub_crops, write_listed
 from rambo.datasets.listing import from_table
@@ -178,4 +179,5 @@ def _built(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".building") as building:
         yield Path(building)
+        sync_everything()
         move_into(Path(building), folder)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +35,64 @@ def test_files_of_before_are_read_as_if_they_said_null(tmp_path):
 def test_what_is_cut_off_is_none(text):
     with pytest.raises(json.JSONDecodeError):
         files.from_json(text)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """The second begins and ends while the first is in the midst of its file."""
+    path, begun, go_on = tmp_path / "a", threading.Event(), threading.Event()
+
+    def slowly(file):
+        file.write(b"first, ")
+        begun.set()
+        assert go_on.wait(60)
+        file.write(b"whole")
+
+    first = threading.Thread(target=files.write_whole, args=(path, slowly))
+    first.start()
+    assert begun.wait(60)
+    files.write_text(path, "second")
+    assert path.read_text() == "second"
+    go_on.set()
+    first.join()
+    assert path.read_text() == "first, whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+    with files.whole_folder(tmp_path / "a", force=True) as one:
+        (one / "first").touch()
+        with files.whole_folder(tmp_path / "a", force=True) as other:
+            (other / "second").touch()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "first", "second"]
+
+
+def test_what_a_killed_writer_left_goes_once_it_is_surely_dead(tmp_path):
+    """A day later by the next writer of that path alone; at once by whoever knows that nobody is writing."""
+    left = {name: tmp_path / f"{name}.0123456789ab{files.UNFINISHED}" for name in ("a", "b", "ab")}
+    for path in left.values():
+        path.write_text("half")
+    files.write_text(tmp_path / "a", "whole")
+    assert all(path.exists() for path in left.values())
+    for path in left.values():
+        os.utime(path, (0, 0))
+    files.write_text(tmp_path / "a", "whole")
+    assert [name for name, path in left.items() if path.exists()] == ["b", "ab"]
+    (tmp_path / "below" / f"c{files.UNFINISHED}").mkdir(parents=True)
+    files.clear_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "below"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tells files by /proc")
+def test_names_are_on_the_disk_after_the_files_that_they_name(tmp_path, monkeypatch):
+    """The order of calls that a power failure sees: the file, its new name, the folder that holds the name."""
+    calls, fsync, rename = [], os.fsync, os.replace
+
+    def named(number):
+        return Path(f"/proc/self/fd/{number}").resolve()
+
+    monkeypatch.setattr(os, "fsync", lambda number: (calls.append(("sync", named(number))), fsync(number)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("rename", Path(b))), rename(a, b)))
+    files.write_text(tmp_path / "a", "whole")
+    assert [kind for kind, _ in calls] == ["sync", "rename", "sync"]
+    assert calls[0][1].name.startswith("a.")
+    assert [path for _, path in calls[1:]] == [tmp_path / "a", tmp_path]
