@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
-from harness.files import answer_sigterm, exit_status, hear_no_more, is_interrupt, read_json
+from harness.files import answer_sigterm, clear_unfinished, exit_status, hear_no_more, is_interrupt, read_json
 from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages, standalone
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
@@ -45,15 +44,13 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
     gave, if it was asked already.
     """
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if config.resume:
-        runs.check_resumed(folder, config)
-    elif distributed.is_main():
-        runs.check_unused(folder)
+    config = reuse.beginning(config, folder)
     data = prepared(config) if data is None else data
     if config.resume:
         checkpoint.check_data(runs.data_of(folder), data.describe().get("fingerprint"), folder)
     objective.check_split(config.objective, data.evaluation, config.data)
-    model, loss = networks(config, data)
+    begun = bool(config.resume) and checkpoint.is_there(folder / "checkpoints")
+    model, loss = networks(config, data, begun)
     metrics, trainer = build(config.metrics), build(config.trainer)
     pictures = build(config.pictures) if trainer.pictures else None
     if config.first_stage:
@@ -73,7 +70,6 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
         tracker = complete(
             "tracking", build(config.tracking), folder=folder, config=resolved(config), name=f"{name}_seed{config.seed}"
         )
-        begun = bool(config.resume) and (not config.first_stage or (folder / "checkpoints" / "last.pt").is_file())
         log.info("%s, seed %s, on %s -> %s", name, config.seed, trainer.chosen, folder)
         try:
             results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
@@ -162,15 +158,15 @@ def prepared(config: DictConfig) -> Any:
         return build(config.data)
 
 
-def networks(config: DictConfig, data: Any) -> tuple[Any, Any]:
-    """Model and loss, with the weights that they start from."""
+def networks(config: DictConfig, data: Any, begun: bool) -> tuple[Any, Any]:
+    """Model and loss, with the weights that they start from, unless their training has `begun`."""
     model_config, start = pretrained.own_start(config.model)
     with distributed.main_first():
         model, loss = build(model_config), build(config.loss)
     for part in (model, loss):
         if hasattr(part, "prepare"):
             part.prepare(data)
-    if start is not None and not config.resume:
+    if start is not None and not begun:
         pretrained.start_from(model, start)
     return model, loss
 
@@ -179,6 +175,7 @@ def begin(config: DictConfig, folder: Path, data: Any, model: Any, said: dict[st
     """Writes down what the run is, or has become where it goes on, and returns it: what is `said`, code and data."""
     surroundings, changes = reproducibility.provenance()
     settings = resolved(config)
+    clear_unfinished(folder)
     downloads = list(getattr(data, "downloads", ()))
     record = {**said, **surroundings, "data": data.describe(), "downloads": downloads}
     record["command"] = repeat.command(record, settings)
@@ -197,8 +194,6 @@ def first_stage(
     below = folder / stages.FOLDER
     if not (below / "DONE").exists():
         first = stages.first_stage(config, below)
-        if not first.resume and distributed.is_main():  # stopped before its first checkpoint: nothing to go on from
-            shutil.rmtree(below, ignore_errors=True)
         train(first, below, f"{name}_first_stage", overrides)
     selected = config.first_stage.checkpoint
     stages.take_over(model, below / "checkpoints" / f"{selected}.pt", config.first_stage.retrain)

@@ -6,21 +6,56 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from harness.files import write_whole
 
+WAY_OUT = "; use an older one"
+LAST, PREVIOUS = "last.pt", "previous.pt"  # of a run: what it goes on from, and what that was an epoch before
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read or used, with its file's name."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors and plain values) to `path`, whole or not at all; see `write_whole`."""
-    write_whole(path, lambda file: torch.save(state, file))
+def save(path: Path, state: dict[str, Any], kept: Path | None = None) -> None:
+    """Writes `state` (tensors and plain values) to `path`, whole or not at all; see `write_whole`, also of `kept`."""
+    write_whole(path, lambda file: torch.save(state, file), kept)
+
+
+class Newest(NamedTuple):
+    """The newest sound checkpoint of a run: its file, what it holds, and what is wrong with `LAST` if it is another."""
+
+    path: Path
+    state: dict[str, Any]
+    fault: CheckpointError | None
+
+
+def is_there(folder: Path) -> bool:
+    """Whether the folder of checkpoints holds one to go on from."""
+    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
+
+
+def newest(folder: Path, mapped: bool = False) -> Newest:
+    """Reads the last checkpoint in `folder`, or the one before it if that is damaged or gone; see `load`.
+
+    Raises:
+        CheckpointError: If the last is damaged, and the one before it is too or is not there.
+        FileNotFoundError: If there is none.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.is_file() and previous.is_file():  # killed between two renames, or somebody removed it
+        return Newest(previous, load(previous, mapped), None)
+    try:
+        return Newest(last, load(last, mapped), None)
+    except CheckpointError as fault:
+        try:
+            return Newest(previous, load(previous, mapped), fault)
+        except (CheckpointError, FileNotFoundError):
+            raise fault from None
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -34,7 +69,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason}); use an older one") from error
+        raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason}){WAY_OUT}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, wanted the dict that a run saves")
     return state

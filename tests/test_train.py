@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
-from harness.files import WriteError
+from harness.files import UNFINISHED, WriteError
 from harness.record import runs
 from harness.study.execution import Worker, close
 from harness.study.tables import Table
@@ -312,6 +312,38 @@ def test_a_start_that_fails_before_its_first_checkpoint_leaves_the_folder_free(p
         run(config, folder)
     runs.check_unused(folder)
     assert not any((folder / left).exists() for left in (*runs.LEFT, "wandb_id.txt", "wandb"))
+
+
+@pytest.mark.parametrize("point", range(7))
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_by_the_same_command(
+    point, resume, tmp_path, monkeypatch
+):
+    """Its folder holds what was written until then, and the second run there is as if it were the first."""
+    place, name, _ = late()[point]
+    real, folder = getattr(place, name), tmp_path / "run"
+    row = ["stages=retrained_head", "weighting=inverse"] if name == "first_stage" else []
+    own = ["data.root=own", "data.target=y", "data.fixture=true", "trainer.epochs=1", *row]
+
+    def killed(*given, **named):
+        if name == "complete" and given[0] != "tracking":
+            return real(*given, **named)
+        raise KilledError
+
+    monkeypatch.setattr(place, name, killed)
+    with pytest.raises(KilledError):
+        run(small("table_ranksim", tmp_path, *own), folder)
+    monkeypatch.undo()
+    assert (folder / "config.yaml").is_file()
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints" / f"last.pt.0123456789ab{UNFINISHED}").touch()
+    report = run(small("table_ranksim", tmp_path, *own, *([f"resume={folder}"] if resume else [])), folder)
+    assert report["results"]["last"]["epoch"] == 1
+    epochs = [line["epoch"] for line in record(folder) if "epoch" in line]
+    assert epochs == [0, 1]
+    assert not list(folder.rglob(f"*{UNFINISHED}"))
+    with pytest.raises(FileExistsError):
+        run(small("table_ranksim", tmp_path, *own), folder)
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault in an epoch"), KeyboardInterrupt()])

@@ -67,7 +67,7 @@ def refusal(arguments: list[str], configs: Path) -> str | None:
     if "experiment" not in values and not asks:
         return _overview(configs) if given.help else _experiments(configs)
     resume = next((o.value() for o in overrides if o.key_or_group == "resume"), None)
-    if resume and not (Path(str(resume)).expanduser() / "config.yaml").is_file():
+    if resume and not any((Path(str(resume)).expanduser() / name).is_file() for name in ("config.yaml", "train.log")):
         return f"error: resume={resume}: no run there (config.yaml is missing)"
     if missing := _missing_plugin(values, configs):
         return missing

@@ -20,13 +20,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from harness import checkpoint
+from harness.files import remove
 from harness.record import runs
 from harness.record.config import BITS, fingerprint, nodes, resolved
 from harness.record.index import LOCKS, Found, index
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
-MIRRORED = ("wandb_id.txt", "wandb", "tensorboard")  # in a run folder, what mirrors of its numbers leave
 POLL_SECONDS = 2.0
 SOON_SECONDS = 0.2  # in which a lock that is just being let go of is free
 Train = Callable[[DictConfig, Path, Any], dict[str, Any]]
@@ -139,15 +140,50 @@ def held(path: Path) -> Iterator[None]:
 def unused_unless_saved(folder: Path) -> Iterator[None]:
     """Makes a new run: what it left in `folder` is taken back if the block fails before the run has a checkpoint.
 
-    The corrected command can then be given the same folder. The log of the attempt stays.
+    The corrected command can then be given the same folder, and so can that of a run that was killed before it had one.
+    The log of the attempt stays.
     """
+    _take_back(folder)
     try:
         yield
     except (Exception, KeyboardInterrupt):
         if not runs.saved(folder):
-            for left in (folder / name for name in (*runs.LEFT, *MIRRORED)):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            _take_back(folder)
         raise
+
+
+def _take_back(folder: Path) -> None:
+    for name in (*runs.LEFT, *runs.MIRRORED):
+        remove(folder / name)
+
+
+def beginning(config: DictConfig, folder: Path) -> DictConfig:
+    """The config of a run that begins, or goes on, in `folder`, where nobody else is writing.
+
+    It is without `resume` if that names a run which was killed before its first checkpoint: it begins anew.
+
+    Raises:
+        FileExistsError: If another run is there, or the one to go on with is finished.
+        FileNotFoundError: If there is nothing to go on from, but more than a beginning.
+        ValueError, CheckpointError: As `runs.check_resumed`.
+    """
+    nothing = runs.nothing_came_of(folder)
+    if not config.resume:
+        if not nothing:
+            runs.check_unused(folder)
+        return config
+    if not nothing or (folder / "config.yaml").is_file():
+        runs.check_resumed(folder, config)
+    if runs.saved(folder):
+        return config
+    if not nothing:
+        raise FileNotFoundError(
+            f"resume={folder}: its checkpoints are gone (checkpoints/{checkpoint.LAST}); start a new run"
+        )
+    log.info("%s was ended before its first checkpoint, so it begins anew", folder)
+    config = config.copy()
+    config.resume = None
+    return config
 
 
 def discard(folder: Path, log_to: Path | None = None) -> None:

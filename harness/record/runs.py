@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint
 from harness.data.pretrained import key_of_weights
-from harness.files import read_json, write_json, write_text, write_whole
+from harness.files import read_json, sync, write_json, write_text, write_whole
 from harness.record import stages
 from harness.record.config import (
     FREE_ONCE_FINISHED,
@@ -30,13 +30,15 @@ STAND_IN = "Stand-in data: these numbers mean nothing."  # above whatever shows 
 BEGAN = "began.json"  # in a run folder: the run's record as far as it is known when it begins
 STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a loss that became nan
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
+METRICS = "metrics.jsonl"  # beside it: every number, see harness.train.tracking
 LARGEST_PATCH = 2**20
 MODEL = "model"  # beside it: a folder with the model alone, see harness.record.standalone
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
-    "config.yaml", BEGAN, STOPPED, PATCH, MODEL, "metrics.jsonl", "checkpoints", "pictures", "profile",
+    "config.yaml", BEGAN, STOPPED, PATCH, MODEL, METRICS, "checkpoints", "pictures", "profile",
     "report.json", "DONE", stages.FOLDER,
 )  # fmt: skip
+MIRRORED = ("wandb_id.txt", "wandb", "tensorboard")  # what mirrors of its numbers leave there
 # Folders of a run, and of Hydra, below which no other run is.
 APART = (".hydra", "checkpoints", "pictures", "profile", MODEL, stages.FOLDER)
 SHOWN_PACKAGES = ("torch", "pytorch-metric-learning")  # of those in a report, the ones that a page names
@@ -63,7 +65,23 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 def saved(folder: Path) -> bool:
     """Whether a run, or its first stage, has a checkpoint from which it can go on."""
-    return any(folder.rglob("last.pt"))
+    return any(checkpoint.is_there(stage / "checkpoints") for stage in (folder, folder / stages.FOLDER))
+
+
+def nothing_came_of(folder: Path) -> bool:
+    """Whether there is at most the beginning of a run, as a kill before its first checkpoint leaves it.
+
+    That is no checkpoint, no report, and no number of a training step; in its first stage neither.
+    """
+    later = ("DONE", "report.json", STOPPED, "pictures", "profile")
+    if any((folder / name).exists() for name in later) or any((folder / "checkpoints").glob("*.pt")):
+        return False
+    if (folder / METRICS).exists():
+        lines = (folder / METRICS).read_bytes().split(b"\n")[:-1]  # what follows the last end of a line was cut off
+        if not all(line.startswith(b'{"step": 0,') for line in lines):
+            return False
+    below = folder / stages.FOLDER
+    return not below.is_dir() or nothing_came_of(below)
 
 
 def check_unused(folder: Path) -> None:
@@ -94,16 +112,17 @@ def check_resumed(folder: Path, config: DictConfig) -> None:
         ValueError: If a value that shapes the numbers differs; the first few are named.
         CheckpointError: If its checkpoint cannot be read.
     """
-    last, finished = folder / "checkpoints" / "last.pt", (folder / "DONE").exists()
-    if finished and (not last.is_file() or config.trainer.epochs <= read_config(folder)["trainer"]["epochs"]):
+    checkpoints, finished = folder / "checkpoints", (folder / "DONE").exists()
+    there = checkpoint.is_there(checkpoints)
+    if finished and (not there or config.trainer.epochs <= read_config(folder)["trainer"]["epochs"]):
         key = key_of_weights(config.get("model") or {})
         way = f", or go on from its weights in a new run: {key}={folder} instead of resume" if key else ""
         raise FileExistsError(
             f"resume={folder}: that run is finished; give more trainer.epochs to go on with it"
-            f"{'' if last.is_file() else f' (which takes {last})'}{way}"
+            f"{'' if there else f' (which takes {checkpoints / checkpoint.LAST})'}{way}"
         )
     check_config(folder, resolved(config))
-    done = checkpoint.load(last, mapped=True)["epoch"] if last.is_file() else 0
+    done = checkpoint.newest(checkpoints, mapped=True).state["epoch"] if there else 0
     if done > config.trainer.epochs:
         raise ValueError(
             f"resume={folder}: trainer.epochs={config.trainer.epochs}, but {done} epochs are trained already; give at "
@@ -158,10 +177,11 @@ def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finish(folder: Path, report: dict[str, Any]) -> None:
-    """Writes report.json, then the empty file DONE that says the run is complete."""
+    """Writes report.json, and once all of the run is on the disk the empty file DONE, which says that it is whole."""
     write_json(folder / "report.json", report)
-    (folder / "DONE").touch()
     (folder / STOPPED).unlink(missing_ok=True)
+    sync(*folder.rglob("*"), folder, *folder.absolute().parents[:3])  # in outputs/<experiment>/seed<k>
+    write_text(folder / "DONE", "")
 
 
 def stop(folder: Path, reason: str) -> None:

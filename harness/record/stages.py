@@ -21,7 +21,7 @@ def first_stage(config: DictConfig, folder: Path) -> DictConfig:
     """
     first = cast(DictConfig, OmegaConf.merge(config, config.first_stage.changes or {}))
     first.first_stage = None
-    first.resume = str(folder) if (folder / "checkpoints" / "last.pt").is_file() else None
+    first.resume = str(folder) if checkpoint.is_there(folder / "checkpoints") else None
     return first
 
 

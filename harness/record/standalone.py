@@ -224,7 +224,8 @@ def _saved(folder: Path, which: str | None) -> tuple[dict[str, Any], dict[str, T
 def _of_run(folder: Path, which: str | None, allow: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     config = runs.read_config(folder)
     name = _chosen(folder, which)
-    file, last = (folder / "checkpoints" / f"{one}.pt" for one in (name, "last"))
+    checkpoints = folder / "checkpoints"
+    file = checkpoints / f"{name}.pt"
     if (folder / FOLDER / FACTS).is_file():
         facts = _facts(folder / FOLDER)
     else:  # of before this was written
@@ -236,7 +237,9 @@ def _of_run(folder: Path, which: str | None, allow: Sequence[str]) -> tuple[dict
             ) from error
         facts = _described(config, run.data, run.model, runs.read_began(folder))
     report = folder / "report.json"
-    results = read_json(report) if report.is_file() else checkpoint.load(last, mapped=True) if last.is_file() else {}
+    results = read_json(report) if report.is_file() else {}
+    if not results and checkpoint.is_there(checkpoints):
+        results = checkpoint.newest(checkpoints, mapped=True).state
     return facts | _result(results, name), checkpoint.load(file)["model"], file
 
 

@@ -17,7 +17,7 @@ from requests.utils import get_netrc_auth
 from torch import Tensor
 
 from harness.distributed import is_main
-from harness.files import deferred, from_json, is_interrupt, read_json, to_json, write_text
+from harness.files import deferred, from_json, is_interrupt, read_json, sync, to_json, write_text
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
@@ -128,6 +128,10 @@ class Tracker:
         with deferred(), self.file.open("a") as file:  # a line is written whole
             file.write(to_json({"step": step, **numbers}) + "\n")
         self._mirror("log", numbers, step)
+
+    def sync(self) -> None:
+        """Has what was logged on the disk, also if the power fails."""
+        sync(self.file)
 
     def image(self, name: str, path: Path, step: int) -> None:
         """Mirrors a picture of the run folder."""

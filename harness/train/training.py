@@ -72,7 +72,7 @@ class Training:
         self.by_step = getattr(self.scheduler, "interval", "epoch") == "step"
         self.unread, self.means = Unread(), Means()
         self.folder = self.tracker.folder / "checkpoints"
-        self.last = self.folder / "last.pt"
+        self.last, self.last_is_sound = self.folder / checkpoint.LAST, True
         names = ("model", "loss", "optimizer", "scheduler", "scaler")  # what a checkpoint holds besides numbers
         self.parts: dict[str, Any] = {name: getattr(self, name) for name in names}
         self.evaluated = [(self.evaluation, self.model)]
@@ -226,7 +226,7 @@ class Training:
         """Writes the model of every split with a new best, the averaged one if there is one, then last.pt.
 
         In this order, because a resumed run repeats what follows last.pt: killed in between, it finds the same best
-        again and writes it again.
+        again and writes it again. So it does if it goes on from previous.pt, which is what last.pt was before.
         """
         if not distributed.is_main():
             return
@@ -245,14 +245,21 @@ class Training:
             "history": self.evaluation.history,
             "fingerprint": self.data.describe().get("fingerprint"),
         }
-        checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()})
+        self.tracker.sync()  # so that the record is never behind the checkpoint, whatever happens to the machine
+        kept = self.folder / checkpoint.PREVIOUS if self.last_is_sound else None
+        checkpoint.save(self.last, state | {what: part.state_dict() for what, part in self.parts.items()}, kept)
+        self.last_is_sound = True
 
     def restore(self) -> None:
-        """Goes back to last.pt and drops what the record holds beyond it."""
-        state = checkpoint.load(self.last)
-        checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), self.last)
+        """Goes back to last.pt, or to previous.pt if that is damaged, and drops what the record holds beyond it."""
+        path, state, fault = checkpoint.newest(self.folder)
+        if fault is not None:
+            wrong = str(fault).removesuffix(checkpoint.WAY_OUT)
+            log.warning("%s; goes on from %s, the end of epoch %d", wrong, path.name, state["epoch"])
+            self.last_is_sound = False
+        checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), path)
         for what, part in self.parts.items():
-            checkpoint.restore(part, state[what], self.last, what)
+            checkpoint.restore(part, state[what], path, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.evaluation.results.update(state["results"])
         self.evaluation.history.update(state.get("history", {}))

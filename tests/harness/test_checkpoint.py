@@ -1,6 +1,9 @@
 import errno
 import functools
 import math
+import os
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +87,60 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         checkpoint.load(tmp_path / "none.pt")
 
 
+def broken(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def test_the_one_before_is_there_when_the_last_is_damaged_or_gone(tmp_path):
+    """A good one is never replaced by a damaged one, and both good ones are kept as soon as there are two again."""
+    last, previous = tmp_path / checkpoint.LAST, tmp_path / checkpoint.PREVIOUS
+    for epoch in range(3):
+        checkpoint.save(last, {"epoch": epoch}, previous)
+    assert [checkpoint.load(path)["epoch"] for path in (last, previous)] == [2, 1]
+    assert checkpoint.newest(tmp_path) == (last, {"epoch": 2}, None)
+    broken(last)
+    path, state, fault = checkpoint.newest(tmp_path)
+    assert (path, state) == (previous, {"epoch": 1})
+    assert str(fault).startswith(f"{last} is truncated")
+    broken(previous)
+    with pytest.raises(CheckpointError, match=r"last.pt is truncated or not a checkpoint"):
+        checkpoint.newest(tmp_path)
+    checkpoint.save(previous, {"epoch": 1})
+    last.unlink()
+    assert checkpoint.is_there(tmp_path)
+    assert checkpoint.newest(tmp_path) == (previous, {"epoch": 1}, None)
+    previous.unlink()
+    assert not checkpoint.is_there(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last.pt"):
+        checkpoint.newest(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["unlink", "link", "replace"])
+@pytest.mark.parametrize("links", [True, False])
+def test_at_every_moment_of_a_save_one_good_checkpoint_is_there(tmp_path, monkeypatch, call, links):
+    """Ended before each call that changes a name, on a file system with links and on one without."""
+    last, previous = tmp_path / checkpoint.LAST, tmp_path / checkpoint.PREVIOUS
+    for epoch in range(2):
+        checkpoint.save(last, {"epoch": epoch}, previous)
+
+    def unsupported(*given):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def killed(*given, **named):
+        raise KilledError
+
+    if not links:
+        monkeypatch.setattr(os, "link", unsupported)
+    if call != "link" or links:
+        monkeypatch.setattr(Path if call == "unlink" else os, call, killed)
+    with suppress(KilledError):
+        checkpoint.save(last, {"epoch": 2}, previous)
+    monkeypatch.undo()
+    assert checkpoint.newest(tmp_path).state["epoch"] == (2 if call == "link" and not links else 1)
+    checkpoint.save(last, {"epoch": 3}, previous)
+    assert checkpoint.newest(tmp_path).state["epoch"] == 3
+
+
 class KilledError(Exception):
     pass
 
@@ -129,6 +186,57 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, setting
     if settings is FP16:  # it has moved on from where it begins, so that forgetting it would show
         assert 1 < scalers[0]["scale"] < 2**16
         assert scalers[0]["_growth_tracker"] > 0
+
+
+def same(one, other):
+    """Whether two checkpoints hold the same to the last bit; seconds of the clock left out."""
+    if isinstance(one, torch.Tensor):
+        return (
+            one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
+        )
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            same(one[k], other[k]) for k in one if not str(k).startswith("second")
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or one != one != other != other
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_goes_on_from_the_one_before_a_damaged_checkpoint(tmp_path, gone, caplog):
+    """It is told, repeats an epoch, and ends with the same record, the same best and the same two checkpoints."""
+    options = {"epochs": 4, "log_every": 1, "average": 0.9}
+    whole, _ = fit(tmp_path / "whole", **options)
+    fit(tmp_path / "parts", **{**options, "epochs": 3})
+    folder = tmp_path / "parts" / "checkpoints"
+    if gone:
+        (folder / "last.pt").unlink()
+    else:
+        broken(folder / "last.pt")
+    parts, _ = fit(tmp_path / "parts", resume=True, **options)
+    warned = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "harness.train.training" and record.levelname == "WARNING"
+    ]
+    wanted = [f"{folder / 'last.pt'} is truncated or not a checkpoint ("]
+    assert [text.partition("(")[0] + "(" for text in warned] == ([] if gone else wanted)
+    assert all(text.endswith("); goes on from previous.pt, the end of epoch 2") for text in warned)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert {**parts, "seconds": 0, "peak_memory": 0} == {**whole, "seconds": 0, "peak_memory": 0}
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "whole" / "checkpoints").iterdir())
+    for name in names:
+        assert same(*(checkpoint.load(tmp_path / run / "checkpoints" / name) for run in ("whole", "parts"))), name
+
+
+def test_the_good_one_stays_until_another_is_written_over_the_damaged(tmp_path):
+    fit(tmp_path, epochs=3)
+    folder = tmp_path / "checkpoints"
+    broken(folder / "last.pt")
+    fit(tmp_path, epochs=3, resume=True)
+    assert [checkpoint.load(folder / name)["epoch"] for name in ("last.pt", "previous.pt")] == [3, 2]
 
 
 def test_best_of_each_split_is_kept_with_its_model(tmp_path):

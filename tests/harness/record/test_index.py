@@ -32,7 +32,8 @@ def test_a_training_that_stopped_by_itself_is_found_as_such_until_it_finishes(tm
     (found,) = index(tmp_path).values()
     assert found == Found(stopped=[tmp_path / "a"])
     assert runs.why_stopped(tmp_path / "a") == "the loss became nan; a/last.pt is sound"
-    (tmp_path / "a" / "last.pt").touch()
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "checkpoints" / "last.pt").touch()
     (found,) = index(tmp_path).values()
     assert found == Found(stopped=[tmp_path / "a"], interrupted=[tmp_path / "a"])
     runs.finish(tmp_path / "a", REPORT)

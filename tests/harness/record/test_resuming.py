@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from harness import checkpoint
 from harness.data.pretrained import key_of_weights
-from harness.record import runs, schema, stages
+from harness.record import reuse, runs, schema, stages
 from harness.record.composition import CONFIGS
 from harness.record.config import fingerprint, resolved, targets
 from harness.record.index import index
@@ -139,3 +139,54 @@ def test_the_way_out_of_a_used_folder_is_going_on_if_that_is_possible(tmp_path):
     runs.finish(tmp_path, {})
     with pytest.raises(FileExistsError, match=r"mix the two; choose another folder or leave hydra.run.dir out"):
         runs.check_unused(tmp_path)
+
+
+def beginning(folder, **changes):
+    return reuse.beginning(config(**{"resume": None, **changes}), folder)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    """By its folder and by `resume`, whatever it had come to; another config is refused by `resume` alone."""
+    assert beginning(tmp_path).resume is None
+    (tmp_path / "train.log").touch()
+    assert beginning(tmp_path, resume=str(tmp_path)).resume is None  # killed before it wrote its config
+    begun(tmp_path)
+    begun(tmp_path / stages.FOLDER)
+    for stage in (tmp_path, tmp_path / stages.FOLDER):
+        (stage / "metrics.jsonl").write_text('{"step": 0, "epoch": 0, "test/recall@1": 0.5}\n{"step": 1, "lo')
+        (stage / "checkpoints").mkdir()
+        (stage / "checkpoints" / "last.pt.0123456789ab.writing").touch()
+        assert beginning(tmp_path).resume is beginning(tmp_path, resume=str(tmp_path)).resume is None
+    assert beginning(tmp_path, seed=1).resume is None
+    with pytest.raises(ValueError, match=r"was run with another config: seed was 0, is 1"):
+        beginning(tmp_path, seed=1, resume=str(tmp_path))
+
+
+WORTH = ["checkpoints/previous.pt", "checkpoints/best_on_test.pt", "report.json", "stopped.json", "pictures/a.png"]
+
+
+@pytest.mark.parametrize("name", [*WORTH, "metrics.jsonl"])
+@pytest.mark.parametrize("stage", [".", stages.FOLDER])
+def test_what_a_run_came_to_is_never_taken_for_a_beginning(tmp_path, stage, name):
+    path = begun(tmp_path) / stage / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"step": 0, "epoch": 0}\n{"step": 10, "loss": 0.5}\n')
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        beginning(tmp_path)
+    if runs.saved(tmp_path):  # damaged, but a checkpoint
+        with pytest.raises(checkpoint.CheckpointError, match="truncated or not a checkpoint"):
+            checkpoint.newest(path.parent)
+    else:
+        with pytest.raises(FileNotFoundError, match="its checkpoints are gone"):
+            beginning(tmp_path, resume=str(tmp_path))
+    assert path.is_file()
+
+
+def test_a_run_goes_on_from_its_previous_checkpoint_where_the_last_is_damaged(tmp_path):
+    folder = begun(tmp_path, 3, trainer={"epochs": 4})
+    checkpoint.save(folder / "checkpoints" / checkpoint.PREVIOUS, {"epoch": 2})
+    (folder / "checkpoints" / checkpoint.LAST).write_bytes(b"PK")
+    assert beginning(folder, resume=str(folder), trainer={"epochs": 4}).resume == str(folder)
+    (folder / "checkpoints" / checkpoint.LAST).unlink()
+    assert runs.saved(folder)
+    assert beginning(folder, resume=str(folder), trainer={"epochs": 4}).resume == str(folder)
