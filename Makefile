@@ -83,4 +83,8 @@ lock: $(READY)  ## resolve requirements.lock anew
 	printf 'torch==2.14.1\ntorchvision==0.29.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras pyproject.toml \
 	  --no-emit-index-url --no-annotate --no-header --constraint - >> requirements.lock
 
-.PHONY: help setup check test test-distributed docs demo demo-regression demo-detection report tables results benchmark gpu lock
+audit: $(READY)  ## look the packages of requirements.lock up in PyPI's list of known holes
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
+.PHONY: help setup check test test-distributed docs demo demo-regression demo-detection report tables results benchmark gpu lock audit
