@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from harness import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # the other imports take seconds
+
 import logging
 import os
 import signal
@@ -22,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint, distributed, seeds
 from harness.data import pretrained
-from harness.files import answer_sigterm, clear_unfinished, exit_status, hear_no_more, is_interrupt, read_json
+from harness.files import clear_unfinished, read_json
 from harness.record import measures, repeat, reproducibility, reuse, runs, schema, stages, standalone
 from harness.record.command_line import at_home, interrupted, refusal
 from harness.record.config import resolved
@@ -221,7 +226,7 @@ def complete(noun: str, started: Callable[..., Any], *arguments: Any, **named: A
 def main(config: DictConfig) -> float | None:
     """Runs what the command line composed, with all processes that were started for it."""
     at_home(config)
-    answer_sigterm()
+    interrupts.answer()
     try:
         with distributed.together():
             return answered(config)
@@ -245,17 +250,18 @@ def answered(config: DictConfig) -> float | None:
         objective.check(config.objective, config.trainer, chosen.sweeper if swept else {})
         make = partial(attempt, name=name, overrides=overrides)
         report = lead(config, folder, make) if distributed.is_main() else follow(config, make)
+        interrupts.raise_lost()
         return None if report is None else objective.value(report, config.objective, config.trainer.higher_is_better)
     except (Exception, KeyboardInterrupt) as error:
         if distributed.world() > 1:  # torchrun ends all with the first, and would cut the sentence off
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if is_interrupt(error):
+        if interrupts.is_interrupt(error):
             if swept:  # told once for all jobs
                 raise KeyboardInterrupt from None
-            hear_no_more()
+            interrupts.hear_no_more()
             if distributed.tells():
                 print(interrupted(folder=folder), flush=True)
-            raise SystemExit(exit_status(error)) from None
+            raise SystemExit(interrupts.exit_status(error)) from None
         if distributed.others_are_gone(error):
             way = interrupted(folder=folder)
             raise ended(f"error: another process of this run has ended or does not answer{way}") from None
@@ -288,9 +294,11 @@ if __name__ == "__main__":
             raise SystemExit(answer if distributed.is_first_started() else 1)
         print(answer)
         raise SystemExit(0)
+    interrupts.answer()
     try:
         main()
     except KeyboardInterrupt as error:
-        hear_no_more()
+        interrupts.hear_no_more()
         print(interrupted(sys.argv[1:]))
-        raise SystemExit(exit_status(error)) from None
+        raise SystemExit(interrupts.exit_status(error)) from None
+    interrupts.hear_no_more()  # it is over

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from harness.interrupts import deferred, is_interrupt
+
 UNFINISHED = ".writing"  # how the names of files end that are being written, or whose writer was killed
 DAY = 24 * 3600
 
@@ -176,69 +175,3 @@ def from_json(text: str) -> Any:
         return json.loads(text, parse_constant=lambda _: None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM: a batch system, or whoever started the process, asks it to end."""
-
-
-def answer_sigterm() -> None:
-    """Lets SIGTERM end a run as Ctrl-C does, unless somebody, such as a cluster's launcher, answers it already."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise TerminatedError
-
-    with suppress(ValueError):  # outside the main thread, where no signal arrives
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, end)
-
-
-def hear_no_more() -> None:
-    """Ignores further signals once an interrupt is answered, while the process ends: a launcher often sends several.
-
-    One that came while the processes of a loader are waited for would be raised in its `__del__`, and be told there
-    with a trace.
-    """
-    with suppress(ValueError):  # outside the main thread, where no signal arrives
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-
-
-def exit_status(error: BaseException | None) -> int:
-    """What a process that `error` interrupted exits with: 143 after SIGTERM, 130 after Ctrl-C."""
-    while error is not None:
-        if isinstance(error, TerminatedError):
-            return 128 + signal.SIGTERM
-        error = error.__cause__ or error.__context__
-    return 128 + signal.SIGINT
-
-
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Holds back the signals that Python code answers to, and lets the last of them through once the block is over.
-
-    A signal that ends the process by itself, as SIGTERM does unless somebody asked for it, still does.
-    """
-    held: list[tuple[int, FrameType | None]] = []
-    answers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
-    with suppress(ValueError):  # outside the main thread, where no signal arrives
-        for number in answers:
-            signal.signal(number, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            for number, handler in answers.items():
-                signal.signal(number, handler)
-        if held:
-            last, frame = held[-1]
-            answers[signal.Signals(last)](last, frame)
-
-
-def is_interrupt(error: BaseException | None) -> bool:
-    """Whether `error` is Ctrl-C, or what a library made of it, as torch's writer makes a RuntimeError."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

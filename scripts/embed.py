@@ -16,7 +16,8 @@ from rich.progress import Progress
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
-from harness.files import WriteError, check_free, hear_no_more
+from harness.files import WriteError, check_free
+from harness.interrupts import hear_no_more
 from harness.record import model_options
 from harness.record.faults import sentence
 from rambo import embeddings

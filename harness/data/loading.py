@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from harness import distributed
+from harness import distributed, interrupts
 from harness.device import cores
 from harness.seeds import derived_seed
 
@@ -107,8 +107,11 @@ def _watched(loader: DataLoader[Any], start: Callable[[], Iterator[Batch]]) -> I
     """The batches that `start` gives; where processes load them, what becomes of these is told."""
     batches = None
     try:
-        batches = start()  # which asks persistent processes, too
-        yield from batches
+        with interrupts.deferred():  # half a loader could not end its processes
+            batches = start()  # which asks persistent processes, too
+        for batch in batches:
+            interrupts.raise_lost()
+            yield batch
     except (RuntimeError, OSError, EOFError) as error:
         if loader.num_workers == 0 or str(error).startswith("Caught"):  # by torch, in a process that lives
             raise

@@ -97,6 +97,8 @@ def interrupted(arguments: Sequence[str] = (), folder: Path | None = None) -> st
     """How to go on with what Ctrl-C ended: the sweep of this command line, or the run in `folder` if it has saved."""
     if folder is not None:
         way = f"; go on with the same command and {words.line([words.override('resume', folder)])}"
+        if (folder / "DONE").is_file():
+            return "\ninterrupted; the run is finished"
         return "\ninterrupted" + (way if runs.saved(folder) else "")
     if not {"-m", "--multirun"} & set(arguments):
         return "\ninterrupted"

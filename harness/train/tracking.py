@@ -17,7 +17,8 @@ from requests.utils import get_netrc_auth
 from torch import Tensor
 
 from harness.distributed import is_main
-from harness.files import deferred, from_json, is_interrupt, read_json, sync, to_json, write_text
+from harness.files import from_json, read_json, sync, to_json, write_text
+from harness.interrupts import deferred, is_interrupt
 
 log = logging.getLogger(__name__)
 WANDB_MODES = ("auto", "online", "offline", "disabled")

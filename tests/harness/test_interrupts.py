@@ -1,15 +1,21 @@
-"""Ctrl-C during a write: the file is whole, and it is told as Ctrl-C and not as a full disk."""
+"""Ctrl-C and SIGTERM: what is being written is whole, and it is told as what it is."""
 
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import OrderedDict
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from toy import PointData
 
-from harness import checkpoint, files
+from harness import checkpoint, files, interrupts
+from harness.record.command_line import interrupted
 from harness.train.tracking import Tracker
 
 
@@ -86,12 +92,12 @@ def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        with files.deferred():
+        with interrupts.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard == []
         assert heard == [signal.SIGTERM]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with files.deferred():
+        with interrupts.deferred():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -99,10 +105,10 @@ def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left
 
 def test_a_signal_that_comes_while_the_process_ends_is_not_raised_where_nobody_answers():
     """As in the `__del__` of a loader that waits for its processes, which would be told with a trace."""
-    before = {number: signal.getsignal(number) for number in files.SIGNALS}
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     try:
-        files.hear_no_more()
-        for number in files.SIGNALS:
+        interrupts.hear_no_more()
+        for number in interrupts.SIGNALS:
             os.kill(os.getpid(), number)
         time.sleep(0.05)
     finally:
@@ -120,3 +126,70 @@ def test_an_interrupt_in_a_mirror_ends_the_run_and_not_the_mirror(tmp_path, monk
     monkeypatch.setattr("harness.train.tracking._WandB", start)
     with pytest.raises(KeyboardInterrupt):
         Tracker(tmp_path, {}, wandb="offline")
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """This process answers as a run does."""
+    before = {number: signal.getsignal(number) for number in (*interrupts.SIGNALS, signal.SIGCHLD)}
+    monkeypatch.setattr(interrupts, "_heard", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interrupts.answer()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Last:
+    """Is told to end where Python can raise to nobody."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupt_that_python_raised_to_nobody_comes_with_the_next_batch(answered, capfd):
+    batches = iter(PointData().train)
+    next(batches)
+    last = Last()
+    del last
+    with pytest.raises(interrupts.TerminatedError):
+        next(batches)
+    assert interrupts.exit_status(KeyboardInterrupt()) == 143  # whatever a library made of it
+    assert interrupts.is_interrupt(RuntimeError("a loading process was ended"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_wish_is_heard_once_in_a_while(answered, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        pressed()
+    pressed(5)
+    monkeypatch.setattr(interrupts, "AGAIN_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        pressed()
+
+
+def test_loading_processes_do_not_hear_the_terminal(answered):
+    """They end with the run, which is told too; one that ended first would be taken for a fault of its own."""
+    loader = PointData(workers=1).train
+    batches = iter(loader)
+    first = next(batches)
+    for process in loader._iterator._workers:
+        os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    assert len([first, *batches]) == 4
+    assert all(process.is_alive() for process in loader._iterator._workers)
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_while_a_command_starts_it_leaves_at_once(number):
+    program = f"import os; from harness import interrupts as i; i.leave_at_once(); os.kill(os.getpid(), {int(number)})"
+    settings = {"capture_output": True, "text": True, "cwd": Path(__file__).parents[2]}
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    answer = subprocess.run([sys.executable, "-c", program], preexec_fn=default, **settings)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (128 + number, "\ninterrupted\n", "")
+
+
+def test_a_run_that_is_finished_is_not_to_be_gone_on_with(tmp_path):
+    (tmp_path / "DONE").touch()
+    assert interrupted(folder=tmp_path) == "\ninterrupted; the run is finished"
