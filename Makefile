@@ -24,14 +24,17 @@ check: $(READY)  ## format, lint, types and the fast tests (about 6 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults"
 
 test: $(READY)  ## every test, with coverage (about 30 minutes)
 	@echo "running all tests, about 30 minutes on two cores"
-	$(BIN)/pytest -q -n 2 --dist worksteal --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not faults" --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
 
 test-distributed: $(READY)  ## the slow tests of runs over several processes (2 to 6 minutes)
 	$(BIN)/pytest -q -m distributed
+
+test-faults: $(READY)  ## runs killed and interrupted at any moment, and gone on with (about 15 minutes)
+	$(BIN)/pytest -q -n 2 --dist worksteal -m faults
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
 	@echo "training on rendered letters, under 5 minutes on two cores"
@@ -87,4 +90,4 @@ audit: $(READY)  ## look the packages of requirements.lock up in PyPI's list of 
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
-.PHONY: help setup check test test-distributed docs demo demo-regression demo-detection report tables results benchmark gpu lock audit
+.PHONY: help setup check test test-distributed test-faults docs demo demo-regression demo-detection report tables results benchmark gpu lock audit
