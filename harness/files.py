@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from harness import disk
 from harness.interrupts import deferred, is_interrupt
 
 UNFINISHED = ".writing"  # how the names of files end that are being written, or whose writer was killed
@@ -29,9 +30,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None
     that is given. Ctrl-C is heard when the file is there. After a WriteError, as on a full disk, `path` holds what it
     held before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path)
+    beside = path
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(path)
         with deferred():
             with beside.open("wb") as file:
                 write(file)
@@ -41,13 +43,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None
                 _call_too(path, kept)
             replace(beside, path)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        if beside != path:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
         if is_interrupt(error):
             raise KeyboardInterrupt from error
         if not isinstance(error, OSError | RuntimeError):  # torch reports a failed write as RuntimeError
             raise
-        before = "; the file of that name from before is unharmed" if path.exists() else ""
-        raise WriteError(f"could not write {path} ({error}){before}; free some space and resume") from error
+        raise WriteError(disk.unwritten(path, error)) from error
 
 
 def _beside(path: Path) -> Path:

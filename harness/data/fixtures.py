@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness import disk
+
 VERSION = "2"  # raise it when any layout changes, so that old copies are replaced
 
 
@@ -42,12 +44,13 @@ def beside(root: Path, write: Callable[[Path], None]) -> Path:
         raise FileExistsError(f"{folder} is in the way of stand-in data: it is not ours, so move it")
     building = root.with_name(f".{root.name}_fixture.{uuid.uuid4().hex}")
     try:
-        building.mkdir(parents=True)
-        write(building)
-        (building / ".fixture").write_text(VERSION)
-        if stamp.is_file() and not ready():  # an older version
-            shutil.rmtree(folder)
-        os.rename(building, folder)
+        with disk.named(folder):
+            building.mkdir(parents=True)
+            write(building)
+            (building / ".fixture").write_text(VERSION)
+            if stamp.is_file() and not ready():  # an older version
+                shutil.rmtree(folder)
+            os.rename(building, folder)
     except OSError:
         if not ready():  # else the copy of a faster process is there, which is as good
             raise

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from harness.data.jpeg import Jpeg
 
+log = logging.getLogger(__name__)
 MARKED_BY_CONTENT = 256 * 2**20  # bytes of a part's files, up to which all of them are read to tell them apart
 
 
@@ -176,13 +179,22 @@ class ImageCache:
     """Keeps what the first, deterministic step of a transform makes of each image in `folder`; made if missing.
 
     Entries are named by the content of the source file and the step, so that none is ever stale. Pixels are stored as
-    they are: 192 KiB for a 256 x 256 image (CUB-200-2011 2.3 GB, Stanford Online Products 24 GB). Safe with any number
-    of writers: each writes a file of its own and renames it. `scaled` decodes as `reduced` does.
+    they are: 192 KiB for a 256 x 256 image (CUB-200-2011 2.3 GB, Stanford Online Products 24 GB), and after them their
+    CRC-32: an entry that is damaged, or has none, as those of earlier versions, is made anew. Safe with any number of
+    writers: each writes a file of its own and renames it. Where nothing can be written any more, as on a full disk, a
+    warning says so once, and the rest is made every time it is asked for. `scaled` decodes as `reduced` does.
+
+    Raises:
+        NotADirectoryError: If `folder` is a file.
     """
 
     def __init__(self, folder: str | Path, scaled: bool = False) -> None:
         self.folder, self.scaled = Path(folder), scaled
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"data.cache={self.folder} is a file, wanted a folder; choose another, or null")
+        self._full = torch.zeros((), dtype=torch.bool)
+        with suppress(RuntimeError):  # no shared memory: every process that loads warns for itself
+            self._full.share_memory_()  # type: ignore[no-untyped-call]
 
     def load(self, path: Path, prepare: nn.Module, upright: bool = False, crop: Crop | None = None) -> Tensor:
         """`prepare` applied to the picture in `path`, or to a crop of it: uint8 (3, height, width)."""
@@ -190,24 +202,32 @@ class ImageCache:
         step = f"\n{prepare}\n{upright}" + "\nscaled" * self.scaled + (f"\n{crop}" if crop else "")
         key = hashlib.sha256(content + step.encode()).hexdigest()
         entry = self.folder / key[:2] / f"{key}.npy"
-        try:
-            return torch.from_numpy(np.load(entry, allow_pickle=False))
-        except (OSError, ValueError, EOFError):
-            pass  # not there yet, or cut short by a crash of the machine: make it anew
+        with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: make it anew
+            kept = entry.read_bytes()
+            if zlib.crc32(kept[:-4]).to_bytes(4, "big") == kept[-4:]:
+                return torch.from_numpy(np.load(io.BytesIO(kept[:-4]), allow_pickle=False))
         image = self._made(path, prepare, upright, content, crop).contiguous()
-        beside = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.part")
+        if not self._full:
+            self._keep(entry, image)
+        return image
+
+    def _keep(self, entry: Path, image: Tensor) -> None:
+        beside, pixels = entry.with_name(f"{entry.stem}.{uuid.uuid4().hex}.part"), io.BytesIO()
+        np.save(pixels, image.numpy(), allow_pickle=False)
         try:
-            entry.parent.mkdir(exist_ok=True)
-            with beside.open("wb") as file:
-                np.save(file, image.numpy(), allow_pickle=False)
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(pixels.getvalue() + zlib.crc32(pixels.getvalue()).to_bytes(4, "big"))
             os.replace(beside, entry)
         except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise OSError(
-                f"cannot write to the image cache {self.folder} ({error.strerror});"
-                " free some space, or set data.cache=null"
-            ) from error
-        return image
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            self._full.fill_(True)
+            log.warning(
+                "cannot write to the image cache %s (%s): this run goes on and keeps no more; free some space, or set "
+                "data.cache=null",
+                self.folder,
+                error.strerror,
+            )
 
     def _made(self, path: Path, prepare: Any, upright: bool, content: bytes, crop: Crop | None) -> Tensor:
         if self.scaled and crop is None:

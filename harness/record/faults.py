@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import disk
 from harness.data.loading import explained
 from harness.files import shown
 from harness.record.reproducibility import CODE
@@ -26,6 +27,8 @@ def sentence(error: BaseException) -> str:
         return str(lost)
     if any(isinstance(e, ModuleNotFoundError) and e.name == "pytorch_metric_learning" for e in causes):
         return 'this loss comes from pytorch-metric-learning; run: pip install "blackbox-ranking[peers]"'
+    if (of_disk := disk.sentence(causes[0])) is not None:
+        return of_disk
     message = str(causes[0])
     return message.strip().splitlines()[-1].partition(": ")[2] if IN_A_WORKER in message else message
 
@@ -37,7 +40,8 @@ def told(error: BaseException) -> str:
     """
     log, first = _logged(error), _causes(error)[0]
     file, line = _raised_at(first)
-    own = type(first).__module__.partition(".")[0] in OWN or explained(first) is not None
+    known = explained(first) is not None or disk.sentence(first) is not None
+    own = type(first).__module__.partition(".")[0] in OWN or known
     if own or (isinstance(first, ANSWERS) and _is_ours(file)):
         return sentence(error)
     place = f" ({shown(file)}, line {line})" if file else ""

@@ -25,6 +25,7 @@ from harness.files import remove
 from harness.record import runs
 from harness.record.config import BITS, fingerprint, nodes, resolved
 from harness.record.index import LOCKS, Found, index
+from harness.record.place import LogFile
 
 log = logging.getLogger(__name__)
 LOCK = ".running"  # in a run folder, while a process writes there
@@ -119,21 +120,25 @@ def held(path: Path) -> Iterator[None]:
     Raises:
         InUseError: If another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=SOON_SECONDS, fallback_to_soft=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
         holder = path.read_text().strip() if path.is_file() else ""
         raise InUseError(f"{holder or 'another process'} is making this run ({path})") from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
         log.warning("%s cannot be locked (%s): do not start the same run twice at once", path, error)
     try:
+        with contextlib.suppress(OSError):  # a full disk: held without a name
+            if lock.is_locked:
+                path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        path.unlink(missing_ok=True)  # still locked: who has it open by now will see that it is gone, and open it anew
-        lock.release()
+        if lock.is_locked:  # who has it open by now will see that it is gone, and open it anew
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
 
 
 @contextlib.contextmanager
@@ -197,7 +202,7 @@ def discard(folder: Path, log_to: Path | None = None) -> None:
             handler.close()
             Path(handler.baseFilename).unlink(missing_ok=True)
             if log_to is not None:
-                other = logging.FileHandler(log_to / Path(handler.baseFilename).name)
+                other = LogFile(log_to / Path(handler.baseFilename).name)
                 other.setFormatter(handler.formatter)
                 root.addHandler(other)
     shutil.rmtree(folder / ".hydra", ignore_errors=True)

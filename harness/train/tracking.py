@@ -16,8 +16,9 @@ import torch
 from requests.utils import get_netrc_auth
 from torch import Tensor
 
+from harness import disk
 from harness.distributed import is_main
-from harness.files import from_json, read_json, sync, to_json, write_text
+from harness.files import WriteError, from_json, read_json, sync, to_json, write_text
 from harness.interrupts import deferred, is_interrupt
 
 log = logging.getLogger(__name__)
@@ -123,11 +124,14 @@ class Tracker:
                 self.mirrors.append(_TensorBoard(self.folder))
 
     def log(self, numbers: Mapping[str, float | int | str], step: int) -> None:
-        """Appends one line; numbers that are not finite are written as null."""
+        """Appends one line; numbers that are not finite are written as null. WriteError: if there is no room."""
         if not is_main():
             return
-        with deferred(), self.file.open("a") as file:  # a line is written whole
-            file.write(to_json({"step": step, **numbers}) + "\n")
+        try:
+            with deferred(), self.file.open("a") as file:  # a line is written whole
+                file.write(to_json({"step": step, **numbers}) + "\n")
+        except OSError as error:  # of a line that is cut off, readers and a resumed run know
+            raise WriteError(disk.unwritten(self.file, error)) from error
         self._mirror("log", numbers, step)
 
     def sync(self) -> None:

@@ -1,5 +1,7 @@
 """The questions asked of every data set, and the machinery that they share."""
 
+import os
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -405,16 +407,57 @@ def test_a_truncated_entry_is_made_anew(tmp_path):
     assert [p.suffix for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".npy"]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    cache, path = ImageCache(tmp_path / "cache"), image_file(tmp_path / "a.png")
+def test_a_damaged_entry_is_never_another_picture(tmp_path):
+    """Any bit turned, any end cut off, any piece of another entry; and one without a sum, as earlier versions wrote."""
+    cache, path, chance = ImageCache(tmp_path / "cache"), image_file(tmp_path / "a.png"), random.Random(0)
+    expected = cache.load(path, Resize(4))
+    (entry,) = (tmp_path / "cache").rglob("*.npy")
+    whole = entry.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        if chance.random() < 0.5:
+            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[chance.randrange(len(whole)) :]
+        entry.write_bytes(damaged)
+        assert torch.equal(cache.load(path, Resize(4)), expected)
+        assert entry.read_bytes() == whole
+    np.save(entry, np.zeros((3, 4, 4), np.uint8))
+    assert torch.equal(cache.load(path, Resize(4)), expected)
 
-    def full(*_, **__):
+
+def test_a_full_disk_costs_a_warning_and_no_picture(tmp_path, monkeypatch, caplog):
+    cache, paths = ImageCache(tmp_path / "cache"), [image_file(tmp_path / f"{n}.png", n) for n in (1, 2, 3)]
+    kept = cache.load(paths[0], Resize(4))
+    before = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.data.images.np.save", full)
-    with pytest.raises(OSError, match=r"cannot write to the image cache .*No space left.*data.cache=null"):
-        cache.load(path, Resize(4))
-    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+    monkeypatch.setattr("harness.data.images.os.replace", full)
+    plain = [Resize(4)(decode(path)) for path in paths]
+    assert all(torch.equal(cache.load(path, Resize(4)), want) for path, want in zip(paths, plain, strict=True))
+    assert torch.equal(cache.load(paths[0], Resize(4)), kept)
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == before
+    assert caplog.text.count("cannot write to the image cache") == 1
+    assert "No space left on device" in caplog.text
+
+
+def test_processes_that_load_share_the_warning_of_a_full_disk(tmp_path, monkeypatch):
+    cache = ImageCache(tmp_path / "cache")
+    child = os.fork()
+    if not child:
+        (tmp_path / "cache").write_text("in the way")
+        cache.load(image_file(tmp_path / "a.png"), Resize(4))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert cache._full
+
+
+def test_a_file_in_place_of_the_cache_is_refused(tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(NotADirectoryError, match=r"data.cache=.*cache is a file, wanted a folder"):
+        ImageCache(tmp_path / "cache")
 
 
 def test_a_dataset_without_cache_and_with_one_agree(tmp_path):

@@ -293,3 +293,32 @@ def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkey
     once(config(tmp_path), new_folder(tmp_path), trained)
     assert "cannot be locked" in caplog.text
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == REPORT | {"made": "new"}
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES])
+@pytest.mark.parametrize("where", ["mkdir", "flock"])
+def test_a_place_without_locks_costs_a_warning(tmp_path, monkeypatch, caplog, number, where):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    if where == "flock" and number == errno.EACCES:
+        pytest.skip("what some file systems answer where the lock is held")
+    monkeypatch.setattr(*((reuse.Path, "mkdir", refuse) if where == "mkdir" else (fcntl, "flock", refuse)))
+    with reuse.held(tmp_path / "below" / ".running"):
+        pass
+    monkeypatch.undo()
+    assert caplog.text.count("do not start the same run twice at once") == 1
+
+
+def test_a_lock_is_held_though_the_disk_is_too_full_to_name_its_holder(tmp_path, monkeypatch, other_process):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reuse.Path, "write_text", full)
+    with (
+        reuse.held(tmp_path / ".running"),
+        pytest.raises(reuse.InUseError, match="another process is making this run"),
+        reuse.held(tmp_path / ".running"),
+    ):
+        pass
+    assert not (tmp_path / ".running").exists()
