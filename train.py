@@ -80,7 +80,7 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
             results = trainer.fit(model, loss, data, metrics, optimizer, scheduler, tracker, begun, pictures)
             report = {"results": results}
             if distributed.is_main():
-                report = reported(config, folder, record, loss, metrics, {**results, **earlier})
+                report = reported(config, folder, record, loss, metrics, {**results, **earlier}, tracker.sum())
                 last = partial(standalone.write, folder, report, "last")
                 tracker.model(folder / standalone.FOLDER, results["last"]["epoch"], last)
         except BaseException:
@@ -101,7 +101,13 @@ def rates(config: DictConfig, model: Any, loss: Any, data: Any, trainer: Any) ->
 
 
 def reported(
-    config: DictConfig, folder: Path, record: dict[str, Any], loss: Any, metrics: Any, results: dict[str, Any]
+    config: DictConfig,
+    folder: Path,
+    record: dict[str, Any],
+    loss: Any,
+    metrics: Any,
+    results: dict[str, Any],
+    record_sum: str,
 ) -> dict[str, Any]:
     """The report, with which the trained model is completed; it is not written yet."""
     report = {
@@ -109,6 +115,7 @@ def reported(
         **runs.begun_otherwise(folder, record),
         "config": resolved(config),
         "loss": getattr(loss, "settings", {}),
+        "sums": {runs.METRICS: record_sum},
         "measures": measures.record(metrics, results),
         "results": results,
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,12 @@ from harness.files import write_whole
 
 WAY_OUT = "; use an older one"
 LAST, PREVIOUS = "last.pt", "previous.pt"  # of a run: what it goes on from, and what that was an epoch before
+
+_PIECE = 2**20  # bytes
+_DAMAGED = (
+    RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+    LookupError, ValueError, OSError,
+)  # fmt: skip
 
 
 class CheckpointError(RuntimeError):
@@ -59,20 +68,41 @@ def newest(folder: Path, mapped: bool = False) -> Newest:
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Reads a checkpoint on the CPU; `mapped` leaves tensors on disk until they are asked for.
+    """Reads a checkpoint on the CPU; `mapped` leaves tensors on disk until they are asked for, and does not check them.
 
-    A CheckpointError says if it is truncated, no checkpoint, or holds anything but tensors and plain values.
+    A CheckpointError says if it is truncated, damaged, no checkpoint, or holds anything but tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
+        _check_sums(path, tensors=not mapped)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, OSError) as error:
+    except _DAMAGED as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason}){WAY_OUT}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, wanted the dict that a run saves")
     return state
+
+
+def check(path: Path) -> None:
+    """Raises CheckpointError if what is in a checkpoint is not what was written there."""
+    try:
+        _check_sums(path)
+    except _DAMAGED as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); take a copy from elsewhere, or move it away to go on without that model"
+        ) from error
+
+
+def _check_sums(path: Path, tensors: bool = True) -> None:
+    """Reads each entry of the zip archive that a checkpoint is, against its CRC-32, at which torch does not look."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if tensors or "/data/" not in entry.filename:
+                with archive.open(entry) as content:
+                    while content.read(_PIECE):
+                        pass
 
 
 def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ from harness.interrupts import deferred, is_interrupt
 
 UNFINISHED = ".writing"  # how the names of files end that are being written, or whose writer was killed
 DAY = 24 * 3600
+SUM = "sha256"  # the last key of a record, of all the others
 
 
 class WriteError(RuntimeError):
@@ -30,7 +32,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None
     that is given. Ctrl-C is heard when the file is there. After a WriteError, as on a full disk, `path` holds what it
     held before.
     """
-    beside = path
+    beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _beside(path)
@@ -43,7 +45,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None
                 _call_too(path, kept)
             replace(beside, path)
     except BaseException as error:
-        if beside != path:
+        if beside is not None:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
         if is_interrupt(error):
@@ -154,14 +156,35 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value, indent=1) + "\n")
 
 
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """As `write_json`, with the sha256 of all keys as the last one, by which `read_json` finds any damage."""
+    write_json(path, {**record, SUM: sum_of(to_json(record))})
+
+
 def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run; a ValueError names one that is truncated or not JSON."""
+    """Reads a JSON file of a run; of what `write_record` wrote, the record.
+
+    Raises:
+        ValueError: If it is truncated, not JSON, or not what was written; with its name.
+    """
     try:
-        return from_json(path.read_text())
+        value = from_json(path.read_text())
     except (ValueError, OSError) as error:  # ValueError: no JSON, or no text
         raise ValueError(
             f"{path} is truncated or not JSON ({error}); delete that run folder or repeat the run"
         ) from error
+    written = value.pop(SUM, None) if isinstance(value, dict) else None
+    if isinstance(written, str) and written != sum_of(to_json(value)):
+        raise ValueError(
+            f"{path} is damaged: it is not what was written there; take a copy from elsewhere or repeat the run (if "
+            f'you changed it yourself, remove "{SUM}" from it)'
+        )
+    return value
+
+
+def sum_of(text: str) -> str:
+    """sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.data.image_list import ImageList
-from harness.files import read_json, write_json, write_whole
+from harness.files import read_json, write_record, write_whole
 from harness.record.standalone import Trained
 from harness.train.rows import Rows, bytes_of
 
@@ -152,7 +152,7 @@ def write(path: Path, found: Embeddings) -> None:
     else:
         about |= {"last": _mark(found.vectors), "paths": images.names, "columns": images.columns}
         write_whole(path, lambda file: np.save(file, vectors))
-        write_json(described(path), about)
+        write_record(described(path), about)
 
 
 def read(path: str | Path) -> Embeddings:

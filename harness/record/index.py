@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.files import WriteError, write_whole
+from harness.files import WriteError, read_json, write_record
 from harness.record import config, runs
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def index(outputs: Path) -> dict[str, Found]:
     """Every run below `outputs` by its fingerprint.
 
     A folder whose config or report cannot be read is left out with a warning: it costs itself, and nothing else. The
-    fingerprints are kept in `.index.json`, and taken from there while config and report have the size and time of then.
+    fingerprints are kept in `.index.json`, and taken from there while config and report have the size and the
+    times of then; that of their last change, among them, is set by no program.
     """
     kept, found, now = _kept(outputs), dict[str, Found](), dict[str, str]()
     for folder in sorted(runs.folders(outputs), key=lambda folder: (folder.name, folder)):  # called by their time
@@ -62,10 +63,12 @@ def index(outputs: Path) -> dict[str, Found]:
         if runs.saved(folder):
             there.interrupted.append(folder)
     if now != kept:
-        text = json.dumps({"rules": _rules(), "runs": now})
         # Where nothing may be written, everything is read every time; what somebody else is writing is as good.
-        with suppress(WriteError, OSError, Timeout), FileLock(lock := outputs / LOCKS / "index", timeout=0):
-            write_whole(outputs / KEPT, lambda file: file.write(text.encode()))
+        with (
+            suppress(WriteError, OSError, NotImplementedError, Timeout),
+            FileLock(lock := outputs / LOCKS / "index", timeout=0),
+        ):
+            write_record(outputs / KEPT, {"rules": _rules(), "runs": now})
             lock.unlink(missing_ok=True)
     return found
 
@@ -78,7 +81,7 @@ def _state(outputs: Path, folder: Path, finished: bool) -> str:
             status = (folder / name).stat()
         except OSError:
             return None
-        return [status.st_size, status.st_mtime_ns, status.st_ino]
+        return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
     return json.dumps([str(folder.relative_to(outputs)), of("config.yaml"), of("report.json") if finished else None])
 
@@ -86,7 +89,7 @@ def _state(outputs: Path, folder: Path, finished: bool) -> str:
 def _kept(outputs: Path) -> dict[str, str]:
     """State -> fingerprint; nothing if the file is damaged or of another version's rules: then all is read anew."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads((outputs / KEPT).read_text())
+        record = read_json(outputs / KEPT)
         if record["rules"] == _rules():
             return dict(record["runs"])
     return {}

@@ -95,11 +95,12 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
 
     Raises:
         FileNotFoundError: If the run has no metrics.jsonl.
-        ValueError: If a line of it is not JSON.
+        ValueError: If a line of it is not JSON, or it is not what the run wrote.
     """
     file = folder / "metrics.jsonl"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
+    runs.check_metrics(folder)
     try:
         lines = [from_json(line) for line in file.read_text().split("\n")[:-1]]
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness import checkpoint
 from harness.data.pretrained import key_of_weights
-from harness.files import read_json, sync, write_json, write_text, write_whole
+from harness.files import read_json, sum_of, sync, write_json, write_record, write_text, write_whole
 from harness.record import stages
 from harness.record.config import (
     FREE_ONCE_FINISHED,
@@ -32,6 +33,7 @@ STOPPED = "stopped.json"  # beside it: why training stopped by itself, as for a 
 PATCH = "uncommitted.patch"  # beside it: what the code had that its revision has not
 METRICS = "metrics.jsonl"  # beside it: every number, see harness.train.tracking
 LARGEST_PATCH = 2**20
+_SUM = "# sha256 of the lines below: "  # the first line of config.yaml
 MODEL = "model"  # beside it: a folder with the model alone, see harness.record.standalone
 # What a run may leave in its folder; what Hydra makes before it begins (train.log) is not among it.
 LEFT = (
@@ -53,14 +55,15 @@ def begin(folder: Path, config: dict[str, Any], record: Mapping[str, Any] | None
     """
     write_config(folder, config)
     if record is not None:
-        write_json(folder / BEGAN, dict(record))
+        write_record(folder / BEGAN, record)
     if 0 < len(patch) <= LARGEST_PATCH:
         write_whole(folder / PATCH, lambda file: file.write(patch))
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Writes config.yaml, which always says what the run in `folder` is, whatever it was when it began."""
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    text = OmegaConf.to_yaml(OmegaConf.create(config))
+    write_text(folder / "config.yaml", f"{_SUM}{sum_of(text)}\n{text}")
 
 
 def saved(folder: Path) -> bool:
@@ -165,7 +168,7 @@ def go_on(folder: Path, config: dict[str, Any], record: Mapping[str, Any]) -> No
     (folder / "DONE").unlink(missing_ok=True)
     write_config(folder, config)
     if began := read_began(folder):
-        write_json(folder / BEGAN, began | {key: record[key] for key in ("overrides", "command")})
+        write_record(folder / BEGAN, began | {key: record[key] for key in ("overrides", "command")})
     (folder / "report.json").unlink(missing_ok=True)  # it was cut off, or is of fewer epochs
 
 
@@ -178,7 +181,7 @@ def begun_otherwise(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def finish(folder: Path, report: dict[str, Any]) -> None:
     """Writes report.json, and once all of the run is on the disk the empty file DONE, which says that it is whole."""
-    write_json(folder / "report.json", report)
+    write_record(folder / "report.json", report)
     (folder / STOPPED).unlink(missing_ok=True)
     sync(*folder.rglob("*"), folder, *folder.absolute().parents[:3])  # in outputs/<experiment>/seed<k>
     write_text(folder / "DONE", "")
@@ -255,7 +258,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         way = f"below it are {len(below)}, such as {below[0]}" if below else "one is outputs/<experiment>/seed0/<time>"
         raise FileNotFoundError(f"{folder} is no run folder (config.yaml is missing); {way}")
     try:
-        config = from_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        first, _, rest = text.partition("\n")
+        if first.startswith(_SUM) and sum_of(rest) != first.removeprefix(_SUM):
+            raise ValueError("it is not what was written there; if you changed it yourself, remove its first line")
+        config = from_yaml(text)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete that run folder") from error
     if not isinstance(config, dict) or not config:
@@ -288,6 +295,14 @@ def read_report(folder: Path) -> dict[str, Any]:
     if isinstance(report, dict) and all(isinstance(report.get(key), dict) for key in ("config", "data", "results")):
         return report
     raise ValueError(f"{path} is no report of a run; delete that run folder or repeat the run")
+
+
+def check_metrics(folder: Path) -> None:
+    """Raises ValueError if the metrics.jsonl of a finished run is not what it wrote, as far as its report knows."""
+    report = folder / "report.json"
+    known = (read_json(report).get("sums") or {}).get(METRICS) if report.is_file() else None
+    if known is not None and hashlib.sha256((folder / METRICS).read_bytes()).hexdigest() != known:
+        raise ValueError(f"{folder / METRICS} is damaged: it is not what the run wrote; take a copy from elsewhere")
 
 
 def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | None] | None:

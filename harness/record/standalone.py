@@ -26,7 +26,7 @@ from harness import checkpoint
 from harness.checkpoint import CheckpointError
 from harness.data import pretrained
 from harness.device import choose_device, map_tensors, to_device
-from harness.files import read_json, write_json, write_whole
+from harness.files import read_json, write_record, write_whole
 from harness.record import allowed, runs
 from harness.record.faults import sentence
 from harness.record.restored import draws_kept, restored
@@ -175,7 +175,7 @@ def load(path: str | Path, which: str | None = None, device: str = "auto", allow
 
 def begin(folder: Path, config: Mapping[str, Any], data: Any, model: nn.Module, record: Mapping[str, Any]) -> None:
     """Writes model.json of the run that begins, or goes on, in `folder`; `config` is resolved."""
-    write_json(folder / FOLDER / FACTS, _described(config, data, model, record))
+    write_record(folder / FOLDER / FACTS, _described(config, data, model, record))
 
 
 def finish(folder: Path, report: Mapping[str, Any]) -> None:
@@ -281,8 +281,9 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def _write(folder: Path, facts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     tensors = {name: value.cpu().contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
-    write_whole(folder / WEIGHTS, lambda file: file.write(in_bytes(tensors, {"format": "pt"})))
-    write_json(folder / FACTS, dict(facts))
+    weights = in_bytes(tensors, {"format": "pt"})
+    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
+    write_record(folder / FACTS, {**facts, pretrained.WEIGHTS_SUM: hashlib.sha256(weights).hexdigest()})
 
 
 class _Entries(Dataset[Any]):

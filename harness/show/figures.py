@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from harness.files import from_json
+from harness.record import runs
 from harness.study.uncertainty import interval
 from harness.words import numbered
 
@@ -159,6 +160,7 @@ def recorded_curve(file: Path, metric: str) -> dict[int, float]:
         OSError: If the record is missing.
         ValueError: If it is truncated, or not what a run writes.
     """
+    runs.check_metrics(file.parent)
     try:
         lines = [from_json(line) for line in file.read_text().splitlines()]
     except ValueError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from harness import disk
 from harness.distributed import is_main
-from harness.files import WriteError, from_json, read_json, sync, to_json, write_text
+from harness.files import WriteError, from_json, read_json, sync, to_json, write_text, write_whole
 from harness.interrupts import deferred, is_interrupt
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Tracker:
         self.artifact, self.folder = artifact, Path(folder)
         self.file = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._sum = hashlib.sha256()
         self.mirrors: list[_WandB | _TensorBoard] = []
         if not is_main():
             return
@@ -129,10 +131,15 @@ class Tracker:
             return
         try:
             with deferred(), self.file.open("a") as file:  # a line is written whole
-                file.write(to_json({"step": step, **numbers}) + "\n")
+                file.write(line := to_json({"step": step, **numbers}) + "\n")
         except OSError as error:  # of a line that is cut off, readers and a resumed run know
             raise WriteError(disk.unwritten(self.file, error)) from error
+        self._sum.update(line.encode())
         self._mirror("log", numbers, step)
+
+    def sum(self) -> str:
+        """sha256 of what `metrics.jsonl` holds; a checkpoint and the report keep it, for no line has one of its own."""
+        return self._sum.hexdigest()
 
     def sync(self) -> None:
         """Has what was logged on the disk, also if the power fails."""
@@ -159,12 +166,44 @@ class Tracker:
                 write_last(Path(folder))
                 self._mirror("model", Path(folder), ["last"])
 
-    def rewind(self, step: int) -> None:
-        """Drops the lines after `step`, so that a resumed run does not count them twice."""
-        if is_main() and self.file.exists():
-            lines = [line for line in self.file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if from_json(line)["step"] <= step]
-            write_text(self.file, "".join(kept))
+    def rewind(self, step: int, known: str | None = None) -> None:
+        """Drops the lines after `step`, so that a resumed run does not count them twice.
+
+        Args:
+            known: Their `sum` when the checkpoint was written; None: earlier versions kept none.
+
+        Raises:
+            ValueError: If what remains is not what was written.
+        """
+        if not is_main() or not self.file.exists():
+            return
+        lines = [line for line in self.file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        kept = self._up_to(step, lines) if known is None else self._as_known(known, lines)
+        if kept is None:
+            raise ValueError(
+                f"{self.file} is damaged: up to step {step} it is not what the run wrote; take a copy from elsewhere, "
+                "or move it away to go on without what it says of those steps"
+            )
+        self._sum = hashlib.sha256(kept)
+        write_whole(self.file, lambda file: file.write(kept))
+
+    @staticmethod
+    def _up_to(step: int, lines: Sequence[bytes]) -> bytes | None:
+        """The lines up to a step, None if one is not what a run writes."""
+        try:
+            return b"".join(line for line in lines if from_json(line.decode())["step"] <= step)
+        except (ValueError, TypeError, LookupError):
+            return None
+
+    @staticmethod
+    def _as_known(known: str, lines: Sequence[bytes]) -> bytes | None:
+        """The first lines, as many as have this sum; None if there are no such."""
+        found = hashlib.sha256()
+        for number, line in enumerate([b"", *lines]):
+            found.update(line)
+            if found.hexdigest() == known:
+                return b"".join(lines[:number])
+        return None
 
     def close(self, exit_code: int = 0) -> None:
         """Finishes the mirrors; with an `exit_code` other than 0 they show the run as failed, where they can."""

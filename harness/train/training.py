@@ -244,6 +244,7 @@ class Training:
             "results": self.evaluation.results,
             "history": self.evaluation.history,
             "fingerprint": self.data.describe().get("fingerprint"),
+            "record": self.tracker.sum(),
         }
         self.tracker.sync()  # so that the record is never behind the checkpoint, whatever happens to the machine
         kept = self.folder / checkpoint.PREVIOUS if self.last_is_sound else None
@@ -251,17 +252,22 @@ class Training:
         self.last_is_sound = True
 
     def restore(self) -> None:
-        """Goes back to last.pt, or to previous.pt if that is damaged, and drops what the record holds beyond it."""
+        """Goes back to last.pt, or to previous.pt if that is damaged, and drops what the record holds beyond it.
+
+        A CheckpointError names a best model that is damaged, a ValueError the record if it is.
+        """
         path, state, fault = checkpoint.newest(self.folder)
         if fault is not None:
             wrong = str(fault).removesuffix(checkpoint.WAY_OUT)
             log.warning("%s; goes on from %s, the end of epoch %d", wrong, path.name, state["epoch"])
             self.last_is_sound = False
+        for best in sorted(self.folder.glob("best_on_*.pt")):  # needed at the end, and not made again
+            checkpoint.check(best)
         checkpoint.check_data(state.get("fingerprint"), self.data.describe().get("fingerprint"), path)
         for what, part in self.parts.items():
             checkpoint.restore(part, state[what], path, what)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.evaluation.results.update(state["results"])
         self.evaluation.history.update(state.get("history", {}))
-        self.tracker.rewind(self.step)
+        self.tracker.rewind(self.step, state.get("record"))
         log.info("resumed after epoch %d of %d", self.epoch, self.trainer.epochs)

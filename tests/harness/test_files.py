@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -96,3 +97,34 @@ def test_names_are_on_the_disk_after_the_files_that_they_name(tmp_path, monkeypa
     assert [kind for kind, _ in calls] == ["sync", "rename", "sync"]
     assert calls[0][1].name.startswith("a.")
     assert [path for _, path in calls[1:]] == [tmp_path / "a", tmp_path]
+
+
+def test_a_damaged_record_is_refused_and_an_old_one_read(tmp_path):
+    """Any bit turned, and any end cut off, between the first and the last sign of it."""
+    path, chance = tmp_path / "report.json", random.Random(0)
+    record = {"results": {"recall@1": 0.612, "loss": math.nan, "epoch": 2}, "code": {"é": [1, True, None, 1e-05]}}
+    expected = {"results": {"recall@1": 0.612, "loss": None, "epoch": 2}, "code": {"é": [1, True, None, 1e-05]}}
+    files.write_record(path, record)
+    whole, refused = path.read_bytes(), []
+    assert files.read_json(path) == expected
+    assert list(strictly(path.read_text())) == ["results", "code", "sha256"]
+    for draw in range(200):
+        damaged = bytearray(whole)
+        if draw % 2:
+            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[chance.randrange(len(whole) - 1) :]
+        path.write_bytes(damaged)
+        try:
+            found = files.read_json(path)
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            assert {key: found[key] for key in expected} == expected  # space, or the name of the sum, was turned
+    assert len(refused) > 160
+    assert all("report.json" in said for said in refused)
+    files.write_json(path, record)  # as earlier versions did
+    assert files.read_json(path) == expected
+    path.write_text('{"sha256": "0", "loss": 0.5}')
+    with pytest.raises(ValueError, match=r'report.json is damaged: .*if you changed it yourself, remove "sha256"'):
+        files.read_json(path)

@@ -90,6 +90,24 @@ def test_what_was_read_is_not_read_again_until_it_changes(tmp_path, monkeypatch)
     assert sum(len(found.finished) for found in index(tmp_path).values()) == 3
 
 
+def test_a_file_that_was_changed_in_place_is_read_anew_though_its_size_and_time_are_as_before(tmp_path):
+    """As a clock that is set back, or a copy that keeps times, leaves it."""
+    run(tmp_path / "run", 1)
+    (before,) = index(tmp_path)
+    path = tmp_path / "run" / "config.yaml"
+    text = path.read_text().partition("\n")[2]
+    path.write_text(text)
+    (same,) = index(tmp_path)
+    status = path.stat()
+    with path.open("r+") as file:
+        file.write(text.replace("seed: 1", "seed: 3"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (status.st_size, status.st_mtime_ns, status.st_ino)
+    assert before == same == fingerprint(CONFIG | {"seed": 1})
+    assert list(index(tmp_path)) == [fingerprint(CONFIG | {"seed": 3})]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "{}", "of other rules", "of no runs", "of another kind"])
 def test_a_damaged_or_foreign_index_is_not_believed(tmp_path, content):
     run(tmp_path / "run", 0)

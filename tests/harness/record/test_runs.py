@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,32 @@ def test_a_run_keeps_what_it_began_with(tmp_path):
     assert runs.begun_otherwise(tmp_path / "dirty", record | {"seed": 1}) == {}
     changed = record | {"code": {"revision": "b"}, "device": "cuda"}
     assert runs.begun_otherwise(tmp_path / "dirty", changed) == {"began": {"code": {"revision": "a"}, "device": "cpu"}}
+
+
+def test_a_damaged_config_is_refused_and_one_of_before_is_read(tmp_path):
+    config = {"seed": 1, "trainer": {"epochs": 12}}
+    runs.begin(tmp_path, config)
+    whole = (tmp_path / "config.yaml").read_text()
+    assert runs.read_config(tmp_path) == config
+    for damaged in (whole.replace("seed: 1", "seed: 3"), whole.replace("  epochs: 12\n", ""), whole[:-2], whole[:-1]):
+        (tmp_path / "config.yaml").write_text(damaged)
+        with pytest.raises(ValueError, match=r"config.yaml cannot be read \(it is not what was written there; if you"):
+            runs.read_config(tmp_path)
+    (tmp_path / "config.yaml").write_text(whole.partition("\n")[2])  # as earlier versions did
+    assert runs.read_config(tmp_path) == config
+
+
+def test_a_record_of_numbers_that_is_not_the_one_of_the_report_is_refused(tmp_path):
+    (tmp_path / runs.METRICS).write_text('{"step": 1}\n')
+    known = hashlib.sha256((tmp_path / runs.METRICS).read_bytes()).hexdigest()
+    runs.check_metrics(tmp_path)  # nothing is known of it yet
+    runs.finish(tmp_path, {"results": {}, "sums": {runs.METRICS: known}})
+    runs.check_metrics(tmp_path)
+    (tmp_path / runs.METRICS).write_text('{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: it is not what the run wrote"):
+        runs.check_metrics(tmp_path)
+    runs.finish(tmp_path, {"results": {}})  # of an earlier version
+    runs.check_metrics(tmp_path)
 
 
 def test_a_truncated_report_is_refused_by_name(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from toy import Line, PointData
 
 from harness import checkpoint
+from harness.data import pretrained
 from harness.data.inputs import told
 from harness.data.reading import Images
 from harness.record import export, load, runs, standalone
@@ -277,3 +278,23 @@ def test_density_comes_back():
 def test_the_name_costs_nothing_before_it_is_asked_for():
     program = "import sys, harness.record; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_damaged_weights_are_found_by_what_lies_beside_them(tmp_path):
+    """A .safetensors file has no sum of its own."""
+    facts, weights = {"format": 1, "model": {}, "checkpoint": "last"}, {"weight": torch.linspace(0, 1, 100)}
+    standalone._write(tmp_path, facts, weights)
+    path = tmp_path / standalone.WEIGHTS
+    whole = path.read_bytes()
+    assert torch.equal(pretrained.read_saved(path)["weight"], weights["weight"])
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with pytest.raises(checkpoint.CheckpointError, match=r"model.safetensors is damaged \(they are not those that"):
+        pretrained.read_saved(path)
+    told = json.loads((tmp_path / standalone.FACTS).read_text())
+    for name in ("sha256", pretrained.WEIGHTS_SUM):  # as earlier versions wrote it
+        del told[name]
+    (tmp_path / standalone.FACTS).write_text(json.dumps(told))
+    assert not torch.equal(pretrained.read_saved(path)["weight"], weights["weight"])
+    path.write_bytes(whole)
+    (tmp_path / standalone.FACTS).unlink()
+    assert torch.equal(pretrained.read_saved(path)["weight"], weights["weight"])

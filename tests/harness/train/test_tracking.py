@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import sys
@@ -29,6 +30,28 @@ def test_rewinding_drops_later_lines_and_a_half_written_one(tmp_path):
         file.write('{"step": 2, "lo')
     tracker.rewind(2)
     assert [line["step"] for line in read(tmp_path)] == [1, 2]
+
+
+def test_a_damaged_line_is_found_where_a_run_goes_on_and_costs_nothing_where_it_is_dropped(tmp_path):
+    tracker, sums = Tracker(tmp_path, {}, wandb="disabled"), []
+    for step in (1, 2, 3):
+        tracker.log({"loss": float(step)}, step)
+        sums.append(tracker.sum())
+    assert sums[-1] == hashlib.sha256(tracker.file.read_bytes()).hexdigest()
+    whole = tracker.file.read_text()
+    turned = [whole.replace("2.0", "2.1"), whole.replace('2, "l', '3, "l'), whole.replace("{", "[", 1)]
+    for damaged in (*turned, whole[:30]):
+        tracker.file.write_text(damaged)
+        with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: up to step 2 it is not what the run wrote"):
+            tracker.rewind(2, sums[1])
+    tracker.file.write_text(whole.replace("3.0", "2.1").replace('{"step": 3', '{"step": 1'))
+    tracker.rewind(2, sums[1])
+    tracker.log({"loss": 3.0}, 3)
+    assert tracker.file.read_text() == whole
+    assert tracker.sum() == sums[-1]
+    tracker.file.write_text("no JSON\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged"):
+        tracker.rewind(2)  # by a checkpoint of an earlier version
 
 
 def test_each_mean_is_over_the_times_that_its_number_was_given():
