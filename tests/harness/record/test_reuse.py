@@ -1,6 +1,5 @@
 import errno
 import fcntl
-import json
 import logging
 import multiprocessing
 import os
@@ -292,7 +291,7 @@ def test_a_file_system_without_locks_costs_a_warning_and_no_run(tmp_path, monkey
     monkeypatch.setattr(fcntl, "flock", unsupported)
     once(config(tmp_path), new_folder(tmp_path), trained)
     assert "cannot be locked" in caplog.text
-    assert json.loads((tmp_path / "new" / "report.json").read_text()) == REPORT | {"made": "new"}
+    assert runs.read_report(tmp_path / "new") == REPORT | {"made": "new"}
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES])

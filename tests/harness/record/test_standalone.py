@@ -15,6 +15,7 @@ from harness import checkpoint
 from harness.data import pretrained
 from harness.data.inputs import told
 from harness.data.reading import Images
+from harness.files import read_json
 from harness.record import export, load, runs, standalone
 from harness.record.allowed import NotAllowedError
 from harness.record.restored import restored
@@ -218,7 +219,7 @@ def test_what_cannot_be_loaded_is_answered_by_a_sentence(runs_of, tmp_path):
     saved = load(runs_of("demo_rambo")).save(tmp_path / "saved")
     with pytest.raises(FileNotFoundError, match="holds best_on_test, not last; load the folder of the run"):
         load(saved, "last")
-    weights, facts = saved / "model.safetensors", json.loads((saved / "model.json").read_text())
+    weights, facts = saved / "model.safetensors", read_json(saved / "model.json")
     kept = weights.read_bytes()
 
     def refused(kind, said, **changes):
