@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from typing_extensions import override
 
 from harness import disk, distributed
@@ -23,14 +24,21 @@ class Writable(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Looks at the folder of the run."""
-        _check(Path(config.hydra.run.dir))
+        _check(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Looks at the folder of the sweep, below which its runs are."""
-        _check(Path(config.hydra.sweep.dir))
+        _check(config, "hydra.sweep.dir")
 
 
-def _check(folder: Path) -> None:
+def _check(config: DictConfig, key: str) -> None:
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    try:
+        hydra.set_config(config)  # as Hydra does next: its folder may be called by what is chosen
+        folder = Path(OmegaConf.select(config, key))
+    finally:
+        hydra.cfg = before
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder, *folder.glob("train.log")):

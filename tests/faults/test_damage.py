@@ -15,6 +15,7 @@ from harness.record.index import KEPT, index
 from harness.record.restored import recorded
 
 DRAWS = 200
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 WORDS = ["experiment=demo_regression", "scale=fixture", "trainer.device=cpu", "scheduler=constant"]
 
 

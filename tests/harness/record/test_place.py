@@ -3,17 +3,30 @@
 import logging
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
 from harness.record import place
 from harness.record.composition import CONFIGS
+from harness.record.reproducibility import CODE
 
 
 def begun(way, folder):
-    config = OmegaConf.create({"hydra": {"run": {"dir": str(folder)}, "sweep": {"dir": str(folder)}}})
+    """The folder is called by a choice, as in train.yaml, which Hydra alone knows."""
+    setup_globals()
+    named = f"{folder.parent}/${{hydra:runtime.choices.experiment}}"
+    config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    config.hydra.run.dir = config.hydra.sweep.dir = named
+    config.hydra.runtime.choices = {"experiment": folder.name}
+    before = HydraConfig.instance().cfg
     getattr(place.Writable(), way)(config)
+    assert HydraConfig.instance().cfg is before
 
 
 @pytest.mark.parametrize("way", ["on_run_start", "on_multirun_start"])
@@ -48,6 +61,18 @@ def test_the_mode_of_a_folder_counts(tmp_path):
             begun("on_run_start", tmp_path / "run")
     finally:
         tmp_path.chmod(stat.S_IRWXU)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [[], ["-m"]])
+def test_train_py_tells_of_it_in_one_sentence(tmp_path, many):
+    (tmp_path / "outputs").touch()
+    words = [*many, "experiment=demo_rambo", "scale=fixture", f"paths.outputs={tmp_path / 'outputs'}"]
+    done = subprocess.run([sys.executable, "train.py", *words], cwd=CODE, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'outputs'}")
+    assert done.stderr.count("\n") == 1
+    assert "a file is where a folder is wanted" in done.stderr
 
 
 def test_both_are_what_train_py_is_configured_with():

@@ -1,4 +1,7 @@
 import functools
+import itertools
+import json
+import time
 from collections import Counter
 
 import pytest
@@ -127,3 +130,20 @@ def test_what_is_copied_from_a_device_has_arrived(monkeypatch, kind, waits):
     monkeypatch.setattr(torch.Tensor, "to", lambda *args, **named: given.append(named) or plain(*args, **named))
     to_device({"x": torch.zeros(1)}, torch.device(kind))
     assert given == [{"non_blocking": not waits}]
+
+
+def test_a_clock_that_jumps_changes_no_number_and_no_second(tmp_path, monkeypatch):
+    """By a day and by a year, in both directions, at every look at it: durations are taken from another clock."""
+    whole, _ = fit(tmp_path / "whole", epochs=3)
+    days, now = itertools.cycle([0, -365, 365, -1, 1]), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 86400 * next(days))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+    fit(tmp_path / "jumping", epochs=2)
+    results, _ = fit(tmp_path / "jumping", epochs=3, resume=True)
+    clocked = ("seconds", "peak_memory")
+    assert {**results, **dict.fromkeys(clocked)} == {**whole, **dict.fromkeys(clocked)}
+    assert lines(tmp_path / "jumping") == lines(tmp_path / "whole")
+    told = [json.loads(line) for line in (tmp_path / "jumping" / "metrics.jsonl").read_text().splitlines()]
+    seconds = [results["seconds"], *(line[key] for line in told for key in line if key.startswith("seconds"))]
+    assert len(seconds) > 6
+    assert all(0 <= one < 60 for one in seconds)
