@@ -4,7 +4,7 @@ import random
 import shutil
 
 import pytest
-import torch
+from killing import same
 
 import train
 from harness import checkpoint
@@ -29,19 +29,6 @@ def damages(whole, seed, draws=DRAWS):
         else:
             del damaged[at:]
         yield bytes(damaged)
-
-
-def same(one, other):
-    """Whether two values are the same to the last bit."""
-    if isinstance(one, torch.Tensor):
-        return (
-            one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
-        )
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other or one != one != other != other
 
 
 @pytest.fixture(scope="module")
