@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from harness import checkpoint
+from harness.record.reuse import LOCK
 from harness.study.execution import Worker
 
 DYING = Path(__file__).with_name("dying.py")
@@ -32,7 +33,7 @@ def lines(folder):
 def differing(one, other):
     """What two run folders, of the same command, hold that is not the same."""
     names = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (one, other)]
-    found = sorted(names[0] ^ names[1])
+    found = sorted((names[0] ^ names[1]) - {LOCK})  # which a killed process leaves, and anybody may take
     for name in sorted(names[0] & names[1]):
         ours, theirs = one / name, other / name
         if name.endswith(".pt"):
