@@ -24,11 +24,14 @@ check: $(READY)  ## format, lint, types and the fast tests (about 6 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults and not tables"
 
 test: $(READY)  ## every test, with coverage (about 30 minutes)
 	@echo "running all tests, about 30 minutes on two cores"
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not faults" --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not faults and not tables" --cov=harness --cov=rambo --cov=ranksim --cov-report=term --cov-fail-under=90
+
+test-tables: $(READY)  ## every row of every table on stand-in data, some 230 runs; `make test` runs 28 of them
+	$(BIN)/pytest -q -m tables
 
 test-distributed: $(READY)  ## the slow tests of runs over several processes (2 to 6 minutes)
 	$(BIN)/pytest -q -m distributed
@@ -90,4 +93,4 @@ audit: $(READY)  ## look the packages of requirements.lock up in PyPI's list of 
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
-.PHONY: help setup check test test-distributed test-faults docs demo demo-regression demo-detection report tables results benchmark gpu lock audit
+.PHONY: help setup check test test-tables test-distributed test-faults docs demo demo-regression demo-detection report tables results benchmark gpu lock audit
