@@ -83,12 +83,11 @@ def train(config: DictConfig, folder: Path, name: str, overrides: list[str], dat
                 report = reported(config, folder, record, loss, metrics, {**results, **earlier}, tracker.sum())
                 last = partial(standalone.write, folder, report, "last")
                 tracker.model(folder / standalone.FOLDER, results["last"]["epoch"], last)
+                runs.finish(folder, report)
         except BaseException:
             tracker.close(exit_code=1)
             raise
-        tracker.close()
-    if distributed.is_main():
-        runs.finish(folder, report)
+        tracker.close()  # the run is whole already, for W&B may take its time
     distributed.wait()
     return report
 

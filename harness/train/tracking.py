@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import re
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from requests.utils import get_netrc_auth
 from torch import Tensor
 
 from harness import disk
 from harness.distributed import is_main
-from harness.files import WriteError, from_json, read_json, sync, to_json, write_text, write_whole
-from harness.interrupts import deferred, is_interrupt
+from harness.files import WriteError, from_json, read_json, sync, to_json, write_whole
+from harness.interrupts import deferred
+from harness.train.mirrors import TensorBoard, WandB
+from harness.train.wandb_client import WANDB_MODES, harmless, wandb_mode, wandb_seconds
 
-log = logging.getLogger(__name__)
-WANDB_MODES = ("auto", "online", "offline", "disabled")
 ARTIFACTS = ("none", "best", "all")
 
 
@@ -84,7 +78,8 @@ class Tracker:
         folder: The run folder.
         config: The resolved config of the run, shown by W&B.
         wandb: `auto` (online when logged in, else offline), `online` (the same, with a warning), `offline` or
-            `disabled`. The environment variable WANDB_MODE goes before `auto`. Nobody is ever asked to log in.
+            `disabled`. The environment variable WANDB_MODE goes before `auto`. Nobody is ever asked to log in. A server
+            that cannot be used costs a bounded wait, see `wandb_seconds`.
         project: W&B project.
         name: W&B run name.
         tensorboard: Whether to write TensorBoard events too.
@@ -93,7 +88,7 @@ class Tracker:
             `best` and `last`.
 
     Raises:
-        ValueError: If `wandb` is none of its modes, or `artifact` none of its choices.
+        ValueError: If `wandb` is none of its modes, or `artifact` none of its choices, or as `wandb_seconds`.
     """
 
     def __init__(
@@ -114,16 +109,15 @@ class Tracker:
         self.file = self.folder / "metrics.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sum = hashlib.sha256()
-        self.mirrors: list[_WandB | _TensorBoard] = []
+        self.mirrors: list[WandB | TensorBoard] = []
         if not is_main():
             return
-        mode = _wandb_mode(wandb)
+        mode = wandb_mode(wandb)
         if mode != "disabled":
-            with _harmless("no W&B for this run"):
-                self.mirrors.append(_WandB(self.folder, config, mode, project, name))
+            self.mirrors.append(WandB(self.folder, config, mode, project, name, wandb_seconds()))
         if tensorboard:
-            with _harmless("no TensorBoard for this run"):
-                self.mirrors.append(_TensorBoard(self.folder))
+            with harmless("no TensorBoard for this run"):
+                self.mirrors.append(TensorBoard(self.folder))
 
     def log(self, numbers: Mapping[str, float | int | str], step: int) -> None:
         """Appends one line; numbers that are not finite are written as null. WriteError: if there is no room."""
@@ -162,7 +156,7 @@ class Tracker:
         same = read_json(saved / "model.json")["epoch"] == epoch
         self._mirror("model", saved, ["best", "last"] if same else ["best"])
         if self.artifact == "all" and not same:
-            with tempfile.TemporaryDirectory() as folder, _harmless("the last model is no artifact"):
+            with tempfile.TemporaryDirectory() as folder, harmless("the last model is no artifact"):
                 write_last(Path(folder))
                 self._mirror("model", Path(folder), ["last"])
 
@@ -213,105 +207,7 @@ class Tracker:
     def _mirror(self, method: str, *given: Any) -> None:
         going = []
         for mirror in self.mirrors:
-            with _harmless(f"{type(mirror).__name__.strip('_')} stopped"):
+            with harmless(f"{type(mirror).__name__} stopped"):
                 getattr(mirror, method)(*given)
                 going.append(mirror)
         self.mirrors = going
-
-
-@contextmanager
-def _harmless(said: str) -> Iterator[None]:
-    """A mirror is a convenience: whatever goes wrong in it costs a warning, and never the run."""
-    try:
-        yield
-    except Exception as error:
-        if is_interrupt(error):
-            raise KeyboardInterrupt from error
-        log.warning("%s (%s: %s); metrics.jsonl has everything", said, type(error).__name__, error)
-
-
-@contextmanager
-def _keys_hidden() -> Iterator[None]:
-    """Inside, variables of Slurm that are keys, as SLURM_JWT, are gone: W&B records whatever Slurm has set."""
-    keys = re.compile("SLURM.*(JWT|KEY|TOKEN|SECRET|PASS)")
-    hidden = {name: value for name, value in os.environ.items() if keys.match(name)}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-class _WandB:
-    def __init__(self, folder: Path, config: Mapping[str, Any], mode: str, project: str, name: str | None) -> None:
-        import wandb
-
-        identity = folder / "wandb_id.txt"  # a resumed run goes on in the same W&B run
-        if not identity.exists():
-            write_text(identity, uuid.uuid4().hex[:12])
-        settings = wandb.Settings(silent=True, console="off", init_timeout=30)
-        if hasattr(settings, "finish_timeout"):  # newer versions only; without it a lost connection holds up the report
-            settings.finish_timeout = 120
-        self.wandb = wandb
-        with _keys_hidden():
-            self.run = wandb.init(
-                project=project, name=name, id=identity.read_text().strip(), resume="allow", dir=str(folder),
-                config=dict(config), mode=mode, settings=settings,  # type: ignore[arg-type]
-            )  # fmt: skip
-
-    def log(self, numbers: Mapping[str, Any], step: int) -> None:
-        self.run.log(dict(numbers), step=step)
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        self.run.log({name: self.wandb.Image(str(path))}, step=step)
-
-    def model(self, folder: Path, aliases: list[str]) -> None:
-        facts = read_json(folder / "model.json")
-        told = {key: facts.get(key) for key in ("task", "checkpoint", "epoch", "metrics", "run")}
-        artifact = self.wandb.Artifact(f"model-{self.run.id}", type="model", metadata=told)
-        artifact.add_dir(str(folder))
-        self.run.log_artifact(artifact, aliases=aliases)
-
-    def close(self, exit_code: int) -> None:
-        self.run.finish(exit_code=exit_code)
-
-
-class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def log(self, numbers: Mapping[str, Any], step: int) -> None:
-        for name, value in numbers.items():
-            if isinstance(value, int | float):
-                self.writer.add_scalar(name, value, step)
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        import torchvision
-
-        self.writer.add_image(name, torchvision.io.decode_image(str(path), mode="RGB"), step)
-
-    def model(self, folder: Path, aliases: list[str]) -> None:
-        """TensorBoard keeps no models."""
-
-    def close(self, exit_code: int) -> None:
-        self.writer.close()
-
-
-def _wandb_mode(wanted: str) -> str:
-    """Resolves `auto`, and `online` where nobody is logged in: W&B would ask on a terminal and hold up the run."""
-    if wanted == "auto":
-        chosen = os.environ.get("WANDB_MODE", "").lower()
-        wanted = chosen if chosen in WANDB_MODES else "auto"
-    if wanted in ("offline", "disabled"):
-        return wanted
-    keys = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")
-    if keys or get_netrc_auth(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"):
-        return "online"
-    if wanted == "online":
-        log.warning(
-            "nobody is logged in to W&B, so this run is recorded offline; run `wandb login` or set WANDB_API_KEY"
-        )
-    return "offline"

@@ -123,9 +123,9 @@ def test_an_interrupt_in_a_mirror_ends_the_run_and_not_the_mirror(tmp_path, monk
         except KeyboardInterrupt as error:
             raise RuntimeError("the service did not start") from error
 
-    monkeypatch.setattr("harness.train.tracking._WandB", start)
+    monkeypatch.setattr("harness.train.tracking.TensorBoard", start)
     with pytest.raises(KeyboardInterrupt):
-        Tracker(tmp_path, {}, wandb="offline")
+        Tracker(tmp_path, {}, wandb="disabled", tensorboard=True)
 
 
 @pytest.fixture
