@@ -105,6 +105,11 @@ def _check_sums(path: Path, tensors: bool = True) -> None:
                         pass
 
 
+def names(folder: Path) -> list[str]:
+    """The checkpoints in a folder that a user may ask for: without `previous`, which is kept for `last` alone."""
+    return sorted(path.stem for path in folder.glob("*.pt") if path.name != PREVIOUS)
+
+
 def restore(part: Any, state: dict[str, Any], path: Path, what: str) -> None:
     """Loads a state_dict into `part`: a module, an optimizer or anything else that has one; `what` names it.
 

@@ -68,8 +68,8 @@ def restored(
     allowed.check({noun: config.get(noun) for noun in BUILT}, folder / "config.yaml", allow)
     path = folder / "checkpoints" / f"{weights}.pt"
     if weights != UNTRAINED and not path.is_file():
-        there = [other.stem for other in sorted(path.parent.glob("*.pt"))]
-        raise FileNotFoundError(f"{folder} has no checkpoint {weights}; there are {', '.join([*there, UNTRAINED])}")
+        there = ", ".join([*checkpoint.names(path.parent), UNTRAINED])
+        raise FileNotFoundError(f"{folder} has no checkpoint {weights}; there are {there}")
     where = choose_device(device)
     state = {} if weights == UNTRAINED else checkpoint.load(path)
     if data_root is not None:

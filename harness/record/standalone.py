@@ -245,7 +245,7 @@ def _of_run(folder: Path, which: str | None, allow: Sequence[str]) -> tuple[dict
 
 def _chosen(folder: Path, which: str | None) -> str:
     """The checkpoint of a run that is meant; a FileNotFoundError names those there are."""
-    there = {path.stem for path in (folder / "checkpoints").glob("*.pt")}
+    there = checkpoint.names(folder / "checkpoints")
     if not there:
         raise FileNotFoundError(f"{folder} has no checkpoint yet; go on with it: resume={folder}")
     ending = {None: "", "best": "", "average": "_average"}.get(which)
@@ -253,7 +253,7 @@ def _chosen(folder: Path, which: str | None) -> str:
     for name in wanted:
         if name in there:
             return str(name)
-    raise FileNotFoundError(f"{folder} has no checkpoint {which}; there are best, {', '.join(sorted(there))}")
+    raise FileNotFoundError(f"{folder} has no checkpoint {which}; there are best, {', '.join(there)}")
 
 
 def _result(record: Mapping[str, Any], name: str) -> dict[str, Any]:

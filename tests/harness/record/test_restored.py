@@ -121,7 +121,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no run folder"):
         restored(tmp_path / "nowhere")
     made(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint best; there are .*, last, previous, untrained"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint best; there are .*, last, untrained"):
         restored(tmp_path, "best", allow=TOYS)
     with pytest.raises(ValueError, match="device"):
         restored(tmp_path, device="abacus", allow=TOYS)
