@@ -36,7 +36,7 @@ test-tables: $(READY)  ## every row of every table on stand-in data, some 230 ru
 test-distributed: $(READY)  ## the slow tests of runs over several processes (2 to 6 minutes)
 	$(BIN)/pytest -q -m distributed
 
-test-faults: $(READY)  ## runs killed and interrupted at any moment, and gone on with (about 15 minutes)
+test-faults: $(READY)  ## runs killed, short of disk or of W&B, long, many and under stress (about an hour)
 	$(BIN)/pytest -q -n 2 --dist worksteal -m faults
 
 demo: $(READY)  ## train on rendered letters: untrained, triplet and RaMBO side by side, with pictures (under 5 minutes)
