@@ -100,6 +100,17 @@ def test_a_regressor_takes_the_backbone_of_a_retrieval_model(tmp_path):
     assert read_state_dict(tmp_path / "last.pt").keys() == {"weight", "bias"}  # for whoever builds a backbone alone
 
 
+def test_a_bit_turned_in_the_weights_of_a_run_is_found_before_they_are_a_start(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"model": {"weight": torch.ones(1000)}, "epoch": 1})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(8).numpy().tobytes()) + 400] ^= 1
+    path.write_bytes(content)
+    _, start = own_start({"weights": str(path)})
+    with pytest.raises(checkpoint.CheckpointError, match=r"last.pt is truncated or not a checkpoint"):
+        start_from(nn.Linear(1000, 1, bias=False), start)
+
+
 def test_weights_from_elsewhere_are_left_to_the_backbone(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "w.pt")
     for weights in ("hub", "packaged", "none", str(tmp_path / "w.pt"), str(tmp_path / "nowhere.pt"), str(tmp_path)):

@@ -116,7 +116,7 @@ def _is_of_a_run(path: Path) -> bool:
     if path.suffix != ".pt" or not path.is_file():
         return False
     try:
-        return {"model", "epoch"} <= checkpoint.load(path).keys()
+        return {"model", "epoch"} <= checkpoint.load(path, mapped=True).keys()
     except checkpoint.CheckpointError:  # whoever reads it next will tell
         return False
 
