@@ -2,11 +2,11 @@ import errno
 import functools
 import math
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from killing import same
 from torch import nn
 from toy import InTurn, Line, PointData, Points, SquaredError, closeness, fit, lines, scheduled
 
@@ -115,30 +115,47 @@ def test_the_one_before_is_there_when_the_last_is_damaged_or_gone(tmp_path):
         checkpoint.newest(tmp_path)
 
 
-@pytest.mark.parametrize("call", ["unlink", "link", "replace"])
-@pytest.mark.parametrize("links", [True, False])
-def test_at_every_moment_of_a_save_one_good_checkpoint_is_there(tmp_path, monkeypatch, call, links):
-    """Ended before each call that changes a name, on a file system with links and on one without."""
+def unsupported(*given):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+MOMENTS = [(True, "unlink", 1), (True, "link", 1), (True, "replace", 1)]
+MOMENTS += [(False, "unlink", 1), (False, "replace", 1), (False, "replace", 2)]  # a file system without links
+
+
+@pytest.mark.parametrize(("links", "call", "nth"), MOMENTS)
+def test_at_every_moment_of_a_save_one_good_checkpoint_is_there(tmp_path, monkeypatch, links, call, nth):
+    """Ended before each call that changes a name; without links there is one at which only the older name is there."""
     last, previous = tmp_path / checkpoint.LAST, tmp_path / checkpoint.PREVIOUS
     for epoch in range(2):
         checkpoint.save(last, {"epoch": epoch}, previous)
-
-    def unsupported(*given):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+    place = Path if call == "unlink" else os
+    real, calls = getattr(place, call), []
 
     def killed(*given, **named):
-        raise KilledError
+        calls.append(given)
+        if len(calls) >= nth:
+            raise KilledError
+        return real(*given, **named)
 
     if not links:
         monkeypatch.setattr(os, "link", unsupported)
-    if call != "link" or links:
-        monkeypatch.setattr(Path if call == "unlink" else os, call, killed)
-    with suppress(KilledError):
+    monkeypatch.setattr(place, call, killed)
+    with pytest.raises(KilledError):
         checkpoint.save(last, {"epoch": 2}, previous)
     monkeypatch.undo()
-    assert checkpoint.newest(tmp_path).state["epoch"] == (2 if call == "link" and not links else 1)
+    assert last.exists() == (nth == 1)
+    assert checkpoint.newest(tmp_path).state["epoch"] == 1
     checkpoint.save(last, {"epoch": 3}, previous)
     assert checkpoint.newest(tmp_path).state["epoch"] == 3
+
+
+def test_a_file_system_without_links_keeps_the_one_before_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", unsupported)
+    last, previous = tmp_path / checkpoint.LAST, tmp_path / checkpoint.PREVIOUS
+    for epoch in range(3):
+        checkpoint.save(last, {"epoch": epoch}, previous)
+    assert [checkpoint.load(path)["epoch"] for path in (last, previous)] == [2, 1]
 
 
 class KilledError(Exception):
@@ -186,21 +203,6 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, setting
     if settings is FP16:  # it has moved on from where it begins, so that forgetting it would show
         assert 1 < scalers[0]["scale"] < 2**16
         assert scalers[0]["_growth_tracker"] > 0
-
-
-def same(one, other):
-    """Whether two checkpoints hold the same to the last bit; but for seconds and the sum of their record."""
-    if isinstance(one, torch.Tensor):
-        return (
-            one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
-        )
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(
-            same(one[k], other[k]) for k in one if not str(k).startswith("second") and k != "record"
-        )
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other or one != one != other != other
 
 
 @pytest.mark.parametrize("gone", [False, True])
