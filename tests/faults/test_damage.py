@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from killing import same
+from mutants import damages
 
 import train
 from harness import checkpoint
@@ -17,18 +18,6 @@ from harness.record.restored import recorded
 DRAWS = 200
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 WORDS = ["experiment=demo_regression", "scale=fixture", "trainer.device=cpu", "scheduler=constant"]
-
-
-def damages(whole, seed, draws=DRAWS):
-    """Copies of a file's content: in half of them a bit is turned, of the others the end is missing."""
-    chance = random.Random(seed)
-    for draw in range(draws):
-        damaged, at = bytearray(whole), chance.randrange(len(whole))
-        if draw % 2:
-            damaged[at] ^= 1 << chance.randrange(8)
-        else:
-            del damaged[at:]
-        yield bytes(damaged)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +54,7 @@ def test_what_a_run_keeps_is_refused_by_name_or_is_what_it_was(run, tmp_path, na
     folder = shutil.copytree(run, tmp_path / "run")
     file, read = named(folder, name)
     whole, expected, refused = file.read_bytes(), read(), []
-    for damaged in damages(whole, name):
+    for damaged in damages(whole, DRAWS, random.Random(name)):
         file.write_bytes(damaged)
         try:
             found = read()
@@ -74,11 +63,11 @@ def test_what_a_run_keeps_is_refused_by_name_or_is_what_it_was(run, tmp_path, na
         else:
             if isinstance(found, dict) and isinstance(expected, dict):  # the name of the sum itself may be what changed
                 found = {key: found[key] for key in expected if key in found}
-            assert same(found, expected), f"{name} of {len(damaged)} bytes"
+            assert same(found, expected, besides=()), f"{name} of {len(damaged)} bytes"
     assert len(refused) > 0.9 * DRAWS
     assert all(file.name in said for said in refused)
     file.write_bytes(whole)
-    assert same(read(), expected)
+    assert same(read(), expected, besides=())
 
 
 def test_a_damaged_index_finds_the_same_runs(run, tmp_path):
@@ -88,7 +77,7 @@ def test_a_damaged_index_finds_the_same_runs(run, tmp_path):
     (outputs / "b" / "DONE").unlink()
     expected = index(outputs)
     whole = (outputs / KEPT).read_bytes()
-    for damaged in damages(whole, KEPT, 50):
+    for damaged in damages(whole, 50, random.Random(KEPT)):
         (outputs / KEPT).write_bytes(damaged)
         assert index(outputs) == expected
 
@@ -107,7 +96,7 @@ def test_a_run_with_damaged_files_goes_on_to_the_same_numbers_or_says_why_not(ru
         "metrics.jsonl",
     ):
         whole = (run / name).read_bytes()
-        for damaged in damages(whole, f"resumed {name}", 5):
+        for damaged in damages(whole, 5, random.Random(f"resumed {name}")):
             folder = shutil.copytree(run, tmp_path / f"{len(outcomes)}")
             for left in ("DONE", "report.json"):
                 (folder / left).unlink()

@@ -13,16 +13,16 @@ DYING = Path(__file__).with_name("dying.py")
 BY_THE_CLOCK = ("seconds", "peak_memory", "record")  # the last: of a checkpoint, the sum of lines with seconds
 
 
-def same(one, other):
-    """Whether two values hold the same to the last bit, but what a clock or the memory told."""
+def same(one, other, besides=BY_THE_CLOCK):
+    """Whether two values hold the same to the last bit, but what a clock or the memory told: keys that begin so."""
     if isinstance(one, torch.Tensor):
         alike = isinstance(other, torch.Tensor) and (one.dtype, one.shape) == (other.dtype, other.shape)
         return alike and one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
     if isinstance(one, dict):
-        keys = [key for key in one if not str(key).startswith(BY_THE_CLOCK)]
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in keys)
+        keys = [key for key in one if not str(key).startswith(besides)]
+        return one.keys() == other.keys() and all(same(one[key], other[key], besides) for key in keys)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(same(*pair, besides) for pair in zip(one, other, strict=True))
     return one == other or (one != one and other != other)
 
 

@@ -15,3 +15,14 @@ def mutants(sound, count, chance):
             start, end = sorted(chance.integers(len(other), size=2))
             content[place : place + end - start] = other[start:end]
         yield bytes(content)
+
+
+def damages(whole, draws, chance):
+    """`draws` copies of a file's content: of half of them the end is missing, in the others one bit is turned."""
+    for draw in range(draws):
+        damaged, at = bytearray(whole), chance.randrange(len(whole))
+        if draw % 2:
+            damaged[at] ^= 1 << chance.randrange(8)
+        else:
+            del damaged[at:]
+        yield bytes(damaged)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from mutants import damages
 
 from harness import files
 
@@ -100,20 +101,15 @@ def test_names_are_on_the_disk_after_the_files_that_they_name(tmp_path, monkeypa
 
 
 def test_a_damaged_record_is_refused_and_an_old_one_read(tmp_path):
-    """Any bit turned, and any end cut off, between the first and the last sign of it."""
-    path, chance = tmp_path / "report.json", random.Random(0)
+    """Any bit turned, and any end cut off."""
+    path = tmp_path / "report.json"
     record = {"results": {"recall@1": 0.612, "loss": math.nan, "epoch": 2}, "code": {"é": [1, True, None, 1e-05]}}
     expected = {"results": {"recall@1": 0.612, "loss": None, "epoch": 2}, "code": {"é": [1, True, None, 1e-05]}}
     files.write_record(path, record)
     whole, refused = path.read_bytes(), []
     assert files.read_json(path) == expected
     assert list(strictly(path.read_text())) == ["results", "code", "sha256"]
-    for draw in range(200):
-        damaged = bytearray(whole)
-        if draw % 2:
-            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
-        else:
-            del damaged[chance.randrange(len(whole) - 1) :]
+    for damaged in damages(whole, 200, random.Random(0)):
         path.write_bytes(damaged)
         try:
             found = files.read_json(path)

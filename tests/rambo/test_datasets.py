@@ -1,6 +1,5 @@
 """The questions asked of every data set, and the machinery that they share."""
 
-import os
 import random
 import shutil
 from functools import partial
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from mutants import damages
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
@@ -408,17 +408,12 @@ def test_a_truncated_entry_is_made_anew(tmp_path):
 
 
 def test_a_damaged_entry_is_never_another_picture(tmp_path):
-    """Any bit turned, any end cut off, any piece of another entry; and one without a sum, as earlier versions wrote."""
-    cache, path, chance = ImageCache(tmp_path / "cache"), image_file(tmp_path / "a.png"), random.Random(0)
+    """Any bit turned, any end cut off; and one without a sum, as earlier versions wrote."""
+    cache, path = ImageCache(tmp_path / "cache"), image_file(tmp_path / "a.png")
     expected = cache.load(path, Resize(4))
     (entry,) = (tmp_path / "cache").rglob("*.npy")
     whole = entry.read_bytes()
-    for _ in range(200):
-        damaged = bytearray(whole)
-        if chance.random() < 0.5:
-            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
-        else:
-            del damaged[chance.randrange(len(whole)) :]
+    for damaged in damages(whole, 200, random.Random(0)):
         entry.write_bytes(damaged)
         assert torch.equal(cache.load(path, Resize(4)), expected)
         assert entry.read_bytes() == whole
@@ -445,12 +440,15 @@ def test_a_full_disk_costs_a_warning_and_no_picture(tmp_path, monkeypatch, caplo
 
 def test_processes_that_load_share_the_warning_of_a_full_disk(tmp_path, monkeypatch):
     cache = ImageCache(tmp_path / "cache")
-    child = os.fork()
-    if not child:
+
+    def load():
         (tmp_path / "cache").write_text("in the way")
         cache.load(image_file(tmp_path / "a.png"), Resize(4))
-        os._exit(0)
-    os.waitpid(child, 0)
+
+    child = torch.multiprocessing.get_context("fork").Process(target=load)  # which ends there, whatever is raised
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
     assert cache._full
 
 
