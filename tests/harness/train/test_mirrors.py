@@ -8,10 +8,24 @@ import types
 from pathlib import Path
 
 import pytest
+from killing import lines
 
 from harness.train import mirrors
 from harness.train.tracking import Tracker
 from harness.train.wandb_client import FINISH_SECONDS, INIT_SECONDS, wandb_seconds
+
+SOON = 20  # seconds: enough on a busy machine, and less than W&B is waited for where no test says otherwise
+
+
+class Settings:
+    """Of a version that knows no `finish_timeout_raises`; as W&B's own it refuses what it does not know."""
+
+    __slots__ = ("console", "finish_timeout", "init_timeout", "silent")
+
+    def __init__(self, **given):
+        self.init_timeout, self.finish_timeout = 90.0, 0.0
+        for name, value in given.items():
+            setattr(self, name, value)
 
 
 class Pretended(types.SimpleNamespace):
@@ -27,8 +41,7 @@ class Pretended(types.SimpleNamespace):
         if what in self.fails:
             raise self.fails[what]
 
-    def Settings(self, **given):  # noqa: N802
-        return types.SimpleNamespace(**given, init_timeout=90.0, finish_timeout=0.0)
+    Settings = Settings
 
     def init(self, mode, settings, **given):
         self.begun.append((mode, settings.init_timeout, settings.finish_timeout))
@@ -63,8 +76,8 @@ def wandb(tmp_path, monkeypatch):
     pretended.released.set()
 
 
-def lines(folder):
-    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def steps(folder):
+    return [line["step"] for line in lines(folder)]
 
 
 def test_a_run_is_shown_in_the_order_of_its_numbers_and_with_its_exit_code(tmp_path, wandb, caplog):
@@ -89,27 +102,23 @@ def test_a_client_that_cannot_be_used_costs_a_warning_and_nothing_else(error, tm
     tracker.log({"loss": 1.0}, 1)
     tracker.close()
     assert "no W&B for this run" in caplog.text
-    assert lines(tmp_path) == [1]
+    assert steps(tmp_path) == [1]
 
 
 @pytest.mark.parametrize(
-    ("said", "way"),
-    [
-        ("returned error 401: {}", "WANDB_API_KEY"),
-        ("API key must have 40 characters", "WANDB_API_KEY"),
-        ("connection refused", None),
-    ],
+    ("said", "wrong_key"),
+    [("returned error 401: {}", True), ("API key must have 40 characters", True), ("connection refused", False)],
 )
-def test_a_server_that_does_not_take_a_run_leaves_it_offline(said, way, tmp_path, wandb, caplog):
+def test_a_server_that_does_not_take_a_run_leaves_it_offline(said, wrong_key, tmp_path, wandb, caplog):
     wandb.fails = {"online init": ValueError(said)}
     tracker = Tracker(tmp_path, {})
     assert f"W&B cannot be used (ValueError: {said}): the run is recorded offline" in caplog.text
-    assert (way or "WANDB_API_KEY") in caplog.text or way is None
-    assert ("wandb login" in caplog.text) == (way is not None)
+    assert ("look at WANDB_API_KEY, or run `wandb login" in caplog.text) == wrong_key
     tracker.log({"loss": 1.0}, 1)
     tracker.close()
     assert [mode for mode, *_ in wandb.begun] == ["online", "offline"]
     assert wandb.logged == [({"loss": 1.0}, 1)]
+    assert steps(tmp_path) == [1]
     assert f"to send it: wandb sync --include-online {tmp_path}/offline" in caplog.text
 
 
@@ -117,7 +126,8 @@ def test_a_server_that_does_not_take_a_run_leaves_it_offline(said, way, tmp_path
 def test_a_run_is_recorded_anew_where_the_service_is_gone(fails, tmp_path, wandb, caplog):
     tracker = Tracker(tmp_path, {})
     tracker.log({"loss": 1.0}, 1)
-    while not wandb.logged:  # in another thread
+    until = time.monotonic() + SOON
+    while not wandb.logged and time.monotonic() < until:  # in another thread
         time.sleep(0.01)
     wandb.fails = {fails: ConnectionResetError("Connection lost"), "teardown": SystemExit(-9)}
     tracker.log({"loss": 1.0}, 2)
@@ -127,6 +137,7 @@ def test_a_run_is_recorded_anew_where_the_service_is_gone(fails, tmp_path, wandb
     assert f"wandb sync --include-online {tmp_path}/offline" in caplog.text
     assert [mode for mode, *_ in wandb.begun] == ["online", "offline"]
     assert wandb.finished == [0, 0]
+    assert steps(tmp_path) == [1, 2, 3]
     assert wandb.ended == 2
 
 
@@ -166,7 +177,7 @@ def test_what_a_server_refused_is_named(line, unsent, tmp_path, wandb, caplog):
 @pytest.mark.parametrize("hanging", ["online init", "log", "finish", "teardown"])
 def test_a_client_that_hangs_costs_a_bounded_time(hanging, tmp_path, wandb, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "0.2")
-    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.2")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.5")
     monkeypatch.setattr(mirrors, "GRACE_SECONDS", 0.0)
     waits = hanging in ("online init", "log")
     monkeypatch.setattr(mirrors, "WAITING", 50 if waits else 100)
@@ -176,8 +187,8 @@ def test_a_client_that_hangs_costs_a_bounded_time(hanging, tmp_path, wandb, monk
     for step in range(100):
         tracker.log({"loss": 1.0}, step)
     tracker.close()
-    assert time.perf_counter() - started < 5
-    assert lines(tmp_path) == list(range(100))
+    assert time.perf_counter() - started < SOON
+    assert steps(tmp_path) == list(range(100))
     assert "W&B" in caplog.text
     assert ("lines did not get to W&B's client" in caplog.text) == waits
     assert ("wandb sync" in caplog.text) == (hanging in ("log", "finish"))
@@ -189,7 +200,7 @@ def test_a_failed_run_does_not_wait_for_long(tmp_path, wandb, monkeypatch):
     wandb.hangs = {"finish"}
     started = time.perf_counter()
     tracker.close(exit_code=1)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < SOON
 
 
 @pytest.mark.parametrize(("given", "found"), [("5", 5.0), ("0", None), ("", FINISH_SECONDS)])
