@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +146,23 @@ def unused_unless_saved(folder: Path) -> Iterator[None]:
     """Makes a new run: what it left in `folder` is taken back if the block fails before the run has a checkpoint.
 
     The corrected command can then be given the same folder, and so can that of a run that was killed before it had one.
-    The log of the attempt stays.
+    The log of the attempt stays, and what somebody else mirrors there.
     """
-    _take_back(folder)
+    if (folder / "config.yaml").is_file():  # of a run that was killed, see `beginning`
+        _take_back(folder)
+    others = {name for name in runs.MIRRORED if (folder / name).exists()}
     try:
         yield
     except (Exception, KeyboardInterrupt):
         if not runs.saved(folder):
-            _take_back(folder)
+            _take_back(folder, others)
         raise
 
 
-def _take_back(folder: Path) -> None:
-    for name in (*runs.LEFT, *runs.MIRRORED):
-        remove(folder / name)
+def _take_back(folder: Path, others: Iterable[str] = ()) -> None:
+    for name in (*runs.MIRRORED, *reversed(runs.LEFT)):  # the config last: it says that the rest is of a run
+        if name not in others:
+            remove(folder / name)
 
 
 def beginning(config: DictConfig, folder: Path) -> DictConfig:

@@ -74,9 +74,12 @@ def saved(folder: Path) -> bool:
 def nothing_came_of(folder: Path) -> bool:
     """Whether there is at most the beginning of a run, as a kill before its first checkpoint leaves it.
 
-    That is no checkpoint, no report, and no number of a training step; in its first stage neither.
+    That is no checkpoint, no report, no trained model, and no number of a training step; in its first stage neither.
+    What is called as something of a run, where no run wrote its config, is somebody's own, and not nothing.
     """
-    later = ("DONE", "report.json", STOPPED, "pictures", "profile")
+    if any((folder / name).exists() for name in LEFT) and not _began_here(folder):
+        return False
+    later = ("DONE", "report.json", STOPPED, "pictures", "profile", f"{MODEL}/model.safetensors")
     if any((folder / name).exists() for name in later) or any((folder / "checkpoints").glob("*.pt")):
         return False
     if (folder / METRICS).exists():
@@ -85,6 +88,12 @@ def nothing_came_of(folder: Path) -> bool:
             return False
     below = folder / stages.FOLDER
     return not below.is_dir() or nothing_came_of(below)
+
+
+def _began_here(folder: Path) -> bool:
+    """Whether `begin` wrote the config.yaml in `folder`; that of earlier versions has began.json beside it alone."""
+    config = folder / "config.yaml"
+    return config.is_file() and ((folder / BEGAN).is_file() or config.read_bytes().startswith(_SUM.encode()))
 
 
 def check_unused(folder: Path) -> None:

@@ -182,6 +182,43 @@ def test_what_a_run_came_to_is_never_taken_for_a_beginning(tmp_path, stage, name
     assert path.is_file()
 
 
+@pytest.mark.parametrize("own", ["model", "checkpoints", "pictures", "config.yaml"])
+def test_what_is_called_as_something_of_a_run_but_of_none_is_never_taken_away(tmp_path, own):
+    """As `hydra.run.dir=.` finds in a project of somebody else's."""
+    path = tmp_path / own
+    path = path if path.suffix else path / "thesis.bin"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("years: 3")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        beginning(tmp_path)
+    assert path.read_text() == "years: 3"
+
+
+def test_the_model_of_a_run_is_kept_where_somebody_removed_the_rest(tmp_path):
+    weights = begun(tmp_path) / runs.MODEL / "model.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        beginning(tmp_path)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_takes_back_its_own_mirrors_alone(tmp_path, killed):
+    (tmp_path / "wandb").mkdir()
+    if killed:
+        begun(tmp_path)
+
+    def fails():
+        with reuse.unused_unless_saved(tmp_path):
+            assert (tmp_path / "wandb").exists() is not killed
+            (begun(tmp_path) / "tensorboard").mkdir()
+            raise ValueError("no room")
+
+    with pytest.raises(ValueError, match="no room"):
+        fails()
+    assert [path.name for path in tmp_path.iterdir()] == ([] if killed else ["wandb"])
+
+
 def test_a_run_goes_on_from_its_previous_checkpoint_where_the_last_is_damaged(tmp_path):
     folder = begun(tmp_path, 3, trainer={"epochs": 4})
     checkpoint.save(folder / "checkpoints" / checkpoint.PREVIOUS, {"epoch": 2})
