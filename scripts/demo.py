@@ -92,7 +92,7 @@ def main() -> None:
         outputs = Outputs((given.folder or CODE / place("outputs")).absolute(), cores())  # too small to fill a GPU
         jobs = outputs.locate(plan(table, given.seeds or seeds))
         if left := to_do(jobs):
-            rows = ", ".join(dict.fromkeys(table.rows[job.row].name for job in jobs if not job.finished))
+            rows = "; ".join(dict.fromkeys(table.rows[job.row].name for job in jobs if not job.finished))
             print(
                 f"trains {numbered(len(left), 'run')} ({rows}), {min(outputs.at_once, len(left))} beside each other;"
                 f" one takes up to two minutes on one core, and gets a line when it is done",
