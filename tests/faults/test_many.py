@@ -1,23 +1,22 @@
 """Many runs beside each other on one folder: none is lost, none is made twice, each is whole."""
 
-import json
-import os
 import subprocess
 import sys
 
 import pytest
 from commanded import COMMON, ROOT, words
+from killing import lines
 
 from harness import checkpoint
 from harness.record.index import LOCKS, index
-from harness.record.runs import folders
+from harness.record.runs import check_metrics, folders, read_report
 
 pytestmark = pytest.mark.faults
 TINY = ("trainer.epochs=1", "trainer.pictures=false", "trainer.evaluate_first=false", "reuse=true", "workers=0")
 
 
 def begun(command):
-    return subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=-1, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def ended(processes):
@@ -31,11 +30,11 @@ def seeds_of_whole_runs(outputs):
     """The seed of every run below a folder, in which there must be nothing else."""
     seeds = []
     for folder in folders(outputs):
-        report = json.loads((folder / "report.json").read_text())
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        report = read_report(folder)
+        check_metrics(folder)
         assert (folder / "DONE").is_file()
         assert checkpoint.load(folder / "checkpoints" / "last.pt")["epoch"] == 1
-        assert sum("epoch" in line for line in lines) == 1
+        assert sum("epoch" in line for line in lines(folder)) == 1
         assert not (folder / ".running").exists()
         seeds.append(report["seed"])
     assert sum((folder / "train.log").is_file() for folder in outputs.rglob("*") if folder.is_dir()) == len(seeds)
