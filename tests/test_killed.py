@@ -1,16 +1,11 @@
 """A few of the kills of tests/faults, as often as any other test."""
 
 import pytest
+from commanded import COMMON
 from killing import Runs, differing, killed_and_gone_on_with
 
-SMALL = [
-    "experiment=demo_rambo",
-    "scale=fixture",
-    "threads=1",
-    "trainer.device=cpu",
-    "data.sampler.batches_per_epoch=2",
-]
-SMALL += ["trainer.pictures=false", "tracking.wandb=disabled"]
+SMALL = ["experiment=demo_rambo", *COMMON, "data.sampler.batches_per_epoch=2", "trainer.pictures=false"]
+SMALL += ["tracking.wandb=disabled"]
 KILLS = ["begin", "step", "saving", "linked"]
 
 

@@ -9,13 +9,12 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commanded import COMMON, ROOT
 from killing import DYING, Runs, differing, killed_and_gone_on_with, where
 
-ROOT = Path(__file__).parents[2]
-SMALL = ["scale=fixture", "threads=1", "trainer.device=cpu", "trainer.log_every=1", "trainer.epochs=3"]
+SMALL = [*COMMON, "trainer.log_every=1", "trainer.epochs=3"]
 SMALL += ["scheduler=constant", "tracking.wandb=disabled"]
 RETRIEVAL = ["experiment=demo_rambo", *SMALL, "data.sampler.batches_per_epoch=3", "trainer.average=0.9"]
 REGRESSION = ["experiment=demo_regression", *SMALL, "weighting=inverse"]
@@ -35,13 +34,16 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 def drawn(name, count, calls, seconds):
-    """Faults of as many kinds as can be, each at a moment that the name of the case decides."""
+    """Faults of as many kinds as can be, each at a moment that the name of the case decides.
+
+    Those by the clock come early enough for a run that is faster than the one that took `seconds`.
+    """
     chance, kinds, faults = random.Random(name), [], []
     for _ in range(count):
         kinds = kinds or chance.sample(KINDS, len(KINDS))
         kind = kinds.pop()
         if kind == "after":
-            faults.append({"after": chance.uniform(0, seconds)})
+            faults.append({"after": chance.uniform(0, 0.7 * seconds)})
         else:
             faults.append({"at": kind, "nth": chance.randint(1, max(1, calls[kind] * 2 // 3))})
     return faults
@@ -90,4 +92,5 @@ def test_two_processes_of_which_one_is_killed_end_as_the_uninterrupted_ones(tmp_
 
 
 def test_there_are_as_many_kills_as_the_documents_say():
-    assert sum(kills for _, kills in CASES.values()) + TOGETHER == 60
+    kills = sum(kills for _, kills in CASES.values()) + TOGETHER
+    assert f"| {kills} kills |" in (ROOT / "docs" / "reliability.md").read_text()
