@@ -186,7 +186,7 @@ def begin(config: DictConfig, folder: Path, data: Any, model: Any, said: dict[st
     """Writes down what the run is, or has become where it goes on, and returns it: what is `said`, code and data."""
     surroundings, changes = reproducibility.provenance()
     settings = resolved(config)
-    clear_unfinished(folder)
+    clear_unfinished(folder, *(folder / name for name in runs.LEFT))
     downloads = list(getattr(data, "downloads", ()))
     record = {**said, **surroundings, "data": data.describe(), "downloads": downloads}
     record["command"] = repeat.command(record, settings)

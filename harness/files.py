@@ -65,10 +65,11 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name[:40]}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Removes what killed writers left in `folder` and below; for whoever knows that nobody is writing there now."""
-    for left in folder.rglob(f"*{UNFINISHED}"):
-        remove(left)
+def clear_unfinished(*folders: Path) -> None:
+    """Removes what killed writers left in these folders, not below; for whoever knows that nobody is writing there."""
+    for folder in folders:
+        for left in folder.glob(f"*{UNFINISHED}"):
+            remove(left)
 
 
 def remove(path: Path) -> None:

@@ -15,14 +15,7 @@ from harness import checkpoint
 from harness.data.pretrained import key_of_weights
 from harness.files import read_json, sum_of, sync, write_json, write_record, write_text, write_whole
 from harness.record import stages
-from harness.record.config import (
-    FREE_ONCE_FINISHED,
-    FREE_TO_CHANGE,
-    changes,
-    differences,
-    resolved,
-    shaping,
-)
+from harness.record.config import FREE_ONCE_FINISHED, FREE_TO_CHANGE, changes, differences, resolved, shaping
 from harness.yaml_text import from_yaml
 
 logger = logging.getLogger(__name__)

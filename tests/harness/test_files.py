@@ -79,9 +79,10 @@ def test_what_a_killed_writer_left_goes_once_it_is_surely_dead(tmp_path):
         os.utime(path, (0, 0))
     files.write_text(tmp_path / "a", "whole")
     assert [name for name, path in left.items() if path.exists()] == ["b", "ab"]
-    (tmp_path / "below" / f"c{files.UNFINISHED}").mkdir(parents=True)
-    files.clear_unfinished(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "below"]
+    for name in ("below", "other_run"):
+        (tmp_path / name / f"c{files.UNFINISHED}").mkdir(parents=True)
+    files.clear_unfinished(tmp_path, tmp_path / "below", tmp_path / "a", tmp_path / "not_there")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "below", "c.writing", "other_run"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tells files by /proc")
