@@ -30,6 +30,7 @@ def test_a_long_run_grows_by_nothing_but_its_record(case, tmp_path):
     looks = json.loads(done.stdout.splitlines()[-1])
     fifth, last = looks[len(looks) // 5 - 1], looks[-1]
     assert last["step"] == EPOCHS * STEPS
+    # Of the processor, for another one may begin to use it meanwhile.
     pace = [looks[k + 3]["time"] - looks[k]["time"] for k in (3, len(looks) - 4)]
     for name in ("handles", "threads", "tasks", "files"):
         assert last[name] == fifth[name], name

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 import train
 from harness.train.training import Training
 
-TIMES = 20  # looks during a run, and one at its end
+TIMES = 20  # looks during a run, the last at its end
 
 
 def held(folder):
@@ -37,7 +37,7 @@ def main(folder, epochs, *words):
         finish(self, numbers, seconds)
         if self.epoch % max(1, epochs // TIMES) == 0:
             saved = (folder / "checkpoints" / "last.pt").stat().st_size
-            looks.append({"step": self.step, "time": time.perf_counter(), "saved": saved, **held(folder)})
+            looks.append({"step": self.step, "time": time.process_time(), "saved": saved, **held(folder)})
 
     Training.finish_epoch = look
     with initialize_config_dir(str(train.CONFIGS), version_base="1.3"):
