@@ -104,10 +104,10 @@ def deferred() -> Iterator[None]:
     """
     held: list[tuple[int, FrameType | None]] = []
     answers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
-    with suppress(ValueError):  # outside the main thread, where no signal arrives
-        for number in answers:
-            signal.signal(number, lambda number, frame: held.append((number, frame)))
     try:
+        with suppress(ValueError):  # outside the main thread, where no signal arrives
+            for number in answers:
+                signal.signal(number, lambda number, frame: held.append((number, frame)))
         yield
     finally:
         with suppress(ValueError):

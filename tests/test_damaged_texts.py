@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ TEXTS = {  # what is read: its name, a sound text, and the reader
     "what a run began with": ("began.json", json.dumps(REPORT), lambda path: runs.data_of(path.parent)),
     "config of a run": ("config.yaml", CONFIG, lambda path: runs.read_config(path.parent)),
     "why it stopped": ("stopped.json", '{"reason": "the loss became nan"}', lambda path: runs.why_stopped(path.parent)),
-    "curve": ("metrics.jsonl", LINES, partial(recorded_curve, metric="loss")),
+    "curve": ("metrics.jsonl", LINES, lambda path: recorded_curve(path.parent, "loss")),
     "record": ("metrics.jsonl", LINES, lambda path: recorded(path.parent, "loss")),
     "model.json": ("model.json", json.dumps(FACTS), lambda path: standalone._facts(path.parent)),
     "table of a paper": ("sop.yaml", (CONFIGS / "table/sop.yaml").read_text(), Table.load),

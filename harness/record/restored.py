@@ -97,12 +97,12 @@ def recorded(folder: Path, name: str) -> dict[int, float]:
         FileNotFoundError: If the run has no metrics.jsonl.
         ValueError: If a line of it is not JSON, or it is not what the run wrote.
     """
-    file = folder / "metrics.jsonl"
+    file = folder / runs.METRICS
     if not file.is_file():
-        raise FileNotFoundError(f"{folder} recorded nothing: metrics.jsonl is missing")
-    runs.check_metrics(folder)
+        raise FileNotFoundError(f"{folder} recorded nothing: {runs.METRICS} is missing")
+    content = runs.read_metrics(folder)
     try:
-        lines = [from_json(line) for line in file.read_text().split("\n")[:-1]]
+        lines = [from_json(line) for line in content.decode().split("\n")[:-1]]
     except ValueError as error:
         raise ValueError(f"{file} is not JSON line by line ({error}); repeat the run") from error
     try:

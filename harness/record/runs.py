@@ -299,12 +299,18 @@ def read_report(folder: Path) -> dict[str, Any]:
     raise ValueError(f"{path} is no report of a run; delete that run folder or repeat the run")
 
 
-def check_metrics(folder: Path) -> None:
-    """Raises ValueError if the metrics.jsonl of a finished run is not what it wrote, as far as its report knows."""
-    report = folder / "report.json"
+def read_metrics(folder: Path) -> bytes:
+    """What metrics.jsonl of the run in `folder` holds.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If the run is finished and it is not what the run wrote, as far as its report knows.
+    """
+    report, content = folder / "report.json", (folder / METRICS).read_bytes()
     known = (read_json(report).get("sums") or {}).get(METRICS) if report.is_file() else None
-    if known is not None and hashlib.sha256((folder / METRICS).read_bytes()).hexdigest() != known:
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
         raise ValueError(f"{folder / METRICS} is damaged: it is not what the run wrote; take a copy from elsewhere")
+    return content
 
 
 def metrics_of(report: Mapping[str, Any], selection: str) -> dict[str, float | None] | None:

@@ -144,7 +144,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 
 def _curves(name: str, folders: list[Path], metric: str, shared_epochs: bool) -> tuple[list[int], np.ndarray]:
-    curves = [recorded_curve(folder / "metrics.jsonl", metric) for folder in folders]
+    curves = [recorded_curve(folder, metric) for folder in folders]
     if not curves or not all(curves):
         raise ValueError(f"no {metric} to draw: {'a run' if curves else 'there is no run'} of {name} has none")
     epochs = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
@@ -153,16 +153,16 @@ def _curves(name: str, folders: list[Path], metric: str, shared_epochs: bool) ->
     return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
 
 
-def recorded_curve(file: Path, metric: str) -> dict[int, float]:
-    """What a run recorded of `metric`, by epoch; nan where it was not finite.
+def recorded_curve(folder: Path, metric: str) -> dict[int, float]:
+    """What the run in `folder` recorded of `metric`, by epoch; nan where it was not finite.
 
     Raises:
         OSError: If the record is missing.
         ValueError: If it is truncated, or not what a run writes.
     """
-    runs.check_metrics(file.parent)
+    file, content = folder / runs.METRICS, runs.read_metrics(folder)
     try:
-        lines = [from_json(line) for line in file.read_text().splitlines()]
+        lines = [from_json(line) for line in content.decode().splitlines()]
     except ValueError as error:
         raise ValueError(f"{file} is truncated or not JSON ({error}); repeat the run") from error
     told = [line[key] for line in lines if isinstance(line, dict) for key in ("epoch", metric) if key in line]

@@ -188,7 +188,7 @@ def _has_record(run: Run, metric: str, say: Say) -> bool:
     if "evaluated" in run.report:  # by harness.train.evaluated, which has none
         return False
     try:
-        if recorded_curve(run.folder / "metrics.jsonl", metric):
+        if recorded_curve(run.folder, metric):
             return True
         reason = f"metrics.jsonl has no {metric}"
     except (ValueError, OSError) as error:

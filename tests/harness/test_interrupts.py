@@ -88,6 +88,26 @@ def test_reports_are_written_whole(tmp_path, monkeypatch):
     assert files.read_json(tmp_path / "report.json") == {"a": 1}
 
 
+def test_a_signal_that_comes_before_all_are_held_leaves_the_answers_as_they_were(monkeypatch):
+    """Else a second Ctrl-C would be heard by nobody, while the first is answered."""
+    held = signal.signal
+
+    def sets(number, handler):
+        if number == signal.SIGTERM:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        return held(number, handler)
+
+    before = held(signal.SIGTERM, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(signal, "signal", sets)
+        with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        held(signal.SIGTERM, before)
+
+
 def test_a_signal_that_somebody_answers_is_held_and_one_that_nobody_does_is_left_alone():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

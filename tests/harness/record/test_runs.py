@@ -124,14 +124,14 @@ def test_a_damaged_config_is_refused_and_one_of_before_is_read(tmp_path):
 def test_a_record_of_numbers_that_is_not_the_one_of_the_report_is_refused(tmp_path):
     (tmp_path / runs.METRICS).write_text('{"step": 1}\n')
     known = hashlib.sha256((tmp_path / runs.METRICS).read_bytes()).hexdigest()
-    runs.check_metrics(tmp_path)  # nothing is known of it yet
+    assert runs.read_metrics(tmp_path) == b'{"step": 1}\n'  # nothing is known of it yet
     runs.finish(tmp_path, {"results": {}, "sums": {runs.METRICS: known}})
-    runs.check_metrics(tmp_path)
+    assert runs.read_metrics(tmp_path) == b'{"step": 1}\n'
     (tmp_path / runs.METRICS).write_text('{"step": 2}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl is damaged: it is not what the run wrote"):
-        runs.check_metrics(tmp_path)
+        runs.read_metrics(tmp_path)
     runs.finish(tmp_path, {"results": {}})  # of an earlier version
-    runs.check_metrics(tmp_path)
+    assert runs.read_metrics(tmp_path) == b'{"step": 2}\n'
 
 
 def test_a_truncated_report_is_refused_by_name(tmp_path):
