@@ -4,7 +4,7 @@ import pytest
 from commanded import COMMON
 from killing import Runs, differing, killed_and_gone_on_with
 
-SMALL = ["experiment=demo_rambo", *COMMON, "data.sampler.batches_per_epoch=2", "trainer.pictures=false"]
+SMALL = ["experiment=demo_rambo", *COMMON, "data.sampler.batches_per_epoch=2"]
 SMALL += ["tracking.wandb=disabled"]
 KILLS = ["begin", "step", "saving", "linked"]
 

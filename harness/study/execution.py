@@ -23,7 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.device import gpus
 from harness.record.reproducibility import CODE
 
-IMPORTED = ("hydra", "torchvision", "timm", "harness.data.pretrained", "harness.train.trainer")  # what takes seconds
+# What takes seconds; the last brings matplotlib.
+IMPORTED = ("hydra", "torchvision", "timm", "harness.data.pretrained", "harness.train.trainer", "harness.show.figures")
 SERVE = "import sys; sys.path[0] = sys.argv[1]; from harness.study import worker; worker.serve(*sys.argv[2:])"
 GRACE_SECONDS = 2.0
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy import stats
+from scipy import special
 
 Better = Literal["higher", "lower"]
 LEVEL = 0.95  # of intervals; a comparison tells apart where its p-value is below the rest
@@ -99,7 +99,7 @@ def interval(values: Sequence[float]) -> Interval:
         raise ValueError(f"an interval takes at least 2 values (seeds), got {len(values)}")
     _check_finite(values)
     n, mean = len(values), statistics.fmean(values)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, half)
 
 
@@ -173,7 +173,9 @@ def power(effect: float, seeds: int, error: float = 1 - LEVEL) -> float:
 
     Source: the noncentral t distribution with seeds - 1 degrees of freedom and shift effect * sqrt(seeds).
     """
-    bound, shift = float(stats.t.ppf(1 - error / 2, seeds - 1)), min(effect, 1e6) * math.sqrt(seeds)
+    from scipy import stats  # takes a second to import, and every run imports this file
+
+    bound, shift = float(special.stdtrit(seeds - 1, 1 - error / 2)), min(effect, 1e6) * math.sqrt(seeds)
     # Beyond a shift of 1e9, and in the lower tail but for its mirror image, SciPy 1.17 answers nan.
     return float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.sf(bound, seeds - 1, -shift))
 
@@ -211,4 +213,4 @@ def _p_value(differences: Sequence[float]) -> float:
     n, mean, deviation = len(differences), statistics.fmean(differences), statistics.stdev(differences)
     if deviation == 0:
         return 1.0 if mean == 0 else 2.0 ** (1 - n)
-    return float(2 * stats.t.sf(abs(mean) / deviation * math.sqrt(n), n - 1))
+    return float(2 * special.stdtr(n - 1, -abs(mean) / deviation * math.sqrt(n)))

@@ -14,7 +14,7 @@ import pytest
 from commanded import COMMON, ROOT
 from killing import Runs, differing, where
 
-SMALL = [*COMMON, "trainer.log_every=1", "trainer.epochs=2"]
+SMALL = [*COMMON, "trainer.pictures=true", "trainer.log_every=1", "trainer.epochs=2"]
 RETRIEVAL = ["experiment=demo_rambo", *SMALL, "scheduler=constant", "data.sampler.batches_per_epoch=4"]
 OFF = "tracking.wandb=disabled"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

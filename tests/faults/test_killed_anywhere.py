@@ -14,7 +14,7 @@ import pytest
 from commanded import COMMON, ROOT
 from killing import DYING, Runs, differing, killed_and_gone_on_with, where
 
-SMALL = [*COMMON, "trainer.log_every=1", "trainer.epochs=3"]
+SMALL = [*COMMON, "trainer.pictures=true", "trainer.log_every=1", "trainer.epochs=3"]
 SMALL += ["scheduler=constant", "tracking.wandb=disabled"]
 RETRIEVAL = ["experiment=demo_rambo", *SMALL, "data.sampler.batches_per_epoch=3", "trainer.average=0.9"]
 REGRESSION = ["experiment=demo_regression", *SMALL, "weighting=inverse"]

@@ -9,7 +9,7 @@ from killing import lines
 
 from harness import checkpoint
 from harness.record.index import LOCKS, index
-from harness.record.runs import read_metrics, folders, read_report
+from harness.record.runs import folders, read_metrics, read_report
 
 pytestmark = pytest.mark.faults
 TINY = ("trainer.epochs=1", "trainer.pictures=false", "trainer.evaluate_first=false", "reuse=true", "workers=0")

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COMMON = ("scale=fixture", "threads=1", "trainer.device=cpu")
+# Pictures take longer than all the rest of such a run; what looks at them asks for them.
+COMMON = ("scale=fixture", "threads=1", "trainer.device=cpu", "trainer.pictures=false")
 
 
 def words(experiment, folder, *overrides):
