@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from harness.named_class import class_named
+from rambo.ranking.exact import positive
+from rambo.ranking.gradient_rules import Blackbox
 
 
 class _HasClasses(Protocol):  # and, where images may have several labels, `several_labels`
@@ -26,11 +28,14 @@ class RetrievalObjective(nn.Module):
         miner: Chooses pairs or triplets; called as `miner(embeddings, labels)`, its result becomes the third argument
             of the loss.
         learning_rate_factor: How much faster than the network the loss's own parameters (proxies) learn.
+        interpolation_end: The lambda of the last epoch, > 0, for a loss that has one: from epoch to epoch it is
+            multiplied by the same factor, beginning with `interpolation`. None: it stays. Not in the paper.
         settings: What the named class is built with.
 
     Raises:
         TypeError: If `loss` is neither a module nor a name, or the class does not take one of the settings.
-        ValueError: If `learning_rate_factor` is not positive.
+        ValueError: If `learning_rate_factor` or `interpolation_end` is not positive, or the loss has no lambda to end
+            there.
         ImportError: If there is no class of that name.
     """
 
@@ -39,6 +44,7 @@ class RetrievalObjective(nn.Module):
         loss: nn.Module | str,
         miner: Callable[[Tensor, Tensor], Any] | None = None,
         learning_rate_factor: float = 1.0,
+        interpolation_end: float | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -57,6 +63,25 @@ class RetrievalObjective(nn.Module):
             raise TypeError(f"loss must be a torch module, or the name of a class and its settings, got {loss!r}")
         self.miner = miner
         self.learning_rate_factor = learning_rate_factor
+        self._lambdas: tuple[float, float] | None = None
+        if interpolation_end is not None:
+            rule = getattr(self.loss, "rule", None)
+            if not isinstance(rule, Blackbox):
+                raise ValueError(f"interpolation_end needs a loss with a lambda, such as RecallLoss, got {loss!r}")
+            self._lambdas = rule.interpolation, positive("interpolation_end", interpolation_end)
+
+    def start_of_epoch(self, share: float) -> dict[str, float]:
+        """Sets the lambda of the epoch that begins, and returns it as `"interpolation"`; {} where it stays.
+
+        Args:
+            share: How much of training lies behind: 0 in the first epoch, 1 in the last.
+        """
+        if self._lambdas is None:
+            return {}
+        first, last = self._lambdas
+        rule = cast(Blackbox, self._ready().rule)
+        rule.interpolation = first * (last / first) ** share
+        return {"interpolation": rule.interpolation}
 
     def prepare(self, data: _HasClasses) -> None:
         """Builds a loss with one proxy for each of `data.classes`; to be called before the optimizer is built.
@@ -113,4 +138,7 @@ class RetrievalObjective(nn.Module):
     def settings(self) -> dict[str, Any]:
         """Which loss this is, and the choices it wants to see in the run record."""
         kind: Any = self._kind if self.loss is None else type(self.loss)
-        return {"loss": f"{kind.__module__}.{kind.__qualname__}", **dict(getattr(self.loss, "settings", None) or {})}
+        settings = dict(getattr(self.loss, "settings", None) or {})
+        if self._lambdas is not None:
+            settings["interpolation_end"] = self._lambdas[1]
+        return {"loss": f"{kind.__module__}.{kind.__qualname__}", **settings}

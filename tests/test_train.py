@@ -161,7 +161,7 @@ def test_two_stages_interrupted_in_either_equal_the_uninterrupted_ones(interrupt
 
 
 RESUMED = {
-    "cub_rambo": [],
+    "cub_rambo": ["loss.interpolation_end=16"],
     "demo_detection": ["scheduler=constant", "detection_ap.preset=official"],
     "demo_regression": ["scheduler=constant", "fds=gaussian", "regularizer=ranksim", "weighting=inverse"],
 }

@@ -1,7 +1,7 @@
 """A training in progress: steps, epochs, checkpoints, and going on from there.
 
-Optional hooks of model and loss: `parameter_groups()`, and `end_of_epoch(model, data, epoch)`, which may return numbers
-to log.
+Optional hooks: `parameter_groups()` and `end_of_epoch(model, data, epoch)` of model and loss, and of the loss
+`start_of_epoch(share)`, with the share of training that lies behind, 0 to 1. The last two may return numbers to log.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Training:
             self.data.train.set_epoch(self.epoch)
         self.model.train()
         self.loss.train()
+        begin: Callable[[float], dict[str, float]] | None = getattr(self.loss, "start_of_epoch", None)
+        told = begin(self.epoch / max(1, trainer.epochs - 1)) if begin is not None else {}
         self.means, micro_batches = Means(), 0
         batches, self.profile = self.data.train if self.profile is None else self.profile.watch(self.data.train), None
         with Progress(disable=not (sys.stdout.isatty() and distributed.is_main()), transient=True) as bar:
@@ -116,9 +118,8 @@ class Training:
         self._read()
         self._check_weights()
         self.epoch += 1
-        told = {}
         if not self.by_step:
-            told = rates(self.optimizer)
+            told |= rates(self.optimizer)
             self.scheduler.step()
         for module in (self.model, self.loss):
             hook: Callable[..., dict[str, float] | None] | None = getattr(module, "end_of_epoch", None)

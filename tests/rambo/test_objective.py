@@ -182,3 +182,37 @@ def test_our_losses_take_their_values_from_the_experiment(name, section):
     default = load(name)(embeddings, batch)["loss"]
     assert torch.isfinite(default)
     assert "0.37" in repr(load(name, **{section: {key: 0.37}}).settings)
+
+
+def test_lambda_goes_from_its_start_to_its_end_by_equal_factors():
+    ours = {"interpolation": 0.25, "interpolation_end": 4.0}
+    objective = RetrievalObjective("rambo.losses.RecallLoss", **ours)
+    output, batch = batch_of([0, 0, 1, 1, 2, 2])
+    seen = []
+    for share, lambda_ in ((0.0, 0.25), (0.5, 1.0), (1.0, 4.0)):
+        assert objective.start_of_epoch(share) == {"interpolation": pytest.approx(lambda_)}
+        seen.append(torch.autograd.grad(objective(output, batch)["loss"], output)[0])
+        alone = RetrievalObjective("rambo.losses.RecallLoss", interpolation=lambda_)
+        assert torch.equal(seen[-1], torch.autograd.grad(alone(output, batch)["loss"], output)[0])
+    assert not torch.equal(seen[0], seen[2])
+    assert objective.settings["interpolation_end"] == 4.0
+    assert "interpolation_end" not in RetrievalObjective("rambo.losses.RecallLoss", interpolation=1.0).settings
+
+
+def test_without_an_end_lambda_stays():
+    objective = RetrievalObjective("rambo.losses.RecallLoss", interpolation=0.25)
+    assert objective.start_of_epoch(1.0) == {}
+    assert objective.loss.rule.interpolation == 0.25
+
+
+@pytest.mark.parametrize(
+    ("loss", "end", "settings", "says"),
+    [
+        ("rambo.losses.RecallLoss", 0.0, {"interpolation": 1.0}, "interpolation_end must be"),
+        ("rambo.losses.RecallLoss", float("nan"), {"interpolation": 1.0}, "interpolation_end must be"),
+        ("rambo.losses.SmoothAPLoss", 4.0, {}, "interpolation_end needs a loss with a lambda"),
+    ],
+)
+def test_an_end_of_lambda_that_cannot_be_is_refused(loss, end, settings, says):
+    with pytest.raises(ValueError, match=says):
+        RetrievalObjective(loss, interpolation_end=end, **settings)
