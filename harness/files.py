@@ -21,8 +21,19 @@ DAY = 24 * 3600
 SUM = "sha256"  # the last key of a record, of all the others
 
 
-class WriteError(RuntimeError):
-    """A file that could not be written, with its name."""
+class WriteError(OSError):
+    """A file that could not be written, in a sentence with its name."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises a WriteError for `path` where the system, or torch's writer, fails inside."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        raise WriteError(disk.unwritten(path, error)) from error
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any], kept: Path | None = None) -> None:

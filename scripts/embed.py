@@ -16,7 +16,7 @@ from rich.progress import Progress
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
-from harness.files import WriteError, check_free
+from harness.files import check_free
 from harness.interrupts import hear_no_more
 from harness.record import model_options
 from harness.record.faults import sentence
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     existing.add_argument("--add", action="store_true", help="add the images that FILE does not have to it")
     try:
         embed(parser.parse_args(arguments))
-    except (OSError, ValueError, ImportError, WriteError, CheckpointError, InstantiationException) as error:
+    except (OSError, ValueError, ImportError, CheckpointError, InstantiationException) as error:
         raise SystemExit(f"error: {sentence(error)}") from None
     except KeyboardInterrupt:
         hear_no_more()

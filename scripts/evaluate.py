@@ -12,7 +12,6 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.checkpoint import CheckpointError
-from harness.files import WriteError
 from harness.record import allowed, load, model_options
 from harness.record.faults import sentence
 from harness.show import sheet
@@ -34,7 +33,7 @@ def main(words: list[str] | None = None) -> None:
         model = load(asked.run, asked.which, asked.device, asked.allow)
         folder, report = evaluate(asked.run, model, asked.overrides, asked.out, asked.allow)
     except (
-        CheckpointError, InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError, WriteError,
+        CheckpointError, InstantiationException, OmegaConfBaseException, ValueError, OSError, ImportError,
     ) as error:  # fmt: skip
         raise SystemExit(f"error: {sentence(error)}") from None
     own = report["data"].get("fingerprint") == report["evaluated"]["trained_on"]

@@ -20,7 +20,7 @@ from harness.checkpoint import CheckpointError
 from harness.data.inputs import TABLES, listed, pictures, told
 from harness.data.reading import Images
 from harness.data.spreadsheet import read_spreadsheet
-from harness.files import WriteError, check_free, whole_folder, write_text
+from harness.files import check_free, whole_folder, write_text
 from harness.record import model_options
 from harness.record.faults import sentence
 from harness.record.standalone import Trained
@@ -145,7 +145,7 @@ def main(words: list[str] | None = None) -> None:
     add("--threshold", type=float, help=f"of a detector: scores above it are kept; default: {USUAL_THRESHOLD}")
     try:
         lines = predict(parser.parse_intermixed_args(words))
-    except (CheckpointError, InstantiationException, ValueError, OSError, ImportError, WriteError) as error:
+    except (CheckpointError, InstantiationException, ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {sentence(error)}") from None
     for line in lines[:-1]:
         print(line, file=sys.stderr)

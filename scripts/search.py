@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from harness.checkpoint import CheckpointError
 from harness.data import inputs
 from harness.data.image_list import image_list
-from harness.files import WriteError, write_text
+from harness.files import write_text
 from harness.record import model_options
 from harness.record.faults import sentence
 from harness.show.sheet import csv_text, show
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         search(parser.parse_args(arguments))
-    except (OSError, ValueError, ImportError, WriteError, CheckpointError, InstantiationException) as error:
+    except (OSError, ValueError, ImportError, CheckpointError, InstantiationException) as error:
         raise SystemExit(f"error: {sentence(error)}") from None
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from harness.data.loading import Batch
-from harness.files import to_json
+from harness.files import to_json, writing
 from harness.record.restored import restored
 from harness.record.standalone import Trained, load
 
@@ -169,7 +169,8 @@ def _onnx(program: Any, file: Path, names: Sequence[str], documents: Mapping[str
     except Exception as error:
         raise ValueError(f"this network has no form in ONNX ({_first_line(error)}); take --to torch") from error
     made.model.metadata_props.update(documents)
-    made.save(file)
+    with writing(file):
+        made.save(file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     return lambda batch: torch.from_numpy(session.run(None, {name: batch[name].numpy() for name in names})[0])
@@ -177,7 +178,10 @@ def _onnx(program: Any, file: Path, names: Sequence[str], documents: Mapping[str
 
 def _pt2(program: Any, file: Path, names: Sequence[str], documents: Mapping[str, str]) -> Answer:
     with _quiet():
-        torch.export.save(program, file, extra_files=dict(documents))
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.export.save(program, content, extra_files=dict(documents))
+        with writing(file):
+            file.write_bytes(content.getbuffer())
         module = torch.export.load(file).module()
     return lambda batch: module(*(batch[name] for name in names))
 

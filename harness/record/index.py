@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.files import WriteError, read_json, write_record
+from harness.files import read_json, write_record
 from harness.record import config, runs
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def index(outputs: Path) -> dict[str, Found]:
     if now != kept:
         # Where nothing may be written, everything is read every time; what somebody else is writing is as good.
         with (
-            suppress(WriteError, OSError, NotImplementedError, Timeout),
+            suppress(OSError, NotImplementedError, Timeout),
             FileLock(lock := outputs / LOCKS / "index", timeout=0),
         ):
             write_record(outputs / KEPT, {"rules": _rules(), "runs": now})

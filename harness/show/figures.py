@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from harness.files import from_json
+from harness.files import from_json, write_whole
 from harness.record import runs
 from harness.study.uncertainty import interval
 from harness.words import numbered
@@ -122,7 +122,13 @@ def drawing(path: Path, size: tuple[float, float], layout: Any = "constrained", 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout=layout)
         yield figure
-        figure.savefig(path, dpi=dpi, metadata=FORMATS[path.suffix])
+        save(figure, path, dpi)
+
+
+def save(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure whole, or leaves what `path` held before and raises WriteError."""
+    kind, facts = path.suffix[1:], FORMATS[path.suffix]
+    write_whole(path, lambda file: figure.savefig(file, dpi=dpi, format=kind, metadata=facts))
 
 
 def legend_below(figure: Figure, axes: Any, spread: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harness.files import WriteError
 from harness.show.figures import COLOURS, learning_curves, recorded_curve
 from harness.show.sheet import data_uri
 from harness.show.sweep_figures import heat_map, sensitivity
@@ -68,6 +69,8 @@ def draw(
     def attempt(make: Callable[..., Drawn], name: str, *arguments: Any) -> None:
         try:
             figures.append(make(study, folder / f"{stem}_{name}{suffix}", *arguments))
+        except WriteError:
+            raise
         except (ValueError, OSError) as error:
             failures.append(f"a figure of {study.data} was left out: {error}")
 

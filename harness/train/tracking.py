@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import disk
 from harness.distributed import is_main
-from harness.files import WriteError, from_json, read_json, sync, to_json, write_whole
+from harness.files import from_json, read_json, sync, to_json, write_whole, writing
 from harness.interrupts import deferred
 from harness.train.mirrors import TensorBoard, WandB
 from harness.train.wandb_client import WANDB_MODES, harmless, wandb_mode, wandb_seconds
@@ -123,11 +122,9 @@ class Tracker:
         """Appends one line; numbers that are not finite are written as null. WriteError: if there is no room."""
         if not is_main():
             return
-        try:
-            with deferred(), self.file.open("a") as file:  # a line is written whole
-                file.write(line := to_json({"step": step, **numbers}) + "\n")
-        except OSError as error:  # of a line that is cut off, readers and a resumed run know
-            raise WriteError(disk.unwritten(self.file, error)) from error
+        # Of a line that is cut off, readers and a resumed run know.
+        with writing(self.file), deferred(), self.file.open("a") as file:  # a line is written whole
+            file.write(line := to_json({"step": step, **numbers}) + "\n")
         self._sum.update(line.encode())
         self._mirror("log", numbers, step)
 

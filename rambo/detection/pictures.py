@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from harness.show.figures import COLOURS, line_style
+from harness.show.figures import COLOURS, line_style, save
 from rambo.detection import average_precision
 from rambo.detection.average_precision import NOT_COUNTED, RIGHT, WRONG, Boxes, voc_outcomes
 from rambo.detection.metrics import collect
@@ -108,7 +108,7 @@ def precision_recall(path: Path, curves: Mapping[str, Mapping[str, Tensor]]) -> 
     figure.supylabel("precision", fontsize=10)
     handles = [Line2D([], [], label=name, **styles[name]) for name in methods]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
     return drawn
 
 
@@ -149,7 +149,7 @@ def detections(path: Path, found: Sequence[Boxes], data: Any, shown: int = 12) -
     figure.legend(
         handles=handles, loc="outside upper center", ncols=len(handles), fontsize=10, facecolor="0.45", labelcolor="w"
     )
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
     return counts
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
-from harness.files import write_json
+from harness.files import write_json, writing
 from harness.show.figures import COLOURS
 from rambo.detection.voc_xml import add_box, filled
 
@@ -49,7 +49,8 @@ class Written:
         things = [(box, self.classes[label - 1], label, score) for box, label, score in zip(*entries, strict=True)]
         if "voc" in self.formats:
             file = self._place("Annotations", f"{name}.xml")
-            _as_voc(path.name, width, height, things).write(file, encoding="utf-8")
+            with writing(file):
+                _as_voc(path.name, width, height, things).write(file, encoding="utf-8")
         if "coco" in self.formats:
             image = len(self.images) + 1
             self.images.append({"id": image, "file_name": str(path), "width": width, "height": height})
@@ -58,9 +59,9 @@ class Written:
                 said = {"id": len(self.boxes) + 1, "image_id": image, "category_id": label, "bbox": box}
                 self.boxes.append({**said, "area": box[2] * box[3], "iscrowd": 0, "score": score})
         if "pictures" in self.formats:
-            Image.fromarray(_drawn(picture, found, things).permute(1, 2, 0).numpy()).save(
-                self._place("pictures", f"{name}.jpg"), quality=92
-            )
+            file = self._place("pictures", f"{name}.jpg")
+            with writing(file):
+                Image.fromarray(_drawn(picture, found, things).permute(1, 2, 0).numpy()).save(file, quality=92)
 
     def finish(self) -> None:
         """Writes what is of all pictures together."""

@@ -6,8 +6,9 @@ import os
 import pytest
 
 from harness import disk
+from harness.files import WriteError
 from harness.record.faults import sentence, told
-from harness.train.tracking import Tracker, WriteError
+from harness.train.tracking import Tracker
 
 
 def said(number, path=None):

@@ -1,5 +1,6 @@
 """What we write is JSON; what older code wrote beside it stays readable."""
 
+import errno
 import json
 import math
 import os
@@ -125,3 +126,15 @@ def test_a_damaged_record_is_refused_and_an_old_one_read(tmp_path):
     path.write_text('{"sha256": "0", "loss": 0.5}')
     with pytest.raises(ValueError, match=r'report.json is damaged: .*if you changed it yourself, remove "sha256"'):
         files.read_json(path)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 8")])
+def test_what_fails_while_a_file_is_written_is_told_with_its_name(tmp_path, error):
+    path = tmp_path / "a.onnx"
+    with pytest.raises(files.WriteError, match=f"could not write {path} "), files.writing(path):
+        raise error
+
+
+def test_a_sentence_that_names_the_file_is_left_alone(tmp_path):
+    with pytest.raises(files.WriteError, match=r"^the inner one$"), files.writing(tmp_path / "a"):
+        raise files.WriteError("the inner one")
