@@ -241,14 +241,14 @@ def test_a_misspelt_experiment_is_answered_with_the_choices(command):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["experiment=demo_rambo", "loss.interpolation=0"], "interpolation (lambda) must be > 0"),
-        (["experiment=demo_rambo", "loss.margin=-1"], "margin must be"),
-        (["experiment=demo_rambo", "data.sampler.samples_per_class=1"], "samples_per_class"),
+        ([*SMALL, "loss.interpolation=0"], "interpolation (lambda) must be > 0"),
+        ([*SMALL, "loss.margin=-1"], "margin must be"),
+        ([*SMALL, "data.sampler.samples_per_class=1"], "samples_per_class"),
         (["experiment=cub_rambo", "paths.data=/nonexistent"], "no CUB-200-2011 in /nonexistent/cub"),
         (["experiment=demo_rambo", "resume=outputs/none"], "resume=outputs/none: no run there"),
         (["experiment=demo_rambo", "+optimizer.foo=1"], "foo"),
-        (["experiment=demo_rambo", "trainer.precision=fp8"], "trainer.precision must be one of"),
-        (["experiment=demo_rambo", "tracking.wandb=maybe"], "wandb must be one of"),
+        ([*SMALL, "trainer.precision=fp8"], "trainer.precision must be one of"),
+        ([*SMALL, "tracking.wandb=maybe"], "wandb must be one of"),
         (["experiment=demo_rambo", "+loss.lamda=3"], "lamda"),
         (["experiment=demo_rambo", "trainer.epoch=3"], "trainer.epoch; did you mean trainer.epochs?"),
         (["experiment=demo_rambo", "trainer.epochs=abc"], "error: trainer.epochs: wanted int, got 'abc'"),
@@ -448,8 +448,8 @@ def test_one_bad_cell_does_not_cost_the_rest_of_a_sweep(command, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_leaves_a_run_that_can_be_resumed(command, tmp_path, number, status):
     arguments = [
-        "experiment=demo_rambo", "trainer.epochs=50", "data.sampler.batches_per_epoch=2", "scheduler=constant",
-        "tracking.wandb=disabled", "threads=1", f"paths.outputs={tmp_path}",
+        *SMALL, "trainer.epochs=5000", "data.sampler.batches_per_epoch=2", "scheduler=constant", "threads=1",
+        "trainer.pictures=false", f"paths.outputs={tmp_path}",
     ]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -466,6 +466,8 @@ def test_an_interrupt_leaves_a_run_that_can_be_resumed(command, tmp_path, number
     folder = checkpoint.parent.parent
     assert f"go on with the same command and resume={folder}" in said
     done = torch.load(checkpoint, weights_only=True)["epoch"]
-    answer = command(*[a for a in arguments if "epochs=50" not in a], f"trainer.epochs={done + 1}", f"resume={folder}")
+    answer = command(
+        *[a for a in arguments if "epochs=5000" not in a], f"trainer.epochs={done + 1}", f"resume={folder}"
+    )
     assert answer.returncode == 0, answer.said
     assert (folder / "DONE").exists()
